@@ -1,0 +1,30 @@
+"""Decision boundaries and latent spaces of trained classifiers, in the grammar of scikit-learn."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0.dev0"
+
+# Public names and where they live: importing the package loads none of them.
+_HOMES = {
+    "FrozenNetwork": "skboundary.networks",
+    "LatentKNNClassifier": "skboundary.neighbors",
+    "LatentTransformer": "skboundary.networks",
+    "TorchNearestNeighbors": "skboundary.neighbors",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'skboundary' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

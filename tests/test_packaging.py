@@ -1,0 +1,67 @@
+import configparser
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import skboundary
+
+ROOT = Path(__file__).parent.parent
+
+
+def configuration():
+    cfg = configparser.ConfigParser()
+    cfg.read(ROOT / "setup.cfg")
+    return tomllib.loads((ROOT / "pyproject.toml").read_text()), cfg
+
+
+def test_each_tool_is_configured_in_one_file():
+    toml, cfg = configuration()
+    ours = {re.split(r"[:_-]", s.removeprefix("tool:"))[0] for s in cfg.sections()}
+    theirs = set(toml["tool"])
+    assert not ours & theirs
+    # and in the one it reads: flake8 knows setup.cfg alone, pytest prefers pyproject
+    assert {"flake8", "mypy", "coverage"} <= ours and {"pytest", "setuptools"} <= theirs
+    assert not {"metadata", "options"} & ours
+    stray = ["tox.ini", "pytest.ini", ".flake8", ".coveragerc", "mypy.ini", "setup.py"]
+    assert not [name for name in stray if (ROOT / name).exists()]
+
+
+def test_one_source_for_the_version():
+    toml, _ = configuration()
+    assert "version" not in toml["project"] and toml["project"]["dynamic"] == ["version"]
+    assert toml["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "skboundary.__version__"}
+    assert version("skboundary") == skboundary.__version__
+
+
+def test_constraints_pin_what_is_declared():
+    toml, _ = configuration()
+    pinned = re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    project = toml["project"]
+    extras = project["optional-dependencies"]
+    declared = project["dependencies"] + [d for name in extras for d in extras[name]]
+    names = {re.match(r"[\w-]+", d).group() for d in declared}
+    assert names == set(pinned)
+    assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text().split()
+
+
+def test_import_is_light():
+    code = (
+        "import sys, skboundary; assert 'LatentKNNClassifier' in dir(skboundary)\n"
+        "heavy = {'skorch', 'imblearn', 'matplotlib'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "from skboundary import *\n"
+        "assert LatentKNNClassifier and FrozenNetwork and TorchNearestNeighbors\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_unknown_name_is_an_attribute_error():
+    assert not hasattr(skboundary, "LatentKNNRegressor")
+
+
+def test_typed():
+    assert (Path(skboundary.__file__).parent / "py.typed").exists()
