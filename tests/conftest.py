@@ -1,0 +1,93 @@
+"""Shared fixtures: small data and small trained networks."""
+
+import copy
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits, load_iris
+from torch import nn
+
+# threads of networks this small only wait for each other
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def iris():
+    return load_iris(return_X_y=True)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """Images (n, 1, 8, 8) float32 in [0, 1], labels; 600 of them."""
+    X, y = load_digits(return_X_y=True)
+    return (X[:600].reshape(-1, 1, 8, 8) / 16).astype(np.float32), y[:600]
+
+
+def train(module, X, y, steps=150, lr=0.01):
+    """Train in place, full batch, without touching the global generator."""
+    X = torch.as_tensor(np.asarray(X)).to(next(module.parameters()).dtype)
+    y = torch.as_tensor(y)
+    optimizer = torch.optim.Adam(module.parameters(), lr=lr)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(module(X), y).backward()
+        optimizer.step()
+    return module.eval()
+
+
+class SmallCNN(nn.Module):
+    """Two convolutions, in-place activations, two linear layers with names."""
+
+    def __init__(self, n_classes=10):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True),
+            nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(inplace=True),
+        )  # fmt: skip
+        self.hidden = nn.Linear(8 * 16, 32)
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Linear(32, n_classes)
+
+    def forward(self, x):
+        x = self.features(x).flatten(1)
+        return self.head(self.dropout(torch.relu(self.hidden(x))))
+
+
+@pytest.fixture(scope="session")
+def _trained_cnn(digits):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = SmallCNN().train()
+        X, y = digits
+        return train(module, X[:300], y[:300], steps=40, lr=0.02)
+
+
+@pytest.fixture
+def cnn(_trained_cnn):
+    """A trained SmallCNN of the test's own."""
+    return copy.deepcopy(_trained_cnn)
+
+
+@pytest.fixture(scope="session")
+def _trained_mlp(iris):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)).double()
+        return train(module, *iris)
+
+
+@pytest.fixture
+def mlp(_trained_mlp):
+    """A trained float64 module for iris, of the test's own."""
+    return copy.deepcopy(_trained_mlp)
+
+
+@pytest.fixture(scope="session")
+def data_folder():
+    folder = os.environ.get("SKBOUNDARY_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("SKBOUNDARY_DATA names no folder")
+    return Path(folder)
