@@ -1,0 +1,70 @@
+"""A classifier that is no network: scores in place of logits, X in place of a latent space."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from torch import Tensor
+
+from skboundary._runtime import to_tensor
+from skboundary.networks._layers import flatten_latent
+from skboundary.networks._lift import softmax
+
+
+class BlackBox:
+    """Latent vectors and scores of any object with `predict`.
+
+    Logits are the logarithm of `predict_proba` where there is one, else `decision_function`
+    (two classes: minus and plus its half), else the logarithm of the one-hot prediction.
+
+    Parameters
+    ----------
+    head : fitted classifier
+    steps : list of transformers
+        The steps before it; their output is the latent space.
+    pool : see `LatentTransformer`
+    device : torch.device
+    dtype : torch.dtype
+    """
+
+    probed = True
+    link = staticmethod(softmax)
+
+    def __init__(
+        self, head: Any, *, steps: Any, pool: str | None, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.head, self.steps, self.pool = head, list(steps), pool
+        self.device, self.dtype = device, dtype
+
+    def run(self, rows: Any, *, latent: bool, logits: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Latent vectors (n, n_latent) and logits (n, n_classes), each when asked for."""
+        for step in self.steps:
+            rows = step.transform(rows)
+        z = flatten_latent(self._tensor(rows), self.pool) if latent else None
+        return z, self._logits(rows) if logits else None
+
+    def digest(self) -> str:
+        """Name what this model computes."""
+        return joblib.hash([self.head, self.steps, self.pool, str(self.dtype)])
+
+    def _logits(self, rows: Any) -> Tensor:
+        if hasattr(self.head, "predict_proba"):
+            p = self._tensor(self.head.predict_proba(rows))
+        elif hasattr(self.head, "decision_function"):
+            scores = self._tensor(self.head.decision_function(rows))
+            return torch.stack([-scores, scores], 1) / 2 if scores.ndim == 1 else scores
+        else:
+            labels = np.asarray(self.head.predict(rows))
+            p = self._tensor(labels[:, None] == self.head.classes_)
+        return p.clamp_min(torch.finfo(p.dtype).tiny).log()
+
+    def _tensor(self, array: Any) -> Tensor:
+        return to_tensor(array, device=self.device, dtype=self.dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "device": torch.device("cpu")}

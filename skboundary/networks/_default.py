@@ -1,0 +1,146 @@
+"""Training through skorch: the default network, and the user's skorch nets."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.preprocessing import StandardScaler
+from skorch import NeuralNetClassifier
+from torch import nn
+from torch.utils.data import Dataset
+
+from skboundary._runtime import forked_rng, map_batches, module_dtype, to_tensor
+from skboundary.networks._lift import Affine
+
+_HIDDEN = 64
+_STEPS = 300
+_BATCH = 256
+
+
+class CastRows(Dataset):
+    """Rows of X as tensors of one dtype, cast batch by batch, with their targets.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, ...)
+    y : ndarray of shape (n_samples,)
+    dtype : torch.dtype
+    """
+
+    def __init__(self, X: Any, y: NDArray[Any], dtype: torch.dtype) -> None:
+        self.X, self.y, self.dtype = X, y, dtype
+        self.shape = X.shape  # for callbacks that fit a module to its input
+
+    def __len__(self) -> int:
+        return self.X.shape[0]
+
+    def __getitem__(self, i: int) -> tuple[Any, Any]:
+        return self.__getitems__([i])[0]
+
+    def __getitems__(self, index: list[int]) -> list[tuple[Any, Any]]:
+        """Fetch a batch in one step (torch's DataLoader looks for this method)."""
+        return list(zip(to_tensor(self.X[index], dtype=self.dtype), self.y[index]))
+
+
+class SkorchFit(ClassifierMixin, BaseEstimator):
+    """Stand in for a skorch net in a pipeline that is fitted: cast X and seed torch.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+    seed : int
+    """
+
+    def __init__(self, net: Any, seed: int) -> None:
+        self.net = net
+        self.seed = seed
+
+    def fit(self, X: Any, y: NDArray[Any]) -> SkorchFit:
+        """Initialise and train the net on labels 0 to n_classes - 1."""
+        with forked_rng(self.seed):
+            self.net.initialize()
+            if isinstance(self.net.criterion_, (nn.BCELoss, nn.BCEWithLogitsLoss)):
+                y = y.astype(np.float32)
+            X = X if sparse.issparse(X) else np.asarray(X)
+            self.net.partial_fit(CastRows(X, y, module_dtype(self.net.module_)), y)
+        return self
+
+
+def output_of(net: Any) -> str:
+    """Tell from a skorch net's criterion whether its module ends in probabilities."""
+    # NLLLoss: skorch takes the logarithm itself
+    return "proba" if isinstance(net.criterion_, (nn.NLLLoss, nn.BCELoss)) else "logits"
+
+
+def train_default(
+    X: Any,
+    y: NDArray[np.intp],
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    seed: int,
+    verbose: int = 0,
+) -> nn.Module:
+    """Train the default network: a small multilayer perceptron on standardised columns.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, ...)
+        Rows of more than one axis are flattened.
+    y : ndarray of shape (n_samples,)
+        Labels 0 to n_classes - 1.
+    dtype : torch.dtype
+    device : torch.device
+    seed : int
+    verbose : int, default=0
+
+    Returns
+    -------
+    module : nn.Module
+        Gives logits (n, n_classes).
+    """
+    n, n_features = X.shape[0], int(np.prod(X.shape[1:]))
+    scaler = StandardScaler()
+
+    def learn(rows: slice) -> bool:
+        scaler.partial_fit(to_tensor(X[rows], dtype=dtype).flatten(1).numpy())
+        return True
+
+    for _ in map_batches(learn, n, max(1, 2**22 // n_features)):
+        pass
+    with forked_rng(seed):
+        module = nn.Sequential(
+            nn.Flatten(),
+            Affine(scaler.mean_, 1 / scaler.scale_),
+            nn.Linear(n_features, _HIDDEN),
+            nn.ReLU(),
+            nn.Linear(_HIDDEN, _HIDDEN),
+            nn.ReLU(),
+            nn.Linear(_HIDDEN, int(y.max()) + 1),
+        ).to(dtype)
+    net = NeuralNetClassifier(
+        module,
+        criterion=nn.CrossEntropyLoss,
+        optimizer=torch.optim.Adam,
+        lr=3e-3,
+        batch_size=_BATCH,
+        max_epochs=math.ceil(_STEPS / math.ceil(n / _BATCH)),
+        iterator_train__shuffle=True,
+        train_split=None,
+        device=str(device),
+        verbose=verbose,
+    )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # more only wait for each other in layers so small
+    try:
+        return SkorchFit(net, seed).fit(X, y).net.module_
+    finally:
+        torch.set_num_threads(threads)

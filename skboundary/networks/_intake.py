@@ -1,0 +1,256 @@
+"""The one intake: whatever the user gives as `estimator` becomes a `NetworkView`."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import sys
+import warnings
+from numbers import Integral
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing, get_tags
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from skboundary._runtime import draw_seed, resolve_device, resolve_dtype
+from skboundary.exceptions import ProbabilityOutputWarning
+from skboundary.networks._black_box import BlackBox
+from skboundary.networks._frozen import FrozenNetwork
+from skboundary.networks._lift import lift_head, lift_steps
+from skboundary.networks._torch_model import TorchModel
+from skboundary.networks._view import NetworkView
+
+# What `estimator`, `layer` and the runtime may be, in every estimator of the package.
+NETWORK_CONSTRAINTS: dict[str, Any] = {
+    "estimator": [HasMethods(["fit", "predict"]), nn.Module, None],
+    "layer": [str, Integral, callable],
+    "pool": [StrOptions({"avg"}), None],
+    "memory": [str, PathLike, HasMethods(["cache"]), None],
+    "device": [str, torch.device],
+    "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
+
+
+def is_trained(estimator: Any) -> bool:
+    """Whether `estimator` is used as it is, and never refitted."""
+    return isinstance(estimator, (nn.Module, FrozenNetwork, FrozenEstimator))
+
+
+def takes_frames(estimator: Any) -> bool:
+    """Whether `estimator` may select columns of a DataFrame by name."""
+    return not (estimator is None or isinstance(estimator, (nn.Module, FrozenNetwork)))
+
+
+def takes_sparse(estimator: Any) -> bool:
+    """Whether sparse rows will do: networks get them densified batch by batch."""
+    is_network = estimator is None or isinstance(estimator, (nn.Module, FrozenNetwork))
+    return is_network or _is_skorch(estimator) or get_tags(estimator).input_tags.sparse
+
+
+def take_in(
+    estimator: Any,
+    X: Any,
+    y: Any,
+    *,
+    layer: Any = "auto",
+    pool: str | None = None,
+    memory: Any = None,
+    device: Any = "auto",
+    batch_size: Any = "auto",
+    random_state: Any = None,
+    verbose: int = 0,
+    logits: bool = True,
+) -> tuple[Any, NetworkView]:
+    """Train what has to be trained, and look at the result as a network.
+
+    Parameters
+    ----------
+    estimator : None, nn.Module, FrozenNetwork, FrozenEstimator or classifier
+    X : array-like of shape (n_samples, ...)
+    y : array-like of shape (n_samples,) or None
+    layer, pool, memory, device, batch_size, random_state, verbose
+        The host's parameters.
+    logits : bool, default=True
+        False for a host that wants latent vectors only.
+
+    Returns
+    -------
+    estimator_ : the trained classifier
+    view : NetworkView
+        One row has run: its layer is known, and with logits its classes.
+
+    Raises
+    ------
+    ValueError
+        When the network's outputs do not fit the classes, or `layer` names none.
+    """
+    trained = is_trained(estimator)
+    if isinstance(estimator, nn.Module):
+        estimator = FrozenNetwork(estimator)
+    elif isinstance(estimator, FrozenEstimator):
+        if hasattr(estimator.estimator, "__sklearn_tags__"):  # any object with predict will do
+            check_is_fitted(estimator.estimator)
+    elif estimator is None:
+        estimator = _train_default(X, y, device, draw_seed(random_state), verbose)
+    elif not trained:
+        estimator = _fit_clone(estimator, X, y, device, draw_seed(random_state))
+
+    steps, head = split(estimator)
+    if _is_skorch(head):
+        classes = getattr(head, "classes_", None) if trained else np.unique(y)
+    elif isinstance(head, FrozenNetwork):
+        classes = head.classes
+        batch_size = head.batch_size if batch_size == "auto" else batch_size
+    else:
+        classes = head.classes_
+    location = getattr(memory, "location", memory)
+    view = NetworkView(
+        _model_of(steps, head, X, layer, pool, device),
+        classes=classes,
+        batch_size=batch_size,
+        folder=Path(location, "skboundary") if trained and location is not None else None,
+        verbose=verbose,
+    )
+    first = _safe_indexing(X, slice(0, 1))
+    if logits:
+        _warn_of_probabilities(view, view.latent_and_logits(first)[1])
+    else:
+        view.latent(first)
+    return estimator, view
+
+
+def check_labels(y: NDArray[Any], classes: NDArray[Any]) -> None:
+    """Refuse labels that a trained network does not know.
+
+    Raises
+    ------
+    ValueError
+        That names the first such label, the classes, and the parameter to change.
+    """
+    unknown = np.setdiff1d(np.asarray(y, dtype=object).astype(str), classes.astype(str))
+    if np.asarray(y).dtype.kind in "iuf" and classes.dtype.kind in "iuf":
+        unknown = np.setdiff1d(y, classes)
+    if len(unknown):
+        raise ValueError(
+            f"y holds {unknown.tolist()[0]!r}, which is not one of the network's {len(classes)} "
+            f"classes {classes[:10].tolist()}. Give the class of each output with "
+            "FrozenNetwork(module, classes=...)."
+        )
+
+
+def split(estimator: Any) -> tuple[list[Any], Any]:
+    """Take a fitted estimator apart: the steps that transform X, and the classifier."""
+    steps: list[Any] = []
+    while isinstance(estimator, (Pipeline, FrozenEstimator)):
+        if isinstance(estimator, FrozenEstimator):
+            estimator = estimator.estimator
+            continue
+        for _, step in estimator.steps[:-1]:
+            # a sampler acts in fit only
+            if step not in (None, "passthrough") and not hasattr(step, "fit_resample"):
+                steps.append(step)
+        estimator = estimator.steps[-1][1]
+    return steps, estimator
+
+
+def _model_of(
+    steps: list[Any], head: Any, X: Any, layer: Any, pool: str | None, device: Any
+) -> TorchModel | BlackBox:
+    front = lift_steps(steps) if steps else None
+    if isinstance(head, FrozenNetwork):
+        model = head._model(layer, pool, device)
+    elif _is_skorch(head):
+        from skboundary.networks._default import output_of
+
+        model = TorchModel(
+            head.module_,
+            layer=layer,
+            pool=pool,
+            device=resolve_device(device, head.module_),
+            output=output_of(head),
+        )
+    else:
+        where = resolve_device(device)
+        dtype = resolve_dtype(X, where)
+        lifted = lift_head(head)
+        if lifted is None:
+            if layer != "auto":
+                raise ValueError(
+                    f"layer={layer!r} names a layer of a network, and {type(head).__name__} is "
+                    "none. Use layer='auto': the input of the classifier is its latent space."
+                )
+            return BlackBox(head, steps=steps, pool=pool, device=where, dtype=dtype)
+        model = TorchModel(
+            lifted.module.to(dtype), layer=layer, pool=pool, device=where, link=lifted.link
+        )
+    if front is None:
+        model.steps = steps
+    else:
+        model.add_front(front, resolve_dtype(X, model.device))
+    return model
+
+
+def _warn_of_probabilities(view: NetworkView, logits: Tensor) -> None:
+    if not isinstance(view.model, TorchModel) or view.model.output != "logits":
+        return
+    sums_to_one = logits.shape[1] > 2 and bool((logits.sum(1) - 1).abs().max() < 1e-5)
+    if sums_to_one and bool((logits >= 0).all()):
+        warnings.warn(
+            "The network's outputs look like probabilities, and softmax of probabilities "
+            "flattens them. Use FrozenNetwork(module, output='proba').",
+            ProbabilityOutputWarning,
+            stacklevel=4,
+        )
+
+
+def _is_skorch(estimator: Any) -> bool:
+    net = sys.modules.get("skorch.net")  # not imported yet: then it is no skorch net
+    return net is not None and isinstance(estimator, net.NeuralNet)
+
+
+def _fit_clone(estimator: Any, X: Any, y: NDArray[Any], device: Any, seed: int) -> Any:
+    estimator = clone(estimator)
+    pipeline = estimator if isinstance(estimator, Pipeline) else None
+    head = estimator if pipeline is None else pipeline.steps[-1][1]
+    if not _is_skorch(head):
+        return estimator.fit(X, y)
+    from skboundary.networks._default import SkorchFit
+
+    if device != "auto":
+        head.set_params(device=str(resolve_device(device)))
+    fit, codes = SkorchFit(head, seed), np.unique(y, return_inverse=True)[1]
+    if pipeline is None:
+        fit.fit(X, codes)
+        return estimator
+    name = pipeline.steps[-1][0]
+    pipeline.steps[-1] = (name, fit)
+    pipeline.fit(X, codes)
+    pipeline.steps[-1] = (name, fit.net)
+    return pipeline
+
+
+def _train_default(X: Any, y: NDArray[Any], device: Any, seed: int, verbose: int) -> FrozenNetwork:
+    from skboundary.networks._default import train_default
+
+    classes, codes = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            f"y holds 1 class, {classes[0]!r}; the default network needs at least 2 classes."
+        )
+    where = resolve_device(device)
+    module = train_default(
+        X, codes, dtype=resolve_dtype(X, where), device=where, seed=seed, verbose=verbose
+    )
+    return FrozenNetwork(module.eval(), classes=classes)

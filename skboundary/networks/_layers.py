@@ -1,0 +1,203 @@
+"""Catch what one layer of a network computes, by forward hooks."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+Layer = str | int | Callable[[nn.Module, Tensor], Tensor]
+
+
+class Tap(NamedTuple):
+    """One activation: which submodule, which side of it, at which of its calls in a pass."""
+
+    name: str
+    side: str
+    call: int
+
+
+class _Enough(Exception):
+    """Leave the forward pass: all that was asked for is caught."""
+
+
+def first_tensor(value: Any) -> Tensor:
+    """Take the first tensor of a module's output (tensor, tuple, list or mapping)."""
+    if isinstance(value, Tensor):
+        return value
+    items = value.values() if hasattr(value, "values") else value
+    if isinstance(items, str) or not hasattr(items, "__iter__"):
+        raise TypeError(f"A layer gave {type(value).__name__}, which holds no tensor.")
+    for item in items:
+        if isinstance(item, Tensor):
+            return item
+    raise TypeError(f"A layer gave {type(value).__name__}, which holds no tensor.")
+
+
+def find_tap(module: nn.Module, layer: Layer, x: Tensor) -> tuple[Tap | None, Tensor, Tensor]:
+    """Run `x` and find out which activation `layer` means.
+
+    Names cannot tell which layer comes last or how often one runs, a pass can, whatever
+    control flow the network has. Everything that runs is caught, so `x` should be one row.
+
+    Parameters
+    ----------
+    module : nn.Module
+    layer : {"auto"}, str, int or callable
+        As in `LatentTransformer`.
+    x : Tensor of shape (1, ...)
+
+    Returns
+    -------
+    tap : Tap or None
+        None for a callable.
+    latent : Tensor of shape (1, ...)
+    output : Tensor of shape (1, ...)
+
+    Raises
+    ------
+    ValueError
+        When no layer answers to `layer`.
+    """
+    if not isinstance(layer, (str, int)):
+        return None, layer(module, x), first_tensor(module(x))
+    modules = dict(module.named_modules())
+    name, side = _parse(layer, modules)
+    order: list[Tap] = []
+    caught: dict[Tap, Tensor] = {}
+    calls: Counter[str] = Counter()
+
+    def enter(key: str) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            calls[key] += 1
+            if (args or kwargs) and (key == name or _is_linear(modules[key])):
+                value = first_tensor([*args, *kwargs.values()])
+                caught[Tap(key, "input", calls[key])] = value.clone()
+
+        return hook
+
+    def leave(key: str) -> Callable[..., None]:
+        def hook(_: nn.Module, args: Any, output: Any) -> None:
+            tap = Tap(key, "output", calls[key])
+            order.append(tap)
+            if key == name or isinstance(layer, int):
+                caught[tap] = first_tensor(output).clone()
+
+        return hook
+
+    with ExitStack() as hooks:
+        for key, sub in modules.items():
+            hooks.callback(sub.register_forward_pre_hook(enter(key), with_kwargs=True).remove)
+            hooks.callback(sub.register_forward_hook(leave(key)).remove)
+        output = first_tensor(module(x))
+
+    leaves = [t for t in order if not any(modules[t.name].children())]
+    if isinstance(layer, int):
+        if not -len(leaves) <= layer < len(leaves):
+            raise ValueError(
+                f"layer={layer} is out of range: the network runs {len(leaves)} leaf modules, "
+                f"so layer goes from {-len(leaves)} to {len(leaves) - 1}."
+            )
+        tap = leaves[layer]
+    elif layer == "auto":
+        linear = [t for t in leaves if _is_linear(modules[t.name])]
+        if not linear:
+            raise ValueError(
+                "layer='auto' means the input of the last nn.Linear, and this network runs none. "
+                f"Name a layer: {', '.join(t.name for t in leaves[-5:])}."
+            )
+        tap = linear[-1]._replace(side="input")
+    else:
+        if not calls[name]:
+            raise ValueError(
+                f"layer={layer!r} does not run in the forward pass. "
+                f"Layers that do: {', '.join(dict.fromkeys(t.name for t in leaves))}."
+            )
+        tap = Tap(name, side, calls[name])
+    return tap, caught[tap], output
+
+
+def run_tapped(
+    module: nn.Module, layer: Layer, tap: Tap | None, x: Tensor, *, logits: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Run a batch and catch the activation that `find_tap` found.
+
+    Parameters
+    ----------
+    module : nn.Module
+    layer : str, int or callable
+    tap : Tap or None
+        What `find_tap` returned for it.
+    x : Tensor of shape (n, ...)
+    logits : bool
+        False leaves the pass as soon as the latent vectors are there.
+
+    Returns
+    -------
+    latent : Tensor of shape (n, ...)
+    output : Tensor of shape (n, ...) or None
+    """
+    if tap is None:
+        assert callable(layer)
+        return layer(module, x), first_tensor(module(x)) if logits else None
+    caught: list[Tensor] = []
+    calls = 0
+
+    def catch(value: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == tap.call:
+            # a later in-place layer would change the very tensor: keep a copy
+            caught.append(first_tensor(value).clone() if logits else first_tensor(value))
+            if not logits:
+                raise _Enough
+
+    sub = module.get_submodule(tap.name)
+    if tap.side == "input":
+        handle = sub.register_forward_pre_hook(
+            lambda _, args, kwargs: catch([*args, *kwargs.values()]), with_kwargs=True
+        )
+    else:
+        handle = sub.register_forward_hook(lambda _, args, output: catch(output))
+    output = None
+    try:
+        output = first_tensor(module(x))
+    except _Enough:
+        pass
+    finally:
+        handle.remove()
+    if not caught:
+        raise RuntimeError(f"Layer {tap.name!r} ran {calls} times in a pass, not {tap.call}.")
+    return caught[0], output
+
+
+def flatten_latent(latent: Tensor, pool: str | None) -> Tensor:
+    """Flatten feature maps to (n, n_latent), or average them over space first."""
+    if pool == "avg" and latent.ndim > 2:
+        latent = latent.flatten(2).mean(2)
+    return latent.flatten(1) if latent.ndim > 1 else latent[:, None]
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear)
+
+
+def _parse(layer: str | int, modules: dict[str, nn.Module]) -> tuple[str, str]:
+    """Split "name" or "name:input", and refuse a name that no submodule has."""
+    if isinstance(layer, int) or layer == "auto":
+        return "", ""
+    name, _, side = layer.partition(":")
+    if name in modules and name and side in ("", "input"):
+        return name, side or "output"
+    names = [n for n in modules if n]
+    near = difflib.get_close_matches(name, names, n=5, cutoff=0.4) or names[:10]
+    raise ValueError(
+        f"layer={layer!r} names no layer of this network (a name, or 'name:input'). "
+        f"Nearest names: {', '.join(near)}."
+    )

@@ -1,0 +1,157 @@
+"""One face for every fitted classifier: logits, latent vectors, input gradients."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import _safe_indexing
+from torch import Tensor
+
+from skboundary._runtime import map_batches, resolve_batch_size, to_numpy
+from skboundary.networks._black_box import BlackBox
+from skboundary.networks._row_store import RowStore
+from skboundary.networks._torch_model import TorchModel, borrowed
+
+
+class NetworkView:
+    """Stream rows through a fitted classifier.
+
+    The columns of its logits follow `classes_`, which are sorted.
+
+    Parameters
+    ----------
+    model : TorchModel or BlackBox
+    classes : array-like of shape (n_classes,), default=None
+        In the order of the model's columns. None is ``np.arange(n_outputs)``.
+    batch_size : "auto" or int, default="auto"
+    folder : Path, default=None
+        Where rows that have been run are kept; None keeps none.
+    verbose : int, default=0
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Known once a row has run, like `n_latent`.
+    n_latent : int
+    device, dtype : of the computation
+    """
+
+    def __init__(
+        self,
+        model: TorchModel | BlackBox,
+        *,
+        classes: Any = None,
+        batch_size: Any = "auto",
+        folder: Path | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.model, self.batch_size, self.verbose = model, batch_size, verbose
+        self.device, self.dtype = model.device, model.dtype
+        self.folder = None if folder is None else folder / model.digest()
+        self._given = None if classes is None else np.asarray(classes)
+        self.classes_: NDArray[Any] = np.empty(0)
+        self.n_latent = 0
+        self._order: list[int] = []
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether logits have gradients with respect to X."""
+        return isinstance(self.model, TorchModel) and not self.model.steps
+
+    def latent(self, X: Any) -> Tensor:
+        """Latent vectors (n_samples, n_latent), on the CPU."""
+        return self._outputs(X, latent=True, logits=False)[0]
+
+    def logits(self, X: Any) -> Tensor:
+        """Logits (n_samples, n_classes), on the CPU."""
+        return self._outputs(X, latent=False, logits=True)[0]
+
+    def latent_and_logits(self, X: Any) -> tuple[Tensor, Tensor]:
+        """Both in one pass of the network, on the CPU."""
+        latent, logits = self._outputs(X, latent=True, logits=True)
+        return latent, logits
+
+    def proba(self, logits: Tensor) -> Tensor:
+        """Probabilities (n, n_classes) that belong to logits (n, n_classes)."""
+        return self.model.link(logits)
+
+    @contextmanager
+    def function(self) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Lend the logits as a differentiable function of a batch of rows on the device.
+
+        Yields
+        ------
+        logits : callable
+            From a tensor (n, ...) to (n, n_classes), columns as in `classes_`.
+
+        Raises
+        ------
+        TypeError
+            For a classifier without gradients.
+        """
+        if not isinstance(self.model, TorchModel) or self.model.steps:
+            what = [self.model.head] if isinstance(self.model, BlackBox) else self.model.steps
+            raise TypeError(f"{type(what[0]).__name__} offers no gradient with respect to X.")
+        model = self.model
+        with borrowed(model.module):
+            yield lambda x: self._sorted(model.forward(x))
+
+    def _outputs(self, X: Any, *, latent: bool, logits: bool) -> list[Tensor]:
+        if self.folder is None:
+            out = self._run(X, np.arange(X.shape[0]), latent, logits)
+        else:
+            store = RowStore(self.folder / ("latent" * latent + "logits" * logits))
+            arrays = store.through(
+                X, lambda new: [to_numpy(t) for t in self._run(X, new, latent, logits)]
+            )
+            out = [torch.from_numpy(a).to(self.dtype) for a in arrays]
+        if latent:
+            self.n_latent = out[0].shape[1]
+        if logits:
+            out[-1] = self._sorted(out[-1])
+        return out
+
+    def _run(self, X: Any, index: NDArray[np.intp], latent: bool, logits: bool) -> list[Tensor]:
+        """Forward rows of X; the first one alone when it has to show where the layer is."""
+        parts: list[list[Tensor]] = []
+        if latent and not self.model.probed:
+            assert isinstance(self.model, TorchModel)
+            z, out = self.model.probe(_safe_indexing(X, index[:1]))
+            parts.append([z.cpu()] * latent + [out.cpu()] * logits)
+            index = index[1:]
+        row_bytes = int(np.prod(X.shape[1:])) * self.dtype.itemsize
+        size = resolve_batch_size(self.batch_size, row_bytes, self.device)
+
+        def step(rows: slice) -> list[Tensor]:
+            batch = _safe_indexing(X, index[rows])
+            both = self.model.run(batch, latent=latent, logits=logits)
+            return [t.cpu() for t in both if t is not None]
+
+        parts += map_batches(step, len(index), size, verbose=self.verbose, desc="network")
+        return [torch.cat(column) for column in zip(*parts)]
+
+    def _sorted(self, logits: Tensor) -> Tensor:
+        """Put the model's columns into the order of `classes_`."""
+        self._know_classes(logits.shape[1])
+        return logits if self._order == sorted(self._order) else logits[:, self._order]
+
+    def _know_classes(self, n_outputs: int) -> None:
+        if len(self._order):
+            return
+        given = np.arange(n_outputs) if self._given is None else self._given
+        if len(given) != n_outputs:
+            raise ValueError(
+                f"The network has {n_outputs} outputs, but there are {len(given)} classes: "
+                f"{given[:10].tolist()}. Give FrozenNetwork(classes=...) one class per output, or "
+                "change the network's last layer."
+            )
+        self._order = np.argsort(given, kind="stable").tolist()
+        self.classes_ = given[self._order]
