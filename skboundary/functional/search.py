@@ -1,0 +1,385 @@
+"""Exact k nearest neighbours: scores by one matrix product, a proof, distances by differences.
+
+Half the squared distance of a query q to a row x is ``|x|^2 / 2 - q.x`` plus a term that all
+rows share, so one float32 product with a table ``[x - c, |x - c|^2 / 2]`` ranks the rows. What
+it ranks near the top is compared again by float64 differences of the rows as given, and a bound
+on the product's rounding error says whether any other row could belong there. The few queries
+for which it cannot be ruled out are searched once more in float64.
+"""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_GROUP = 8  # scores that share one minimum
+_BLOCK = 64 * _GROUP  # table rows come in multiples; torch takes minima 64 columns at a time
+_COARSE = 3  # coarse groups for each row on the shortlist, at least
+_SPARE = 4  # rows on the shortlist beyond k
+_SCORES = 2**22  # scores held at a time by the fast road, about (16 MB)
+_FLOAT64 = 2**17  # float64 numbers in one temporary, about (1 MB stays in the cache)
+_INF = float("inf")
+
+
+class SearchIndex(NamedTuple):
+    """Rows prepared for `search`."""
+
+    rows: Tensor  # (n, d): the rows as given, not copied
+    table: Tensor  # (n up to a multiple of 512, d + 1) float32: centred rows, half squared norm
+    centre: Tensor  # (d,) float64
+    radius: float  # largest norm of a centred row
+    metric: str
+
+
+class Neighbors(NamedTuple):
+    """Nearest rows of each query, nearest first, the lowest index first among equals."""
+
+    distances: Tensor  # (q, k) float64
+    indices: Tensor  # (q, k) int64
+
+
+def build_index(rows: Tensor, metric: str = "euclidean") -> SearchIndex:
+    """Prepare rows for `search`.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (n, d)
+        Finite floating numbers. They are not copied.
+    metric : {"euclidean", "sqeuclidean", "cosine"}, default="euclidean"
+        A zero vector has the cosine distance 1 to every vector.
+
+    Returns
+    -------
+    index : SearchIndex
+        Its table takes as much memory as float32 rows.
+
+    Raises
+    ------
+    ValueError
+        When there is no row or the metric is unknown.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skboundary.functional.search import build_index, search
+    >>> index = build_index(torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]]))
+    >>> search(index, torch.tensor([[3.0, 5.0]]), k=2).indices
+    tensor([[1, 2]])
+    """
+    if metric not in ("euclidean", "sqeuclidean", "cosine"):
+        raise ValueError(f"metric={metric!r}: use 'euclidean', 'sqeuclidean' or 'cosine'.")
+    if rows.ndim != 2 or len(rows) == 0:
+        raise ValueError(f"rows must have shape (n, d) with n >= 1, got {tuple(rows.shape)}.")
+    n, d = rows.shape
+    blocks = [slice(start, start + _step(d)) for start in range(0, n, _step(d))]
+    sums = [_vectors(rows[block], metric)[0].sum(0) for block in blocks]
+    centre = torch.stack(sums).sum(0) / n
+    table = rows.new_zeros(-(-n // _BLOCK) * _BLOCK, d + 1, dtype=torch.float32)
+    table[n:, d] = _INF
+    largest = 0.0
+    for block in blocks:
+        vectors, zero = _vectors(rows[block], metric)
+        squares = vectors.sub_(centre).square().sum(1)
+        largest = max(largest, float(squares.max()))
+        table[:n][block, :d] = vectors
+        table[:n][block, d] = squares.add_(zero) / 2
+    return SearchIndex(rows, table, centre, math.sqrt(largest), metric)
+
+
+def search(
+    index: SearchIndex,
+    queries: Tensor,
+    k: int,
+    *,
+    exclude: Tensor | None = None,
+    batch_size: int = 512,
+) -> Neighbors:
+    """Find the k nearest rows of each query.
+
+    Parameters
+    ----------
+    index : SearchIndex
+    queries : Tensor of shape (q, d)
+        On the device of the rows.
+    k : int
+    exclude : Tensor of shape (q,), dtype int64, default=None
+        For each query the index of a row not to return, such as the query itself.
+    batch_size : int, default=512
+        Queries compared at a time. It does not change the result.
+
+    Returns
+    -------
+    neighbors : Neighbors
+        In float64, on the device of the rows (on the CPU where that has no float64).
+
+    Raises
+    ------
+    ValueError
+        When k is not between 1 and the number of rows that may be returned.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skboundary.functional.search import build_index, search
+    >>> rows = torch.tensor([[0.0], [1.0], [1.0], [5.0]])
+    >>> search(build_index(rows), rows, k=1, exclude=torch.arange(4)).indices.T
+    tensor([[1, 2, 1, 1]])
+    """
+    available = len(index.rows) - (exclude is not None)
+    if not 1 <= k <= available:
+        raise ValueError(f"k must be between 1 and {available}, the number of rows, got {k}.")
+    device = index.centre.device
+    distances = torch.empty(len(queries), k, dtype=torch.float64, device=device)
+    indices = torch.empty(len(queries), k, dtype=torch.int64, device=device)
+    proven = torch.empty(len(queries), dtype=torch.bool, device=device)
+    # one buffer for all products: the pages of a new one cost as much as the product
+    batch_size = min(batch_size, len(queries))
+    width = _block_width(len(index.table), batch_size)
+    buffer = index.table.new_empty(batch_size * width)
+    for start in range(0, len(queries), batch_size):
+        part = slice(start, start + batch_size)
+        distances[part], indices[part], proven[part] = _search_fast(
+            index, queries[part], k, None if exclude is None else exclude[part], buffer, width
+        )
+    left = (~proven).nonzero().squeeze(1)
+    for start in range(0, len(left), 128):
+        some = left[start : start + 128]
+        distances[some], indices[some] = _search_float64(
+            index, queries[some], k, None if exclude is None else exclude[some]
+        )
+    if index.metric == "euclidean":
+        distances.mul_(2).sqrt_()
+    elif index.metric == "sqeuclidean":
+        distances.mul_(2)
+    return Neighbors(distances, indices)
+
+
+def merge(first: Neighbors, second: Neighbors) -> Neighbors:
+    """Merge what two shards of the rows gave for the same queries and the same k.
+
+    Parameters
+    ----------
+    first, second : Neighbors
+        Distances and indices of shape (q, k); the indices count over all shards.
+
+    Returns
+    -------
+    neighbors : Neighbors
+        The same as one search over both shards.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skboundary.functional.search import Neighbors, build_index, merge, search
+    >>> rows, queries = torch.tensor([[0.0], [7.0], [2.0], [1.0]]), torch.tensor([[1.0]])
+    >>> left, right = (search(build_index(part), queries, k=2) for part in rows.split(2))
+    >>> merge(left, Neighbors(right.distances, right.indices + 2)).indices
+    tensor([[3, 0]])
+    """
+    k = first.indices.shape[1]
+    distances, indices = (torch.cat(pair, 1) for pair in zip(first, second))
+    return Neighbors(*(found[:, :k] for found in _sort(distances, indices)))
+
+
+def _sort(distances: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
+    """Sort each line by (distance, index)."""
+    indices, order = indices.sort(1)
+    distances, nearest = distances.gather(1, order).sort(dim=1, stable=True)
+    return distances, indices.gather(1, nearest)
+
+
+def _step(d: int) -> int:
+    """Rows of d float64 numbers to hold at a time."""
+    return max(64, _FLOAT64 // d)
+
+
+def _vectors(rows: Tensor, metric: str) -> tuple[Tensor, Tensor]:
+    """Give vectors whose half squared L2 distance is wanted (float64 copies), and which are zero.
+
+    Cosine distance is half the squared distance of the normalised vectors; a zero vector
+    gets there with an extra 1/2, since ``|u|^2 / 2 + 1 / 2 = 1`` for a normalised u.
+    """
+    device = "cpu" if rows.device.type == "mps" else rows.device
+    vectors = rows.to(device, torch.float64, copy=True)
+    zero = torch.zeros(len(rows), dtype=torch.bool, device=device)
+    if metric == "cosine":
+        norms = torch.linalg.vector_norm(vectors, dim=1)
+        zero = norms == 0
+        vectors /= norms.masked_fill_(zero, 1.0)[:, None]
+    return vectors, zero
+
+
+def _half_squared(index: SearchIndex, queries: Tensor, zero: Tensor, rows: Tensor) -> Tensor:
+    """Half the squared distances of queries (q, d) to their rows (q, m), by differences."""
+    q, m = rows.shape
+    result = torch.empty(q, m, dtype=torch.float64, device=queries.device)
+    step = max(1, _FLOAT64 // (m * queries.shape[1]))
+    for start in range(0, q, step):
+        part = slice(start, start + step)
+        picked = index.rows.index_select(0, rows[part].reshape(-1).to(index.rows.device))
+        vectors, row_zero = _vectors(picked, index.metric)
+        vectors = vectors.view(-1, m, queries.shape[1])
+        result[part] = vectors.sub_(queries[part, None]).square_().sum(2).div_(2)
+        if index.metric == "cosine":
+            result[part].masked_fill_(row_zero.view(-1, m) | zero[part, None], 1.0)
+    return result
+
+
+def _relative_error(dtype: torch.dtype, d: int) -> float:
+    """Bound c so that a score is within ``c (2 |q|^2 + D)`` of D, the half squared distance.
+
+    With unit roundoff u the sum of d products is wrong by ``4 sqrt(d) u |q| |x|`` at most
+    (12 standard deviations of the usual model, and a proven bound up to d = 16), centring
+    and storing by less than ``6 u (|q| + |x|)^2``, and a row at D has |x| <= |q| + sqrt(2 D).
+    """
+    return 4 * torch.finfo(dtype).eps * (math.sqrt(d) + 4)
+
+
+def _block_width(n: int, q: int) -> int:
+    """Columns of a block of scores: a multiple with divisors to choose coarse groups from."""
+    n_blocks = max(1, round(n * q / _SCORES))
+    return 4 * _BLOCK * math.ceil(n / (4 * _BLOCK * n_blocks))
+
+
+def _search_fast(
+    index: SearchIndex,
+    queries: Tensor,
+    k: int,
+    exclude: Tensor | None,
+    buffer: Tensor,
+    width: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Nearest rows among the best float32 scores, and for which queries that is proven."""
+    vectors, zero = _vectors(queries, index.metric)
+    centred = (vectors - index.centre).to(index.table.device, torch.float32)
+    scores, rows, bound = _shortlist(index.table, centred, k + _SPARE, exclude, buffer, width)
+
+    scores, rows, bound = (t.to(vectors.device) for t in (scores, rows, bound))
+    missing = scores == _INF
+    halves = _half_squared(index, vectors, zero, rows).masked_fill_(missing, _INF)
+    squares = centred.to(vectors.device, torch.float64).square().sum(1)
+    shift = squares / 2 + zero / 2
+    error = _relative_error(torch.float32, queries.shape[1])
+    # no overflow, all seen errors within the bound (not so under TF32), and nothing left out
+    wrong = (scores + shift[:, None] - halves).abs() - error * (2 * squares[:, None] + halves)
+    halves, rows = (found[:, :k] for found in _sort(halves, rows))
+    last = halves[:, -1]
+    proven = (squares.sqrt() + index.radius < 1e18) & ((wrong <= 0) | missing).all(1)
+    proven &= bound + shift + 1e30 > last + error * (2 * squares + last)
+    return halves, rows, proven
+
+
+def _shortlist(
+    table: Tensor, queries: Tensor, m: int, exclude: Tensor | None, buffer: Tensor, width: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Best scores of centred queries, and a bound that no score left out is below.
+
+    Returns
+    -------
+    scores : Tensor of shape (q, m + 1)
+        Infinity where there are not as many.
+    rows : Tensor of shape (q, m + 1)
+    bound : Tensor of shape (q,)
+    """
+    q, n = len(queries), len(table)
+    queries = torch.cat([queries.neg(), queries.new_ones(q, 1)], 1)
+    best = queries.new_full((q, m + 1), _INF)
+    rows = torch.zeros_like(best, dtype=torch.int64)
+    bound = queries.new_full((q,), _INF)
+    for start in range(0, n, width):
+        columns = table[start : start + width]
+        scores = torch.mm(queries, columns.T, out=buffer[: q * len(columns)].view(q, -1))
+        if exclude is not None:
+            inside = ((exclude >= start) & (exclude < start + width)).nonzero().squeeze(1)
+            scores[inside, exclude[inside] - start] = _INF
+        # Group j holds every column that leaves the remainder j: such minima vectorise.
+        fine = scores.view(q, _GROUP, -1)
+        minima = fine.amin(1)
+        coarse = minima.view(q, -1, _coarse_groups(minima.shape[1], m))
+        minima = coarse.amin(1)
+        crowded = ((minima < bound[:, None]).sum(1) > m).nonzero().squeeze(1)
+        if len(crowded):
+            # m + 1 groups hold m + 1 scores, so the last of their minima bounds the rest
+            bound[crowded] = minima[crowded].topk(m + 1, largest=False).values[:, -1]
+        query, group = (minima < bound[:, None]).nonzero().unbind(1)
+        if len(query) == 0:
+            continue
+        query, group, _ = _below(coarse, query, group, bound)
+        query, column, found = _below(fine, query, group, bound)
+        wide, wide_rows = _append(best, rows, query, found, start + column)
+        best, order = wide.topk(m + 1, largest=False)
+        rows = wide_rows.gather(1, order)
+        bound = torch.minimum(bound, best[:, -1])
+    return best, rows, bound
+
+
+def _below(
+    groups: Tensor, query: Tensor, group: Tensor, bound: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Members of the given groups, of (q, members, groups) in all, that are below the bound."""
+    values = groups[query, :, group]
+    pair, member = (values < bound[query, None]).nonzero().unbind(1)
+    return query[pair], member * groups.shape[2] + group[pair], values[pair, member]
+
+
+def _coarse_groups(n_groups: int, m: int) -> int:
+    """Give a multiple of 64 that divides n_groups, at least 3 m so that most groups are passed."""
+    sizes = [size for size in range(64, n_groups + 1, 64) if n_groups % size == 0]
+    return next((size for size in sizes if size >= 3 * m), n_groups)
+
+
+def _append(
+    values: Tensor, rows: Tensor, query: Tensor, found: Tensor, row: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Append flat finds, sorted by query, to the lines of `values` and `rows`."""
+    counts = torch.bincount(query, minlength=len(values))
+    place = torch.arange(len(query), device=query.device) - (counts.cumsum(0) - counts)[query]
+    width = values.shape[1]
+    shape = len(values), width + int(counts.max())
+    wide, wide_rows = values.new_full(shape, _INF), rows.new_zeros(shape)
+    wide[:, :width], wide_rows[:, :width] = values, rows
+    wide[query, width + place], wide_rows[query, width + place] = found, row
+    return wide, wide_rows
+
+
+def _search_float64(
+    index: SearchIndex, queries: Tensor, k: int, exclude: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Nearest rows by differences with every row that float64 scores cannot rule out."""
+    vectors, zero = _vectors(queries, index.metric)
+    centred = vectors - index.centre
+    squares = centred.square().sum(1, keepdim=True)
+    error = _relative_error(torch.float64, queries.shape[1])
+    q = len(queries)
+    halves = torch.full((q, k), _INF, dtype=torch.float64, device=vectors.device)
+    indices = torch.zeros(q, k, dtype=torch.int64, device=vectors.device)
+    step = min(_step(queries.shape[1]), max(1, _FLOAT64 // q))
+    for start in range(0, len(index.rows), step):
+        rows, row_zero = _vectors(index.rows[start : start + step], index.metric)
+        rows -= index.centre
+        shift = (rows.square().sum(1) + row_zero + squares + zero[:, None]) / 2
+        scores = torch.addmm(shift, centred, rows.T, alpha=-1)
+        if exclude is not None:
+            inside = ((exclude >= start) & (exclude < start + step)).nonzero().squeeze(1)
+            scores[inside, exclude[inside] - start] = _INF
+        limit = halves[:, -1:]
+        if len(rows) >= k:
+            nearest = scores.topk(k, largest=False).values[:, -1:].clamp_(min=0)
+            limit = torch.minimum(limit, nearest + 2 * error * (2 * squares + nearest))
+        # not above, rather than below: an overflow to NaN stays in
+        query, column = (~(scores > limit + error * (2 * squares + limit))).nonzero().unbind(1)
+        row = start + column
+        if exclude is not None:
+            query, row = (t[row != exclude[query]] for t in (query, row))
+        found = [
+            _half_squared(index, vectors[i], zero[i], j[:, None]).squeeze(1)
+            for i, j in zip(query.split(step), row.split(step))
+        ]
+        halves, indices = _sort(*_append(halves, indices, query, torch.cat(found), row))
+        halves, indices = halves[:, :k], indices[:, :k]
+    return halves, indices

@@ -1,0 +1,299 @@
+"""TorchNearestNeighbors: exact nearest neighbours with scikit-learn's face."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.base import BaseEstimator, _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from skboundary._runtime import (
+    check_input,
+    map_batches,
+    resolve_batch_size,
+    resolve_device,
+    resolve_dtype,
+    to_numpy,
+    to_tensor,
+)
+from skboundary.functional.search import build_index, search
+
+# Queries that fail the float32 proof are searched together, so that the float64 pass over the
+# rows is made once for several batches; their cast copy stays at some batches of rows.
+_BATCHES_TOGETHER = 16
+
+
+class TorchNearestNeighbors(BaseEstimator):
+    """Exact k nearest neighbours on the CPU or a GPU.
+
+    The result is that of a float64 search in brute force: the same rows, nearest first and the
+    lowest index first among equals, whatever the data's offset and scale. The work is done by
+    float32 matrix products.
+
+    Read more in the :ref:`User Guide <nearest_neighbors>`.
+
+    Parameters
+    ----------
+    n_neighbors : int, default=5
+        Number of neighbours that `kneighbors` returns by default.
+
+    metric : {'euclidean', 'sqeuclidean', 'cosine'}, default='euclidean'
+        The distance. A zero vector has the cosine distance 1 to every vector.
+
+    device : {'auto'}, str or torch.device, default='auto'
+        Where to compute; 'auto' takes CUDA, then MPS, then the CPU.
+
+    batch_size : {'auto'} or int, default='auto'
+        Queries compared at a time. It does not change the result.
+
+    Attributes
+    ----------
+    n_samples_fit_ : int
+        Number of rows searched.
+
+    device_ : torch.device
+        Where the rows are.
+
+    n_features_in_ : int
+        Number of columns seen in `fit`.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, when X had names that are all strings.
+
+    input_shape_ : tuple of int
+        Shape of one row, ``(n_features_in_,)``.
+
+    See Also
+    --------
+    sklearn.neighbors.NearestNeighbors : More metrics, trees, radius queries.
+
+    Notes
+    -----
+    `fit` keeps a reference to X and adds one float32 copy of it. Distances come back in float32
+    for float32, float16 and small integers (16 bits at most), and in float64 for the others.
+
+    Examples
+    --------
+    >>> from skboundary.neighbors import TorchNearestNeighbors
+    >>> X = [[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]]
+    >>> neighbors = TorchNearestNeighbors(n_neighbors=2, device="cpu").fit(X)
+    >>> distances, indices = neighbors.kneighbors([[3.0, 3.0]])
+    >>> indices
+    array([[1, 0]])
+    """
+
+    _parameter_constraints: dict = {
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "metric": [StrOptions({"euclidean", "sqeuclidean", "cosine"})],
+        "device": [str, torch.device],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        n_neighbors: int = 5,
+        *,
+        metric: str = "euclidean",
+        device: str | torch.device = "auto",
+        batch_size: str | int = "auto",
+    ) -> None:
+        self.n_neighbors = n_neighbors
+        self.metric = metric
+        self.device = device
+        self.batch_size = batch_size
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any = None) -> TorchNearestNeighbors:
+        """Keep the rows to search.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, torch.Tensor} of shape (n_samples, n_features)
+            Sparse rows are made dense.
+        y : object, default=None
+            Ignored.
+
+        Returns
+        -------
+        self : TorchNearestNeighbors
+
+        Raises
+        ------
+        ValueError
+            When X is not two-dimensional or holds NaN or infinity.
+        """
+        rows = self._check(X, reset=True)
+        self.device_ = resolve_device(self.device)
+        return self._keep(self._to_device(rows))
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any = None) -> TorchNearestNeighbors:
+        """Append rows to those already there; the first call is `fit`.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, torch.Tensor} of shape (n_samples, n_features)
+        y : object, default=None
+            Ignored.
+
+        Returns
+        -------
+        self : TorchNearestNeighbors
+
+        Raises
+        ------
+        ValueError
+            When X has another number of columns than the rows already there.
+        """
+        if not hasattr(self, "_index"):
+            return self.fit(X)
+        new = self._to_device(self._check(X, reset=False))
+        return self._keep(torch.cat([self._index.rows, new]))
+
+    def kneighbors(
+        self, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True
+    ) -> Any:
+        """Find the nearest rows.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, torch.Tensor} of shape (n_queries, n_features), \
+                default=None
+            The queries. None asks about the rows of `fit`, none of which is its own neighbour.
+        n_neighbors : int, default=None
+            None takes the parameter of the estimator.
+        return_distance : bool, default=True
+            Whether to return the distances too.
+
+        Returns
+        -------
+        distances : ndarray of shape (n_queries, n_neighbors)
+            Only if `return_distance`.
+        indices : ndarray of shape (n_queries, n_neighbors), dtype int64
+
+        Raises
+        ------
+        ValueError
+            When there are not as many rows as neighbours.
+        """
+        check_is_fitted(self)
+        queries = self._index.rows if X is None else self._check(X, reset=False)
+        k = self._check_n_neighbors(n_neighbors, queries.shape[0], itself=X is None)
+        row_bytes = 8 * self.n_features_in_
+        batch_size = resolve_batch_size(self.batch_size, row_bytes, self.device_)
+
+        def step(part: slice) -> Any:
+            rows = self._to_device(queries[part])
+            exclude = None
+            if X is None:
+                exclude = torch.arange(part.start, part.stop, device=self.device_)
+            return search(self._index, rows, k, exclude=exclude, batch_size=batch_size)
+
+        found = list(map_batches(step, queries.shape[0], batch_size * _BATCHES_TOGETHER))
+        indices = to_numpy(torch.cat([part.indices for part in found]))
+        if not return_distance:
+            return indices
+        distances = to_numpy(torch.cat([part.distances for part in found]))
+        dtype = np.float64 if self._index.rows.dtype == torch.float64 else np.float32
+        return distances.astype(dtype, copy=False), indices
+
+    def kneighbors_graph(
+        self, X: Any = None, n_neighbors: int | None = None, mode: str = "connectivity"
+    ) -> sparse.csr_matrix:
+        """Give the neighbours as a sparse graph.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix, torch.Tensor} of shape (n_queries, n_features), \
+                default=None
+            As in `kneighbors`.
+        n_neighbors : int, default=None
+            As in `kneighbors`.
+        mode : {'connectivity', 'distance'}, default='connectivity'
+            What an edge weighs: 1 or the distance.
+
+        Returns
+        -------
+        graph : csr_matrix of shape (n_queries, n_samples_fit_)
+
+        Raises
+        ------
+        ValueError
+            For an unknown mode, or when there are not as many rows as neighbours.
+        """
+        check_is_fitted(self)
+        if mode not in ("connectivity", "distance"):
+            raise ValueError(f"mode must be 'connectivity' or 'distance', got {mode!r}.")
+        distances, indices = self.kneighbors(X, n_neighbors)
+        n_queries, k = indices.shape
+        weights = distances if mode == "distance" else np.ones(indices.shape)
+        return sparse.csr_matrix(
+            (weights.ravel(), indices.ravel(), np.arange(0, n_queries * k + 1, k)),
+            shape=(n_queries, self.n_samples_fit_),
+        )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if "_index" in state:  # the table is as large as the rows and quickly made again
+            state = {**state, "_index": state["_index"].rows.cpu()}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if hasattr(self, "_index"):
+            rows: Any = self._index
+            try:
+                self.device_ = resolve_device(self.device_)
+            except ValueError:
+                self.device_ = resolve_device("auto")
+            self._keep(self._to_device(rows))
+
+    def _keep(self, rows: torch.Tensor) -> TorchNearestNeighbors:
+        self._index = build_index(rows, self.metric)
+        self.n_samples_fit_ = len(rows)
+        return self
+
+    def _check(self, X: Any, *, reset: bool) -> Any:
+        X = check_input(self, X, reset=reset)
+        if X.ndim != 2:
+            raise ValueError(
+                f"Found array with dim {X.ndim}, while dim <= 2 is required by "
+                f"{type(self).__name__}. Flatten the rows with X.reshape(len(X), -1), or take "
+                "the features of a network with LatentTransformer."
+            )
+        return X
+
+    def _to_device(self, rows: Any) -> torch.Tensor:
+        """Tensor of the rows; small integers stay, as the search casts what it looks at."""
+        if isinstance(rows, torch.Tensor):
+            return rows.to(self.device_)
+        small = np.can_cast(rows.dtype, np.int16)
+        dtype = None if small else resolve_dtype(rows, self.device_)
+        return to_tensor(rows, device=self.device_, dtype=dtype)
+
+    def _check_n_neighbors(self, n_neighbors: int | None, n_queries: int, *, itself: bool) -> int:
+        """Refuse what scikit-learn refuses, in its words."""
+        k = self.n_neighbors if n_neighbors is None else n_neighbors
+        if not isinstance(k, Integral):
+            raise TypeError(f"n_neighbors does not take {type(k)} value, enter integer value")
+        if k <= 0:
+            raise ValueError(f"Expected n_neighbors > 0. Got {k}")
+        if k > self.n_samples_fit_ - itself:
+            raise ValueError(
+                f"Expected n_neighbors {'<' if itself else '<='} n_samples_fit, but "
+                f"n_neighbors = {k}, n_samples_fit = {self.n_samples_fit_}, "
+                f"n_samples = {n_queries}"
+            )
+        return int(k)

@@ -1,0 +1,206 @@
+"""TorchNearestNeighbors: scikit-learn's conventions around the exact search."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from imblearn.over_sampling import SMOTE
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.neighbors import KNeighborsTransformer, NearestNeighbors
+
+from skboundary.neighbors._exact import TorchNearestNeighbors
+
+METRICS = ["euclidean", "sqeuclidean", "cosine"]
+
+
+@pytest.fixture
+def X():
+    return np.random.RandomState(0).randn(300, 8)
+
+
+def brute(X, metric="euclidean", n_neighbors=5):
+    return NearestNeighbors(n_neighbors=n_neighbors, metric=metric, algorithm="brute").fit(X)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("itself", [False, True])
+def test_kneighbors__random_rows__as_scikit_learn(X, metric, itself):
+    queries = None if itself else X[:50] + 0.1
+    distances, indices = TorchNearestNeighbors(metric=metric).fit(X).kneighbors(queries)
+    expected, expected_indices = brute(X, metric).kneighbors(queries)
+    np.testing.assert_array_equal(indices, expected_indices)
+    np.testing.assert_allclose(distances, expected, rtol=1e-9, atol=1e-14)
+    assert indices.dtype == np.int64
+
+
+@pytest.mark.parametrize("mode", ["connectivity", "distance"])
+@pytest.mark.parametrize("itself", [False, True])
+def test_kneighbors_graph__random_rows__as_scikit_learn(X, mode, itself):
+    queries = None if itself else X[:50] + 0.1
+    graph = TorchNearestNeighbors().fit(X).kneighbors_graph(queries, mode=mode)
+    expected = brute(X).kneighbors_graph(queries, mode=mode)
+    np.testing.assert_allclose(graph.toarray(), expected.toarray(), rtol=1e-9)
+    assert graph.format == "csr"
+
+
+def test_kneighbors__itself_with_duplicates__excluded_by_index():
+    X = np.array([[0.0], [0.0], [0.0], [9.0]])
+    indices = TorchNearestNeighbors(2).fit(X).kneighbors(return_distance=False)
+    assert indices.tolist() == [[1, 2], [0, 2], [0, 1], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        ("f2", "f4"), ("f4", "f4"), ("f8", "f8"), ("?", "f4"), ("u1", "f4"), ("i2", "f4"),
+        ("u2", "f4"), ("i4", "f8"), ("u4", "f8"), ("i8", "f8"), (">f8", "f8"),
+    ],
+)  # fmt: skip
+def test_kneighbors__dtype__distances_in_the_compute_dtype(dtype, expected):
+    X = np.random.RandomState(0).randint(0, 100, (40, 3)).astype(dtype)
+    distances, indices = TorchNearestNeighbors(3).fit(X).kneighbors(X)
+    assert distances.dtype == expected
+    reference = brute(X.astype(float), n_neighbors=3).kneighbors(X.astype(float))[0]
+    np.testing.assert_allclose(distances, reference, rtol=1e-6, atol=1e-12)
+
+
+def test_kneighbors__large_integers__not_rounded():
+    X = np.array([[2**40], [2**40 + 1], [2**40 + 3]])
+    indices = TorchNearestNeighbors(2).fit(X).kneighbors(return_distance=False)
+    assert indices.tolist() == [[1, 2], [0, 2], [1, 0]]
+
+
+@pytest.mark.parametrize(
+    "container",
+    [
+        sparse.csr_matrix, sparse.csc_array, torch.tensor, np.asfortranarray, np.ndarray.tolist,
+        lambda X: X[::-1][::-1], lambda X: torch.tensor(X, requires_grad=True),
+        lambda X: pd.DataFrame(X, columns=[f"c{i}" for i in range(X.shape[1])]),
+    ],
+)  # fmt: skip
+def test_kneighbors__container__same_result(X, container):
+    expected = TorchNearestNeighbors().fit(X).kneighbors(X[:20])
+    found = TorchNearestNeighbors().fit(container(X)).kneighbors(container(X[:20]))
+    for left, right in zip(found, expected):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_kneighbors__read_only_rows__silent(X, recwarn):
+    X.flags.writeable = False
+    TorchNearestNeighbors().fit(X).kneighbors(X)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 1000])
+def test_kneighbors__batch_size__no_influence(X, batch_size):
+    expected = TorchNearestNeighbors().fit(X).kneighbors()
+    found = TorchNearestNeighbors(batch_size=batch_size).fit(X).kneighbors()
+    for left, right in zip(found, expected):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("dtypes", [("f8", "f8"), ("u1", "i8"), ("u1", "f4"), ("f4", "f8")])
+def test_partial_fit__parts__as_fit_of_the_whole(X, dtypes):
+    parts = [(40 * X[:100]).astype(dtypes[0]), (40 * X[100:]).astype(dtypes[1])]
+    appended = TorchNearestNeighbors().partial_fit(parts[0]).partial_fit(parts[1])
+    whole = TorchNearestNeighbors().fit(np.concatenate([p.astype(float) for p in parts]))
+    np.testing.assert_array_equal(appended.kneighbors()[1], whole.kneighbors()[1])
+    assert appended.n_samples_fit_ == 300
+
+
+def test_partial_fit__other_width__refused(X):
+    with pytest.raises(ValueError, match="7 features, but .* expecting 8"):
+        TorchNearestNeighbors().partial_fit(X).partial_fit(X[:, :7])
+
+
+def test_kneighbors__too_many_neighbors__in_the_words_of_scikit_learn(X):
+    ours, theirs = TorchNearestNeighbors().fit(X[:5]), brute(X[:5])
+    for queries, k in ((X[:3], 6), (None, 5), (X[:3], 0), (X[:3], -1)):
+        with pytest.raises(ValueError) as expected:
+            theirs.kneighbors(queries, k)
+        with pytest.raises(ValueError) as error:
+            ours.kneighbors(queries, k)
+        assert str(error.value) == str(expected.value)
+    with pytest.raises(TypeError, match="enter integer value"):
+        ours.kneighbors(X[:3], 2.5)
+
+
+def test_kneighbors__as_many_neighbors_as_rows__sorted(X):
+    indices = TorchNearestNeighbors().fit(X).kneighbors(X[:4], 300, return_distance=False)
+    assert (np.sort(indices, axis=1) == np.arange(300)).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_fit__not_finite__refused_with_the_row(X, bad):
+    neighbors = TorchNearestNeighbors().fit(X)
+    X[7, 3] = bad
+    for method in (neighbors.fit, neighbors.partial_fit, neighbors.kneighbors):
+        with pytest.raises(ValueError, match="row 7"):
+            method(X)
+
+
+def test_fit__images__refused_with_advice():
+    with pytest.raises(ValueError, match="dim 4.*reshape.*LatentTransformer"):
+        TorchNearestNeighbors().fit(np.zeros((5, 1, 4, 4)))
+
+
+def test_kneighbors__wrong_use__refused(X):
+    with pytest.raises(NotFittedError):
+        TorchNearestNeighbors().kneighbors("not even rows")
+    with pytest.raises(NotFittedError):
+        TorchNearestNeighbors().kneighbors_graph()
+    with pytest.raises(ValueError, match="mode"):
+        TorchNearestNeighbors().fit(X).kneighbors_graph(mode="weights")
+    with pytest.raises(ValueError, match="device='tape'"):
+        TorchNearestNeighbors(device="tape").fit(X)
+
+
+def test_pickle__fitted__small_and_equal(X):
+    neighbors = TorchNearestNeighbors().fit(X)
+    data = pickle.dumps(neighbors)
+    assert len(data) < X.nbytes + 3000
+    loaded = pickle.loads(data)
+    for left, right in zip(loaded.kneighbors(), neighbors.kneighbors()):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_pickle__device_that_is_absent__opens(X):
+    neighbors = TorchNearestNeighbors().fit(X)
+    neighbors.device_ = torch.device("cuda", 63)
+    loaded = pickle.loads(pickle.dumps(neighbors))
+    assert loaded.device_ == TorchNearestNeighbors().fit(X).device_
+    expected = TorchNearestNeighbors().fit(X).kneighbors()
+    np.testing.assert_array_equal(loaded.kneighbors()[1], expected[1])
+
+
+def test_pickle__unfitted__opens():
+    assert pickle.loads(pickle.dumps(TorchNearestNeighbors(3))).n_neighbors == 3
+
+
+def test_fit__parameters__not_written_back(X):
+    neighbors = TorchNearestNeighbors()
+    before = neighbors.get_params()
+    neighbors.fit(X).kneighbors(X, 3)
+    assert neighbors.get_params() == before
+    assert not hasattr(clone(neighbors), "n_samples_fit_")
+
+
+def test_smote__as_k_neighbors__same_samples(X):
+    y = np.r_[np.zeros(260), np.ones(40)]
+    ours = SMOTE(k_neighbors=TorchNearestNeighbors(6), random_state=0).fit_resample(X, y)
+    theirs = SMOTE(k_neighbors=5, random_state=0).fit_resample(X, y)
+    np.testing.assert_allclose(ours[0], theirs[0])
+
+
+def test_graph__in_place_of_scikit_learn_transformer__same_edges(X):
+    graph = TorchNearestNeighbors(6).fit(X).kneighbors_graph(X, mode="distance")
+    expected = KNeighborsTransformer(n_neighbors=5).fit_transform(X)
+    np.testing.assert_allclose(graph.toarray(), expected.toarray(), atol=1e-6)
