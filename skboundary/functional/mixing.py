@@ -1,0 +1,133 @@
+"""LaSeNN: a sample's output averaged with the outputs of its neighbours."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def mix(query: Tensor, neighbors: Tensor, query_weight: float) -> Tensor:
+    """Average a sample's output with the mean output of its neighbours.
+
+    The first formula of LaSeNN: ``w C(x_q) + (1 - w) / k * sum of C(x) over the k neighbours``.
+
+    Parameters
+    ----------
+    query : Tensor of shape (..., n_classes)
+        Outputs C(x_q) of the samples.
+    neighbors : Tensor of shape (..., k, n_classes)
+        Outputs of their neighbours: what the network says of them, not their labels.
+    query_weight : float in [0, 1]
+        The weight w.
+
+    Returns
+    -------
+    mixed : Tensor of shape (..., n_classes)
+
+    Examples
+    --------
+    >>> import torch
+    >>> mix(torch.tensor([0.6, 0.4]), torch.tensor([[0.0, 1.0], [0.2, 0.8]]), 0.5)
+    tensor([0.3500, 0.6500])
+    """
+    return query_weight * query + (1 - query_weight) * neighbors.mean(-2)
+
+
+def flip_bound(query_weight: float) -> float:
+    """Largest lead of the first class over the second that neighbours can overturn.
+
+    With probabilities, ``p1 - p2 < (1 - w) / w`` is necessary for a prediction to change.
+
+    Parameters
+    ----------
+    query_weight : float in [0, 1]
+
+    Returns
+    -------
+    bound : float
+        Infinite for a weight of 0.
+
+    Examples
+    --------
+    >>> round(flip_bound(0.88), 4)
+    0.1364
+    """
+    return (1 - query_weight) / query_weight if query_weight > 0 else float("inf")
+
+
+def merge_lists(distances: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Merge several neighbour lists of a sample, each training row counted once.
+
+    Parameters
+    ----------
+    distances, indices : Tensor of shape (n, m)
+        Lists side by side. A row may be in several; its smallest distance counts.
+    k : int
+        At least k different rows must be in every line.
+
+    Returns
+    -------
+    distances, indices : Tensor of shape (n, k)
+        The k closest, ties by the lower index.
+
+    Examples
+    --------
+    >>> import torch
+    >>> d, i = torch.tensor([[1.0, 2.0, 0.5, 3.0]]), torch.tensor([[7, 8, 8, 9]])
+    >>> merge_lists(d, i, 2)
+    (tensor([[0.5000, 1.0000]]), tensor([[8, 7]]))
+    """
+    distances, order = distances.sort(dim=1, stable=True)
+    indices, by_index = indices.gather(1, order).sort(dim=1, stable=True)
+    distances = distances.gather(1, by_index)
+    again = indices[:, 1:] == indices[:, :-1]
+    distances[:, 1:] = distances[:, 1:].masked_fill(again, torch.inf)
+    distances, order = distances.sort(dim=1, stable=True)
+    return distances[:, :k], indices.gather(1, order)[:, :k]
+
+
+def class_means(latent: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+    """Mean latent vector of each class.
+
+    Parameters
+    ----------
+    latent : Tensor of shape (n, d)
+    labels : Tensor of shape (n,)
+        Integers below n_classes.
+    n_classes : int
+
+    Returns
+    -------
+    means : Tensor of shape (n_classes, d)
+        NaN for a class without samples.
+    """
+    sums = latent.new_zeros(n_classes, latent.shape[1]).index_add_(0, labels, latent)
+    return sums / torch.bincount(labels, minlength=n_classes)[:, None]
+
+
+def project_between_means(latent: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+    """Project samples on the line from each class mean to the nearest other class mean.
+
+    ``t(x) = (x - mu_0) . (mu_1 - mu_0) / ||mu_1 - mu_0||^2``: 0 at the class's own mean, 1 at
+    the other one. Section 3.2 of LaSeNN shows changed predictions in the gap between them.
+
+    Parameters
+    ----------
+    latent : Tensor of shape (n, d)
+    means : Tensor of shape (n_classes, d)
+
+    Returns
+    -------
+    projections : Tensor of shape (n, n_classes)
+        Column c is for the line that starts at class c.
+    nearest : Tensor of shape (n_classes,)
+        The class at the other end of each line.
+    """
+    gaps = (means[:, None] - means[None]).norm(dim=2)
+    gaps = gaps.fill_diagonal_(torch.inf).nan_to_num(torch.inf, posinf=torch.inf)
+    nearest = gaps.argmin(1)
+    direction = means[nearest] - means
+    start = (means * direction).sum(1)
+    return (latent @ direction.T - start) / direction.square().sum(1), nearest

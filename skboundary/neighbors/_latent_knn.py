@@ -1,0 +1,499 @@
+"""LatentKNNClassifier: a network's output averaged with its neighbours' outputs."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
+from sklearn.model_selection import ParameterGrid
+from sklearn.utils import Bunch, _safe_indexing
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from skboundary._runtime import check_input, check_targets, row_shape, to_numpy
+from skboundary.functional.mixing import merge_lists, mix
+from skboundary.neighbors._exact import TorchNearestNeighbors
+from skboundary.neighbors._reports import diagnosis, score_grid
+from skboundary.networks._intake import (
+    NETWORK_CONSTRAINTS,
+    check_labels,
+    is_trained,
+    take_in,
+    takes_frames,
+    takes_sparse,
+)
+
+# Rows whose latent vectors are held at once: enough to keep the search busy.
+_BLOCK = 4096
+
+
+class _Found(NamedTuple):
+    """Rows of X after the network and the search."""
+
+    latent: Tensor  # (n, n_latent)
+    logits: Tensor  # (n, n_classes)
+    distances: NDArray[Any]  # (n, k)
+    indices: NDArray[np.intp]  # (n, k)
+
+
+class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
+    """Average what a network says of a sample with what it says of the sample's neighbours.
+
+    LaSeNN [1]_: neighbours are found among the training samples by the activations of one
+    layer, and contribute the network's outputs for them, never their labels. Equation and
+    defaults are the paper's: ``w C(x) + (1 - w) / k * (sum of C over the k neighbours)``.
+
+    Read more in the :ref:`User Guide <latent_knn>`.
+
+    Parameters
+    ----------
+    estimator : estimator or torch.nn.Module, default=None
+        The classifier. A module, a :class:`FrozenNetwork` and a
+        :class:`~sklearn.frozen.FrozenEstimator` are used as they are; any other estimator is
+        cloned and fitted. None trains a small multilayer perceptron on standardised columns.
+    layer, pool : default="auto", None
+        The latent space, as in :class:`LatentTransformer`.
+    n_neighbors : int, default=3
+        The number k of neighbours.
+    query_weight : float in [0, 1], default=0.88
+        The weight w of the sample's own output. 1 is the bare network. Where the network has
+        memorised wrong labels, values far below the default pay.
+    metric : {"euclidean", "sqeuclidean", "cosine"}, default="euclidean"
+        Distance in the latent space. The paper's tables were made with "cosine".
+    average : {"proba", "logits"}, default="proba"
+        What is averaged. A classifier without probabilities contributes softmax of its
+        decision values.
+    query_transforms : list of callables, default=None
+        Each takes a batch of rows as an array and returns one of the same shape, such as a
+        horizontal flip. Neighbours are searched for the transformed rows too; the lists are
+        merged by training sample and the k closest stay. The sample's own output is not
+        averaged over transforms.
+    neighbors : object with `fit` and `kneighbors`, default=None
+        Another search, cloned and fitted on the latent vectors; `metric` is then its own
+        affair. None is :class:`TorchNearestNeighbors`, which is exact.
+    memory, device, batch_size, random_state, verbose
+        As in :class:`LatentTransformer`.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Sorted class labels; for a trained network all of its classes.
+    estimator_ : estimator
+        The trained classifier.
+    neighbors_ : object
+        The search, fitted on the latent vectors of the training samples.
+    n_samples_fit_ : int
+        Number of training samples.
+    device_ : torch.device
+        Where the network runs.
+    input_shape_ : tuple of int
+        Shape of one row of X.
+    n_features_in_ : int
+        Size of the second axis of X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, when X has names that are all strings.
+
+    See Also
+    --------
+    LatentTransformer : The latent vectors themselves.
+    TorchNearestNeighbors : The exact search.
+
+    Notes
+    -----
+    `n_neighbors`, `query_weight` and `average` take effect at predict time, without a refit.
+    The network never runs on the training samples again: their outputs are kept.
+
+    References
+    ----------
+    .. [1] J. Schneider, "Improving classifier decision boundaries using nearest neighbors",
+       arXiv 2310.03927.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skboundary import LatentKNNClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = LatentKNNClassifier(metric="cosine", random_state=0).fit(X, y)
+    >>> clf.predict(X[:2])
+    array([0, 0])
+    >>> clf.set_params(n_neighbors=5).explain(X[:1]).indices.shape
+    (1, 5)
+    """
+
+    _parameter_constraints: dict[str, Any] = {
+        **NETWORK_CONSTRAINTS,
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "query_weight": [Interval(Real, 0, 1, closed="both")],
+        "metric": [StrOptions({"euclidean", "sqeuclidean", "cosine"})],
+        "average": [StrOptions({"proba", "logits"})],
+        "query_transforms": [list, tuple, None],
+        "neighbors": [HasMethods(["fit", "kneighbors"]), None],
+    }
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        layer: Any = "auto",
+        pool: str | None = None,
+        n_neighbors: int = 3,
+        query_weight: float = 0.88,
+        metric: str = "euclidean",
+        average: str = "proba",
+        query_transforms: Any = None,
+        neighbors: Any = None,
+        memory: Any = None,
+        device: Any = "auto",
+        batch_size: Any = "auto",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.layer = layer
+        self.pool = pool
+        self.n_neighbors = n_neighbors
+        self.query_weight = query_weight
+        self.metric = metric
+        self.average = average
+        self.query_transforms = query_transforms
+        self.neighbors = neighbors
+        self.memory = memory
+        self.device = device
+        self.batch_size = batch_size
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: Any, y: Any = None) -> LatentKNNClassifier:
+        """Run the training samples through the network once, and index their latent vectors.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+        y : array-like of shape (n_samples,), default=None
+            May be left out for a trained network; `explain` and `diagnose` then know no labels.
+
+        Returns
+        -------
+        self : LatentKNNClassifier
+
+        Raises
+        ------
+        ValueError
+            For input that is not finite, labels that the network does not know, outputs that
+            do not fit the classes, an unknown layer, or fewer samples than neighbours.
+        """
+        if self.neighbors is not None and self.metric != "euclidean":
+            raise ValueError(
+                f"metric={self.metric!r} has no effect on neighbors={self.neighbors!r}: set the "
+                "metric on that object, and leave metric at its default."
+            )
+        X = check_input(self, X, reset=True, keep_frame=takes_frames(self.estimator))
+        y = check_targets(self, X, y)
+        self.n_samples_fit_ = X.shape[0]
+        self._check_n_neighbors(self.n_neighbors)
+        self.estimator_, self._view = take_in(
+            self.estimator,
+            X,
+            y,
+            layer=self.layer,
+            pool=self.pool,
+            memory=self.memory,
+            device=self.device,
+            batch_size=self.batch_size,
+            random_state=self.random_state,
+            verbose=self.verbose,
+        )
+        self.device_ = self._view.device
+        self.classes_ = self._view.classes_
+        self._codes = None
+        if y is not None:
+            check_labels(y, self.classes_)
+            self._codes = np.searchsorted(self.classes_, y)
+        self._latent, self._logits = self._view.latent_and_logits(X)
+        search = self.neighbors
+        if search is None:
+            search = TorchNearestNeighbors(
+                self.n_neighbors, metric=self.metric, device=self.device_
+            )
+        self.neighbors_ = clone(search, safe=False).fit(to_numpy(self._latent))
+        return self
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """Predict classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+        """
+        check_is_fitted(self)
+        return self.classes_[self.predict_proba(X).argmax(1)]
+
+    def predict_proba(self, X: Any) -> NDArray[Any]:
+        """Predict class probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        p : ndarray of shape (n_samples, n_classes)
+            Columns follow `classes_`.
+        """
+        check_is_fitted(self)
+        X = self._check(X)
+        return np.concatenate(
+            [
+                to_numpy(self._mixed(b.logits, b.indices, self.query_weight, self.average))
+                for b in self._blocks(X, self.n_neighbors)
+            ]
+        )
+
+    def kneighbors(
+        self, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True
+    ) -> Any:
+        """Find the nearest training samples in the latent space.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...), default=None
+            None asks about the training samples, each without itself.
+        n_neighbors : int, default=None
+            None is the parameter.
+        return_distance : bool, default=True
+
+        Returns
+        -------
+        distances : ndarray of shape (n_samples, n_neighbors)
+            Only when asked for.
+        indices : ndarray of shape (n_samples, n_neighbors)
+            Rows of the training data.
+        """
+        check_is_fitted(self)
+        k = self.n_neighbors if n_neighbors is None else n_neighbors
+        if X is None:
+            return self.neighbors_.kneighbors(None, k, return_distance=return_distance)
+        found = self._collect(self._check(X), k)
+        return (found.distances, found.indices) if return_distance else found.indices
+
+    def score_samples(self, X: Any) -> NDArray[Any]:
+        """Compute minus the distance to the k-th neighbour: higher is more like the training data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+        """
+        return -self.kneighbors(X)[0][:, -1]
+
+    def sweep(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        n_neighbors: Iterable[int] = (1, 2, 3, 8),
+        query_weight: Iterable[float] = (0.0, 0.52, 0.76, 0.88, 0.94, 0.97, 1.0),
+        average: Iterable[str] = ("proba",),
+        scoring: Any = None,
+    ) -> dict[str, Any]:
+        """Score every setting in one pass of the network.
+
+        Choose on data that the network has not seen: its predictions of its own training
+        samples are near perfect.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+        y : array-like of shape (n_samples,)
+        n_neighbors, query_weight, average : iterable
+            Values to combine.
+        scoring : str or callable, default=None
+            A scikit-learn scorer; None is accuracy.
+
+        Returns
+        -------
+        results : dict
+            In the form of `GridSearchCV.cv_results_` for a single split: `params`, `param_*`,
+            `split0_test_score`, `mean_test_score`, `std_test_score`, `rank_test_score`.
+        """
+        check_is_fitted(self)
+        X = self._check(X)
+        y = check_targets(self, X, y)
+        ks = sorted(set(n_neighbors))
+        grid: dict[str, list[Any]] = {
+            "n_neighbors": ks, "query_weight": [*query_weight], "average": [*average]
+        }  # fmt: skip
+        for setting in ParameterGrid(grid):
+            clone(self).set_params(**setting)._validate_params()
+        found = self._collect(X, ks[-1])
+
+        def proba(n_neighbors: int, query_weight: float, average: str) -> NDArray[Any]:
+            near = found.indices[:, :n_neighbors]
+            return to_numpy(self._mixed(found.logits, near, query_weight, average))
+
+        return score_grid(proba, grid, self.classes_, X, y, scoring)
+
+    def explain(self, X: Any) -> Bunch:
+        """Show the neighbours behind each prediction.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        explanation : Bunch
+            `indices`, `distances`, `labels` (None when fit got no y) and `weights` of shape
+            (n_samples, k); `outputs` (n_samples, k, n_classes) of the neighbours;
+            `query_outputs` (n_samples, n_classes) and `query_weight`, those of the sample. The
+            weights of a sample and its neighbours sum to 1.
+        """
+        check_is_fitted(self)
+        found = self._collect(self._check(X), self.n_neighbors)
+        w, k = self.query_weight, self.n_neighbors
+        return Bunch(
+            indices=found.indices,
+            distances=found.distances,
+            labels=None if self._codes is None else self.classes_[self._codes[found.indices]],
+            outputs=to_numpy(self._neighbor_outputs(found.indices, self.average)),
+            weights=np.full(found.indices.shape, (1 - w) / k),
+            query_outputs=to_numpy(self._outputs(found.logits, self.average)),
+            query_weight=w,
+        )
+
+    def diagnose(self, X: Any = None, y: Any = None) -> Bunch:
+        """Relate neighbours, distances and mistakes, as section 3.2 of the paper does.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...), default=None
+            None takes the training samples, each without itself among its neighbours.
+        y : array-like of shape (n_samples,), default=None
+            True labels of X; left out with X.
+
+        Returns
+        -------
+        diagnosis : Bunch
+            `purity` (n_samples,): how many of the k neighbours have the sample's label.
+            `mean_distance` (n_samples,): to the k neighbours.
+            `correlation`, `p_value`: Pearson's, between the two.
+            `same_prediction`: share of samples that neighbours leave unchanged.
+            `distance_correct`, `distance_wrong`, `distance_changed`: mean of `mean_distance`
+            over samples that the bare network predicts rightly, wrongly, and over those whose
+            prediction neighbours change (NaN where there are none).
+            `changed` (n_samples,): mask of the latter.
+            `projections` (n_samples, n_classes): position on the line from the mean of each
+            class (0) to the nearest other class mean (1), see `nearest_class` (n_classes,).
+
+        Raises
+        ------
+        ValueError
+            When fit got no y.
+        """
+        check_is_fitted(self)
+        if self._codes is None:
+            raise ValueError("diagnose needs the labels of the training samples: give y to fit.")
+        if X is None:
+            codes = self._codes
+            near = self.neighbors_.kneighbors(None, self.n_neighbors)
+            found = _Found(self._latent, self._logits, *near)
+        else:
+            X = self._check(X)
+            y = check_targets(self, X, y)
+            check_labels(y, self.classes_)
+            codes = np.searchsorted(self.classes_, y)
+            found = self._collect(X, self.n_neighbors)
+        mixed = self._mixed(found.logits, found.indices, self.query_weight, self.average)
+        squared = getattr(self.neighbors_, "metric", None) == "sqeuclidean"
+        return diagnosis(
+            latent=found.latent,
+            codes=codes,
+            neighbor_codes=self._codes[found.indices],
+            distances=np.sqrt(found.distances) if squared else found.distances,
+            bare=to_numpy(found.logits.argmax(1)),
+            mixed=to_numpy(mixed.argmax(1)),
+            train_latent=self._latent,
+            train_codes=self._codes,
+            classes=self.classes_,
+        )
+
+    def _check(self, X: Any) -> Any:
+        self._validate_params()  # n_neighbors and query_weight may have been set since fit
+        return check_input(self, X, reset=False, keep_frame=takes_frames(self.estimator))
+
+    def _check_n_neighbors(self, k: int) -> None:
+        if k > self.n_samples_fit_:
+            raise ValueError(
+                f"Expected n_neighbors <= n_samples_fit, but n_neighbors = {k}, "
+                f"n_samples_fit = {self.n_samples_fit_}, n_samples = {self.n_samples_fit_}. "
+                "Lower n_neighbors or fit on more samples."
+            )
+
+    def _blocks(self, X: Any, k: int) -> Iterator[_Found]:
+        """Run the network and the search, some rows at a time."""
+        self._check_n_neighbors(k)
+        for start in range(0, X.shape[0], _BLOCK):
+            rows = _safe_indexing(X, slice(start, start + _BLOCK))
+            latent, logits = self._view.latent_and_logits(rows)
+            yield _Found(latent, logits, *self._search(rows, latent, k))
+
+    def _collect(self, X: Any, k: int) -> _Found:
+        latent, logits, distances, indices = zip(*self._blocks(X, k))
+        return _Found(
+            torch.cat(latent), torch.cat(logits), np.concatenate(distances), np.concatenate(indices)
+        )
+
+    def _search(
+        self, rows: Any, latent: Tensor, k: int
+    ) -> tuple[NDArray[Any], NDArray[np.intp]]:
+        found = [self.neighbors_.kneighbors(to_numpy(latent), k)]
+        for transform in self.query_transforms or ():
+            other = transform(rows)
+            if row_shape(other) != row_shape(rows) or len(other) != len(rows):
+                raise ValueError(
+                    f"query_transforms: {transform!r} turns rows of shape {rows.shape} into "
+                    f"{other.shape}; it must keep the shape."
+                )
+            found.append(self.neighbors_.kneighbors(to_numpy(self._view.latent(other)), k))
+        if len(found) == 1:
+            return found[0]
+        distances, indices = (np.concatenate(part, axis=1) for part in zip(*found))
+        merged = merge_lists(torch.from_numpy(distances), torch.from_numpy(indices), k)
+        return to_numpy(merged[0]), to_numpy(merged[1])
+
+    def _outputs(self, logits: Tensor, average: str) -> Tensor:
+        return self._view.proba(logits) if average == "proba" else logits
+
+    def _neighbor_outputs(self, indices: NDArray[np.intp], average: str) -> Tensor:
+        outputs = self._outputs(self._logits[indices.ravel()], average)
+        return outputs.reshape(*indices.shape, -1)
+
+    def _mixed(
+        self, logits: Tensor, indices: NDArray[np.intp], query_weight: float, average: str
+    ) -> Tensor:
+        """Probabilities (n, n_classes) after averaging with the neighbours."""
+        neighbors = self._neighbor_outputs(indices, average)
+        mixed = mix(self._outputs(logits, average), neighbors, query_weight)
+        return mixed if average == "proba" else self._view.proba(mixed)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = not is_trained(self.estimator)
+        tags.input_tags.sparse = takes_sparse(self.estimator)
+        return tags
