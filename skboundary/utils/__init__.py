@@ -1,0 +1,3 @@
+"""Tools for developers of estimators."""
+
+# SPDX-License-Identifier: BSD-3-Clause
