@@ -1,0 +1,180 @@
+"""scikit-learn's checks and our own on every public estimator, strictly.
+
+ESTIMATORS and EXCLUDED together hold every public estimator; XFAILS is the only place for a
+check that is expected to fail, with its reason.
+"""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.datasets import make_blobs
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import estimator_checks as sklearn_checks
+from skorch import NeuralNetClassifier
+from skorch.callbacks import Callback
+from torch import nn
+
+import skboundary
+from skboundary import (
+    FrozenNetwork,
+    LatentKNNClassifier,
+    LatentTransformer,
+    TorchNearestNeighbors,
+)
+from skboundary.utils.estimator_checks import estimator_checks_generator
+
+
+class AnyNet(nn.Module):
+    """Take rows of any width: a trained network for checks that bring rows of many widths."""
+
+    def __init__(self, n_outputs):
+        super().__init__()
+        self.hidden, self.head = nn.Linear(2, 8), nn.Linear(8, n_outputs)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        x = torch.stack([x.mean(1), x[:, ::2].mean(1)], 1)  # two features of any row
+        return self.head(torch.tanh(self.hidden(x)))
+
+
+class SizedNet(nn.Sequential):
+    def __init__(self, n_inputs=1, n_outputs=2):
+        super().__init__(
+            nn.Flatten(), nn.Linear(n_inputs, 32), nn.ReLU(), nn.Linear(32, n_outputs)
+        )
+
+
+class FitToData(Callback):
+    """Give the module as many inputs and outputs as the data have."""
+
+    def on_train_begin(self, net, X, y):
+        net.set_params(module__n_inputs=int(np.prod(X.shape[1:])), module__n_outputs=y.max() + 1)
+
+
+def skorch_net():
+    return NeuralNetClassifier(
+        SizedNet, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.Adam, lr=0.01,
+        max_epochs=100, iterator_train__shuffle=True, train_split=None, verbose=0,
+        callbacks=[FitToData()],
+    )  # fmt: skip
+
+
+def frozen():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return FrozenNetwork(AnyNet(4).double())
+
+
+ESTIMATORS = {
+    "TorchNearestNeighbors": TorchNearestNeighbors(n_neighbors=3),
+    "TorchNearestNeighbors-cosine": TorchNearestNeighbors(n_neighbors=3, metric="cosine"),
+    "LatentTransformer": LatentTransformer(),
+    "LatentTransformer-frozen": LatentTransformer(frozen()),
+    "LatentTransformer-pipeline": LatentTransformer(
+        make_pipeline(StandardScaler(), LogisticRegression())
+    ),
+    "LatentKNNClassifier": LatentKNNClassifier(),
+    "LatentKNNClassifier-cosine": LatentKNNClassifier(metric="cosine", query_weight=0.3),
+    "LatentKNNClassifier-skorch": LatentKNNClassifier(skorch_net()),
+    "LatentKNNClassifier-pipeline": LatentKNNClassifier(
+        make_pipeline(StandardScaler(), skorch_net()), average="logits"
+    ),
+    "LatentKNNClassifier-lifted": LatentKNNClassifier(LogisticRegression()),
+    "LatentKNNClassifier-forest": LatentKNNClassifier(
+        RandomForestClassifier(10, random_state=0)
+    ),
+    "LatentKNNClassifier-frozen": LatentKNNClassifier(frozen()),
+}
+
+EXCLUDED = {"FrozenNetwork": "cannot be fitted; tests/networks/test_frozen.py is its suite"}
+
+_HASH = "joblib's hash of a module changes with every copy; check_module_untouched compares"
+_CLASSES = "a trained network keeps its classes: it refuses others and predicts all of its own"
+XFAILS = {
+    "LatentTransformer-frozen": {"check_estimators_overwrite_params": _HASH},
+    "LatentKNNClassifier-frozen": {
+        "check_estimators_overwrite_params": _HASH,
+        "check_classifiers_classes": _CLASSES,
+        "check_classifiers_one_label": _CLASSES,
+        "check_classifiers_train": "the network of this test is untrained, hence not accurate",
+    },
+}
+
+# Checks that scikit-learn's generator leaves out.
+EXTRA = [
+    sklearn_checks.check_param_validation,
+    sklearn_checks.check_dataframe_column_names_consistency,
+]
+EXTRA_TRANSFORMER = [
+    sklearn_checks.check_transformer_get_feature_names_out,
+    sklearn_checks.check_transformer_get_feature_names_out_pandas,
+    sklearn_checks.check_set_output_transform,
+    sklearn_checks.check_set_output_transform_pandas,
+    sklearn_checks.check_global_output_transform_pandas,
+]
+
+Y3 = np.arange(40) % 3
+ROWS = make_blobs(40, 4, centers=3, random_state=0)
+IMAGES = np.random.RandomState(0).rand(40, 1, 4, 4) + Y3[:, None, None, None], Y3
+
+
+def sklearn_params():
+    for name, estimator in ESTIMATORS.items():
+        expected = XFAILS.get(name, {})
+        for item in sklearn_checks.estimator_checks_generator(
+            estimator, expected_failed_checks=expected, mark="xfail", xfail_strict=True
+        ):
+            values, marks = getattr(item, "values", item), getattr(item, "marks", ())
+            yield pytest.param(*values, marks=marks, id=f"{name}-{values[1].func.__name__}")
+
+
+def extra_params():
+    for name, estimator in ESTIMATORS.items():
+        for check in EXTRA + EXTRA_TRANSFORMER * hasattr(estimator, "transform"):
+            yield pytest.param(estimator, check, id=f"{name}-{check.__name__}")
+
+
+def own_params():
+    for name, estimator in ESTIMATORS.items():
+        for data in (ROWS, IMAGES):
+            if data is IMAGES and "frozen" not in name and not name.endswith("Classifier"):
+                continue  # the others take rows of vectors only
+            for item in estimator_checks_generator(estimator, data=data):
+                if name.endswith("frozen") and item[1].__name__ == "check_float32_preserved":
+                    continue  # this network computes in float64, whatever comes in
+                kind = "images" if data is IMAGES else "rows"
+                yield pytest.param(*item, id=f"{name}-{kind}-{item[1].__name__}")
+
+
+@pytest.mark.parametrize(("estimator", "check"), list(sklearn_params()))
+def test_sklearn(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize(("estimator", "check"), list(extra_params()))
+def test_extra(estimator, check):
+    check(type(estimator).__name__, estimator)
+
+
+@pytest.mark.parametrize(("estimator", "check"), list(own_params()))
+def test_own(estimator, check):
+    check(estimator)
+
+
+def test_every_public_estimator_is_checked_or_excluded():
+    public = {
+        name
+        for name in skboundary.__all__
+        if inspect.isclass(getattr(skboundary, name))
+        and issubclass(getattr(skboundary, name), BaseEstimator)
+    }
+    checked = {type(estimator).__name__ for estimator in ESTIMATORS.values()}
+    assert checked | set(EXCLUDED) == public
+    assert not checked & set(EXCLUDED)
+    assert set(XFAILS) <= set(ESTIMATORS)
