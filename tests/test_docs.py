@@ -1,0 +1,52 @@
+"""README and the user guide: their code runs as it stands, their commands are the ones of CI."""
+
+import importlib.util
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
+
+
+def code_blocks(page):
+    text = page.read_text()
+    if page.suffix == ".md":
+        return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    blocks = re.findall(r"\.\. code-block:: python\n\n((?:(?:    .*)?\n)+)", text + "\n")
+    return [textwrap.dedent(block) for block in blocks]
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if code_blocks(p)], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_code_runs(page, tmp_path, monkeypatch):
+    code = "\n".join(code_blocks(page))
+    if "import faiss" in code and importlib.util.find_spec("faiss") is None:
+        pytest.skip("faiss is not installed (the bench extra)")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, str(page), "exec"), {"__name__": "__docs__"})
+
+
+def test_the_ten_lines_are_ten():
+    (block,) = code_blocks(ROOT / "README.md")
+    assert len([line for line in block.splitlines() if line.strip()]) == 10
+
+
+def test_every_module_is_in_readme_and_exists():
+    text = (ROOT / "README.md").read_text()
+    for name in re.findall(r"^\| `(skboundary[\w.]*)`", text, re.MULTILINE):
+        assert importlib.util.find_spec(name), name
+    for folder in (ROOT / "skboundary").iterdir():
+        if (folder / "__init__.py").exists():
+            assert f"skboundary.{folder.name}" in text
+
+
+def test_references_lead_somewhere():
+    labels = {m for p in PAGES for m in re.findall(r"^\.\. _([\w-]+):$", p.read_text(), re.M)}
+    used = {m for p in PAGES for m in re.findall(r":ref:`(?:[^`<]*<)?([\w-]+)>?`", p.read_text())}
+    for module in (ROOT / "skboundary").rglob("*.py"):
+        used |= set(re.findall(r":ref:`[^`<]*<([\w-]+)>`", module.read_text()))
+    assert used <= labels, used - labels
