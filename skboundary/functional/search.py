@@ -269,8 +269,8 @@ def _search_fast(
     wrong = (scores + shift[:, None] - halves).abs() - error * (2 * squares[:, None] + halves)
     halves, rows = (found[:, :k] for found in _sort(halves, rows))
     last = halves[:, -1]
-    proven = (squares.sqrt() + index.radius < 1e18) & ((wrong <= 0) | missing).all(1)
-    proven &= bound + shift + 1e30 > last + error * (2 * squares + last)
+    proven = (squares.sqrt() < _INF) & ((wrong <= 0) | missing).all(1)
+    proven &= bound + shift > last + error * (2 * squares + last)
     return halves, rows, proven
 
 
