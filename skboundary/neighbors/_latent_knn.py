@@ -24,8 +24,8 @@ from skboundary.neighbors._exact import TorchNearestNeighbors
 from skboundary.neighbors._reports import diagnosis, score_grid
 from skboundary.networks._intake import (
     NETWORK_CONSTRAINTS,
-    check_labels,
     is_trained,
+    label_codes,
     take_in,
     takes_frames,
     takes_sparse,
@@ -214,10 +214,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         )
         self.device_ = self._view.device
         self.classes_ = self._view.classes_
-        self._codes = None
-        if y is not None:
-            check_labels(y, self.classes_)
-            self._codes = np.searchsorted(self.classes_, y)
+        self._codes = None if y is None else label_codes(y, self.classes_)
         self._latent, self._logits = self._view.latent_and_logits(X)
         search = self.neighbors
         if search is None:
@@ -416,8 +413,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         else:
             X = self._check(X)
             y = check_targets(self, X, y)
-            check_labels(y, self.classes_)
-            codes = np.searchsorted(self.classes_, y)
+            codes = label_codes(y, self.classes_)
             found = self._collect(X, self.n_neighbors)
         mixed = self._mixed(found.logits, found.indices, self.query_weight, self.average)
         squared = getattr(self.neighbors_, "metric", None) == "sqeuclidean"

@@ -131,23 +131,29 @@ def take_in(
     return estimator, view
 
 
-def check_labels(y: NDArray[Any], classes: NDArray[Any]) -> None:
-    """Refuse labels that a trained network does not know.
+def label_codes(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
+    """Find each label among the sorted classes of a trained network.
+
+    Integers that are no labels but count the classes, 0 to n_classes - 1, are taken for their
+    positions: `VotingClassifier`, `StackingClassifier` and `cross_val_predict` hand labels
+    encoded in this way to the classifiers inside them.
 
     Raises
     ------
     ValueError
-        That names the first such label, the classes, and the parameter to change.
+        That names the first unknown label, the classes, and the parameter to change.
     """
-    unknown = np.setdiff1d(np.asarray(y, dtype=object).astype(str), classes.astype(str))
-    if np.asarray(y).dtype.kind in "iuf" and classes.dtype.kind in "iuf":
-        unknown = np.setdiff1d(y, classes)
-    if len(unknown):
-        raise ValueError(
-            f"y holds {unknown.tolist()[0]!r}, which is not one of the network's {len(classes)} "
-            f"classes {classes[:10].tolist()}. Give the class of each output with "
-            "FrozenNetwork(module, classes=...)."
-        )
+    number, labels = y.dtype.kind in "iuf", classes.dtype.kind in "iuf"
+    unknown = np.setdiff1d(y, classes) if number == labels else np.unique(y)
+    if not len(unknown):
+        return np.searchsorted(classes, y)
+    if y.dtype.kind in "iu" and y.min() >= 0 and y.max() < len(classes):
+        return y.astype(np.intp)
+    raise ValueError(
+        f"y holds {unknown.tolist()[0]!r}, which is not one of the network's {len(classes)} "
+        f"classes {classes[:10].tolist()}. Give the class of each output with "
+        "FrozenNetwork(module, classes=...)."
+    )
 
 
 def split(estimator: Any) -> tuple[list[Any], Any]:
