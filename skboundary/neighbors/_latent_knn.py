@@ -59,8 +59,11 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         The classifier. A module, a :class:`FrozenNetwork` and a
         :class:`~sklearn.frozen.FrozenEstimator` are used as they are; any other estimator is
         cloned and fitted. None trains a small multilayer perceptron on standardised columns.
-    layer, pool : default="auto", None
-        The latent space, as in :class:`LatentTransformer`.
+    layer : str, int or callable, default="auto"
+        The latent space, as in :class:`LatentTransformer`; "auto" is the input of the last
+        `torch.nn.Linear` that runs.
+    pool : {"avg"}, default=None
+        Average feature maps over space; None flattens them.
     n_neighbors : int, default=3
         The number k of neighbours.
     query_weight : float in [0, 1], default=0.88
@@ -79,8 +82,18 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
     neighbors : object with `fit` and `kneighbors`, default=None
         Another search, cloned and fitted on the latent vectors; `metric` is then its own
         affair. None is :class:`TorchNearestNeighbors`, which is exact.
-    memory, device, batch_size, random_state, verbose
-        As in :class:`LatentTransformer`.
+    memory : path or joblib.Memory, default=None
+        Where to keep what a trained network gave for each row, so that a search with any folds
+        runs it once per row. It has no effect on an estimator that is fitted here.
+    device : str or torch.device, default="auto"
+        "auto" keeps a module on the accelerator where it is, else takes the best device there
+        is.
+    batch_size : "auto" or int, default="auto"
+        Rows that the network takes at a time. Halved when memory runs out.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the training of the default network and of skorch nets.
+    verbose : int, default=0
+        A progress bar when positive.
 
     Attributes
     ----------
