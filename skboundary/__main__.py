@@ -25,8 +25,8 @@ least certain of. Every figure printed is also written to DIR/figures.json.
 _DATA = """\
 your own data: a numpy archive with X_train, y_train, X_test and y_test. Rows are images (n, H, W),
 (n, H, W, C) or (n, C, H, W), where the shorter of the second and last axis counts the channels, or
-vectors (n, d). Labels may be of any kind. 3,000 training and 2,000 test rows are used, drawn with
-a seed where there are more.
+vectors (n, d). Labels may be of any kind. At most 2,000 training and 2,000 test rows are used,
+drawn with a seed where there are more, which keeps the time to a minute or so.
 """
 
 

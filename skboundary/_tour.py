@@ -36,7 +36,7 @@ class Recipe(NamedTuple):
     """Sizes, seeds and settings of the tour."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    max_train: int = 3000
+    max_train: int = 2000
     max_test: int = 2000
     validation: float = 0.2  # share of the training rows that the network does not see
     noise: float = 0.32  # share of the training labels that are permuted
@@ -366,13 +366,16 @@ def _print_verdict(memorised: list[Assessed], stopped: list[Assessed]) -> str:
     """Say what early stopping does by itself, and whether there was anything to repair."""
     last, early = _summary(memorised), _summary(stopped)
     bare, neighbours = last["mean"]["bare"], max(last["mean"]["paper"], last["mean"]["chosen"])
-    gap = early["mean"]["bare"] - max(bare, neighbours)
-    beats = "beats" if gap > 0 else "does not beat"
+    stopped_bare = early["mean"]["bare"]
+    gap = stopped_bare - max(bare, neighbours)
+    first, then = "beats both", "and"
+    if gap <= 0:
+        first, then = ("beats", "but not") if stopped_bare > bare else ("beats neither", "nor")
     lines = [
-        f"The bare early-stopped net ({early['mean']['bare']:.3f}) {beats} both the bare net of "
-        f"the last epoch ({bare:.3f})",
-        f"and that net with its neighbours ({neighbours:.3f}); it has neighbours of its own "
-        f"({early['mean']['chosen']:.3f}).",
+        f"The bare early-stopped net ({stopped_bare:.3f}) {first} the bare net of the last epoch "
+        f"({bare:.3f})",
+        f"{then} that net with its neighbours ({neighbours:.3f}); with its own neighbours it "
+        f"reaches {early['mean']['chosen']:.3f}.",
     ]
     if 0 < abs(gap) <= max(early["std"]["bare"], last["std"]["chosen"]):
         lines.append(f"The gap of {abs(gap):.3f} is no larger than the deviation between seeds.")
@@ -408,15 +411,15 @@ def _print_sweep(problem: Problem, clf: LatentKNNClassifier, seed: int) -> dict[
 def _print_explanations(
     problem: Problem, run: Assessed, fold: Fold, seed: int
 ) -> list[dict[str, Any]]:
-    clf, shown = run.clf, min(5, run.clf.n_neighbors)
+    clf = run.clf
     certainty = run.net.predict_proba(problem.X_test).max(1)
     least = np.argsort(certainty, kind="stable")[:3]
-    why, after = clf.explain(problem.X_test[least]), clf.predict_proba(problem.X_test[least])
+    why = clf.explain(problem.X_test[least])
     _heading("Neighbours of the test rows that the bare net is least certain of")
     print(
         f"Permuted labels, last epoch, seed {seed}, k={clf.n_neighbors}, w={clf.query_weight:g}; "
-        f"the nearest {shown} are listed. The weight of each\nis {why.weights[0, 0]:.3f}. A "
-        "neighbour votes with what the network says of it, not with its label."
+        f"at most five are listed. Each neighbour\ncounts {why.weights[0, 0]:.3f}, with what "
+        "the network says of it, not with its label."
     )
     found = []
     for i, row in enumerate(least):
@@ -424,7 +427,7 @@ def _print_explanations(
             "test_row": problem.test_rows[row],
             "true": problem.y_test[row],
             "before": _said(problem.classes, why.query_outputs[i]),
-            "after": _said(problem.classes, after[i]),
+            "after": _said(problem.classes, why.proba[i]),
             "neighbours": [
                 {
                     "train_row": problem.train_rows[j],
@@ -436,18 +439,18 @@ def _print_explanations(
                 for place, j in enumerate(fold.fit[why.indices[i]])
             ],
         }
-        _print_explanation(figures, shown)
+        _print_explanation(figures)
         found.append(figures)
     return found
 
 
-def _print_explanation(figures: dict[str, Any], shown: int) -> None:
+def _print_explanation(figures: dict[str, Any]) -> None:
     before, after = figures["before"], figures["after"]
     print(
         f"\ntest row {figures['test_row']}: true {figures['true']}; bare net {before[0]} "
         f"({before[1]:.2f}); with neighbours {after[0]} ({after[1]:.2f})"
     )
-    for near in figures["neighbours"][:shown]:
+    for near in figures["neighbours"][:5]:
         says, probability = near["says"]
         print(
             f"    training row {near['train_row']:>5}: distance {near['distance']:.4f}, given "

@@ -1,0 +1,343 @@
+"""The tour: end to end at a small size, its figures, and one clear line for every bad input."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits, load_iris
+
+from skboundary.__main__ import main
+from skboundary._tour import Recipe, build_network
+
+TINY = Recipe(
+    seeds=(0, 1), max_train=150, max_test=60, max_epochs=3, n_neighbors=(1, 3),
+    query_weight=(0.0, 0.88, 1.0),
+)  # fmt: skip
+
+
+def save(path, **changes):
+    """Write a small archive of digits, with parts exchanged; None leaves a part out."""
+    X, y = load_digits(return_X_y=True)
+    X = X.reshape(-1, 8, 8).astype(np.uint8)
+    parts = {"X_train": X[:200], "y_train": y[:200], "X_test": X[200:280], "y_test": y[200:280]}
+    parts.update(changes)
+    np.savez(path, **{key: part for key, part in parts.items() if part is not None})
+    return str(path)
+
+
+def tour(capsys, out, *options, recipe=TINY):
+    """Run it; return what it printed and what it wrote."""
+    code = main(["--out", str(out), "--device", "cpu", *options], recipe)
+    printed = capsys.readouterr()
+    assert (code, printed.err) == (0, "")
+    return printed.out, json.loads((out / "figures.json").read_text())
+
+
+def refusal(capsys, *options):
+    """Run it on input it must refuse; return the one line."""
+    assert main(list(options), TINY) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("skboundary: ") and printed.err.count("\n") == 1
+    return printed.err
+
+
+# ---------------------------------------------------------------------------- what it shows
+
+
+def test_figures_are_what_is_printed(capsys, tmp_path):
+    printed, figures = tour(capsys, tmp_path / "new" / "folder")
+    assert set(figures) == {
+        "arguments", "versions", "recipe", "problem", "neighbours", "seconds"
+    }  # fmt: skip
+    assert figures["recipe"]["seeds"] == [0, 1]
+    assert figures["versions"]["torch"] == torch.__version__
+    assert printed.isascii()
+    lines = printed.splitlines()
+    part = figures["neighbours"]
+
+    for name, row in part["accuracy"].items():
+        line = next(line for line in lines if line.startswith(name))
+        for key in ("bare", "paper", "chosen"):
+            assert len(row["scores"][key]) == 2
+            assert row["mean"][key] == pytest.approx(np.mean(row["scores"][key]))
+            assert row["std"][key] == pytest.approx(np.std(row["scores"][key], ddof=1))
+            assert f"{row['mean'][key]:.3f} +- {row['std'][key]:.3f}" in line
+    assert part["verdict"] in printed.replace("\n", " ")
+
+    sweep = part["sweep"]
+    grid = np.array(sweep["accuracy"])
+    assert grid.shape == (2, 3)
+    for k, scores in zip(sweep["n_neighbors"], grid):
+        line = next(line for line in lines if line.replace("*", "").split()[:1] == [str(k)])
+        assert line.replace("*", "").split()[1:] == [f"{s:.3f}" for s in scores]
+    assert printed.count("*") == 1
+    # the grid, the star and the table speak of the same network
+    memorised = part["accuracy"]["32% permuted, last epoch"]
+    k, w = sweep["chosen"]
+    assert [k, w] == memorised["settings"][0]
+    assert grid[:, -1] == pytest.approx(memorised["scores"]["bare"][0])
+    assert grid[1, 1] == pytest.approx(memorised["scores"]["paper"][0])
+    place = sweep["n_neighbors"].index(k), sweep["query_weight"].index(w)
+    assert grid[place] == pytest.approx(memorised["scores"]["chosen"][0])
+
+    y = load_digits().target
+    assert len(part["least_certain"]) == 3
+    for row in part["least_certain"]:
+        assert row["true"] == y[row["test_row"]]
+        assert f"test row {row['test_row']}: true {row['true']}" in printed
+        assert len(row["neighbours"]) == k
+        distances = [near["distance"] for near in row["neighbours"]]
+        assert distances == sorted(distances)
+        assert all(near["true"] == y[near["train_row"]] for near in row["neighbours"])
+    befores = [row["before"][1] for row in part["least_certain"]]
+    assert befores == sorted(befores)
+
+
+def test_reproducible_and_alone_with_its_randomness(capsys, tmp_path):
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    numpys = np.random.get_state()[1].copy()
+    first = tour(capsys, tmp_path)
+    torch.rand(3), np.random.rand(3)
+    second = tour(capsys, tmp_path)
+    for printed, figures in (first, second):
+        assert figures.pop("seconds")["total"] >= 0
+    assert first[1] == second[1]
+    assert first[0].splitlines()[:-1] == second[0].splitlines()[:-1]
+    assert torch.get_num_threads() == threads
+    torch.set_rng_state(state)
+    tour(capsys, tmp_path)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not np.array_equal(np.random.get_state()[1], numpys)  # moved by this test alone
+
+
+def test_verdict_is_computed(capsys, tmp_path):
+    _, figures = tour(capsys, tmp_path)
+    part = figures["neighbours"]
+    last = part["accuracy"]["32% permuted, last epoch"]["mean"]
+    early = part["accuracy"]["32% permuted, early stop"]["mean"]["bare"]
+    beats = early > max(last["bare"], last["paper"], last["chosen"])
+    assert ("beats both" in part["verdict"]) is bool(beats)
+    assert "not memorised" in part["verdict"]  # three epochs
+
+
+@pytest.mark.parametrize(
+    "arrange, shape",
+    [
+        (lambda X: X, (1, 8, 8)),
+        (lambda X: np.repeat(X[..., None], 3, -1), (3, 8, 8)),
+        (lambda X: np.repeat(X[:, None], 3, 1) / 16.0, (3, 8, 8)),
+        (lambda X: X.reshape(len(X), -1).astype(np.int64), (64,)),
+        (lambda X: X[:, :3, :3] > 8, (1, 3, 3)),
+    ],
+)
+@pytest.mark.parametrize("names", [np.arange(10) - 3, np.array(list("jihgfedcba"))])
+def test_data_of_the_user(capsys, tmp_path, monkeypatch, arrange, shape, names):
+    built = []
+
+    def spy(shape, n_classes):
+        built.append((tuple(shape), n_classes))
+        return build_network(shape, n_classes)
+
+    monkeypatch.setattr("skboundary._tour.build_network", spy)
+    X, y = load_digits(return_X_y=True)
+    X = arrange(X.reshape(-1, 8, 8).astype(np.uint8))
+    path = save(
+        tmp_path / "my.npz", X_train=X[:200], y_train=names[y[:200]], X_test=X[200:280],
+        y_test=names[y[200:280]],
+    )  # fmt: skip
+    recipe = TINY._replace(max_epochs=1)
+    printed, figures = tour(capsys, tmp_path, "--data", path, recipe=recipe)
+    assert "150 of 200 training rows and 60 of 80 test rows" in printed
+    assert set(built) == {(shape, 10)}
+    for row in figures["neighbours"]["least_certain"]:
+        assert row["true"] == names[y[200 + row["test_row"]]].item()
+        for near in row["neighbours"]:
+            assert near["true"] == names[y[near["train_row"]]].item()
+
+
+def test_permuted_labels_and_their_neighbours(capsys, tmp_path):
+    """Given labels differ from true ones for some, and only where noise was asked for."""
+    recipe = TINY._replace(n_neighbors=(3,), noise=1.0, query_weight=(0.5,))
+    _, figures = tour(capsys, tmp_path, recipe=recipe)
+    nears = [n for row in figures["neighbours"]["least_certain"] for n in row["neighbours"]]
+    assert any(near["given"] != near["true"] for near in nears)
+    _, figures = tour(capsys, tmp_path, recipe=recipe._replace(noise=0.0))
+    nears = [n for row in figures["neighbours"]["least_certain"] for n in row["neighbours"]]
+    assert all(near["given"] == near["true"] for near in nears)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 224, 224), (1, 1, 40), (2, 5, 90), (7,)])
+def test_network_takes_every_size(shape):
+    net = build_network(shape, 4)
+    assert net(torch.zeros(2, *shape)).shape == (2, 4)
+    assert sum(p.numel() for p in net.parameters()) < 200_000
+
+
+# --------------------------------------------------------------------------- what it refuses
+
+Z = np.zeros
+LABELS = np.arange(200) % 10
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"y_test": None}, "lacks y_test; it holds X_train, y_train, X_test"),
+        ({"X_train": None, "X_test": None}, "lacks X_train, X_test"),
+        ({"X_train": Z(200)}, "X_train has shape (200,)"),
+        ({"X_test": Z((80, 2, 2, 2, 2))}, "X_test has shape (80, 2, 2, 2, 2)"),
+        ({"X_test": Z((0, 8, 8))}, "X_test has shape (0, 8, 8)"),
+        ({"X_test": Z((80, 8, 9))}, "rows of shape (8, 8), but X_test has rows of shape (8, 9)"),
+        ({"X_test": Z((80, 64))}, "rows of shape (8, 8), but X_test has rows of shape (64,)"),
+        ({"X_train": np.full((200, 8, 8), np.nan)}, "X_train contains NaN in row 0"),
+        ({"X_test": np.full((80, 8, 8), np.inf)}, "X_test contains infinity in row 0"),
+        ({"X_test": np.full((80, 8, 8), 1e300)}, "X_test as float32 contains infinity in row 0"),
+        ({"X_train": np.full((200, 8, 8), "a")}, "X_train holds <U1, not numbers"),
+        ({"X_train": np.full((200, 8, 8), None)}, "Object arrays cannot be loaded"),
+        ({"y_train": np.full(200, None)}, "Object arrays cannot be loaded"),
+        ({"y_train": LABELS[:150]}, "X_train has 200 rows, but y_train has 150 labels"),
+        ({"y_test": LABELS}, "X_test has 80 rows, but y_test has 200 labels"),
+        ({"y_train": LABELS[:, None]}, "y_train has shape (200, 1)"),
+        ({"y_train": LABELS * np.nan}, "y_train contains NaN"),
+        ({"y_train": LABELS + 0.5}, "continuous"),
+        ({"y_train": LABELS * 1j}, "y_train holds complex128"),
+        ({"y_train": LABELS * 0}, "y_train holds 1 class, 0"),
+        ({"y_train": LABELS % 9}, "y_test holds 9, which y_train does not"),
+        ({"y_train": LABELS.astype(str)}, "y_test holds 0, which y_train does not"),
+        ({"X_train": Z((20, 8, 8)), "y_train": LABELS[:20]}, "X_train has 20 rows"),
+    ],
+)
+def test_refuses_in_one_line(capsys, tmp_path, changes, words):
+    path = save(tmp_path / "bad.npz", **changes)
+    out = tmp_path / "out"
+    assert words in refusal(capsys, "--data", path, "--out", str(out))
+    assert not out.exists()
+
+
+def _text(path):
+    path.write_text("1, 2, 3")
+
+
+def _empty(path):
+    path.touch()
+
+
+def _npy(path):
+    with path.open("wb") as file:
+        np.save(file, Z(3))
+
+
+def _pickled(path):
+    path.write_bytes(b"\x80\x04K\x01.")
+
+
+def _cut(path):
+    save(path)
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def _spoilt(path):
+    save(path)
+    raw = bytearray(path.read_bytes())
+    raw[300:400] = bytes(100)
+    path.write_bytes(raw)
+
+
+def _not_arrays(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for key in ("X_train", "y_train", "X_test", "y_test"):
+            archive.writestr(key, "text")
+
+
+def _folder(path):
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (_text, "is no npz file"),
+        (_empty, "is no npz file"),
+        (_npy, "is no npz file"),
+        (_pickled, "is no npz file"),
+        (_cut, "is no npz file"),
+        (_spoilt, "cannot be read"),
+        (_not_arrays, "not numbers"),
+        (_folder, "s.npz"),
+    ],
+)
+def test_refuses_files_that_are_no_archive(capsys, tmp_path, make, words):
+    path = tmp_path / "s.npz"
+    make(path)
+    assert words in refusal(capsys, "--data", str(path), "--out", str(tmp_path / "out"))
+
+
+def test_refuses_devices_and_folders(capsys, tmp_path):
+    assert "device='abacus'" in refusal(capsys, "--device", "abacus", "--out", str(tmp_path))
+    assert "device='cuda:99'" in refusal(capsys, "--device", "cuda:99", "--out", str(tmp_path))
+    taken = tmp_path / "taken"
+    taken.touch()
+    assert "taken" in refusal(capsys, "--out", str(taken))
+    assert "taken" in refusal(capsys, "--out", str(taken / "below"))
+    (tmp_path / "out" / "figures.json").mkdir(parents=True)
+    assert "figures.json" in refusal(capsys, "--out", str(tmp_path / "out"))
+
+
+def test_help_names_the_real_limits(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    limits = Recipe()
+    assert f"{limits.max_train:,} training and {limits.max_test:,} test rows" in text
+
+
+# ---------------------------------------------------------------------------- the real thing
+
+
+def run(folder, *options):
+    command = [sys.executable, "-m", "skboundary", *options]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400)
+
+
+def test_missing_file_on_the_command_line(tmp_path):
+    done = run(tmp_path, "--data", "missing.npz")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "skboundary: [Errno 2] No such file or directory: 'missing.npz'\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_neighbours_repair_memorised_labels(tmp_path):
+    done = run(tmp_path, "--device", "cpu")
+    assert (done.returncode, done.stderr) == (0, "")
+    figures = json.loads((tmp_path / "tour" / "figures.json").read_text())
+    accuracy = figures["neighbours"]["accuracy"]
+    memorised = accuracy["32% permuted, last epoch"]["scores"]
+    assert min(memorised["train"]) > 0.9
+    gains = np.subtract(memorised["chosen"], memorised["bare"])
+    assert gains.min() > 0.05  # measured: .13 to .19
+    assert accuracy["clean, last epoch"]["mean"]["bare"] > 0.95
+    early = accuracy["32% permuted, early stop"]["mean"]
+    assert early["bare"] > np.mean(memorised["bare"]) + 0.05
+
+
+@pytest.mark.slow
+def test_rows_with_labels_that_are_words(tmp_path):
+    X, y = load_iris(return_X_y=True)
+    names = np.array(["setosa", "versicolor", "virginica"])[y]
+    test = np.arange(len(y)) % 3 == 0
+    path = save(
+        tmp_path / "iris.npz", X_train=X[~test], y_train=names[~test], X_test=X[test],
+        y_test=names[test],
+    )  # fmt: skip
+    done = run(tmp_path, "--data", path, "--out", "here")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "here" / "figures.json").exists()
