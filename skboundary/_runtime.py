@@ -59,7 +59,7 @@ def resolve_device(device: Any, module: torch.nn.Module | None = None) -> torch.
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-        torch.empty(0, device=resolved)
+        torch.zeros(1, device=resolved).item()  # "meta" exists, but computes nothing
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         raise ValueError(
             f"device={device!r} is not available on this machine "

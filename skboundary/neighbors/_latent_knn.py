@@ -340,7 +340,8 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         -------
         results : dict
             In the form of `GridSearchCV.cv_results_` for a single split: `params`, `param_*`,
-            `split0_test_score`, `mean_test_score`, `std_test_score`, `rank_test_score`.
+            `split0_test_score`, `mean_test_score`, `std_test_score`, `rank_test_score`. Equal
+            scores share a rank, and the settings are in the order of `ParameterGrid`.
         """
         check_is_fitted(self)
         X = self._check(X)
@@ -369,14 +370,16 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         explanation : Bunch
-            `indices`, `distances`, `labels` (None when fit got no y) and `weights` of shape
-            (n_samples, k); `outputs` (n_samples, k, n_classes) of the neighbours;
-            `query_outputs` (n_samples, n_classes) and `query_weight`, those of the sample. The
-            weights of a sample and its neighbours sum to 1.
+            `indices`, `distances`, `labels` (as given to fit, None when it got no y) and
+            `weights` of shape (n_samples, k); `outputs` (n_samples, k, n_classes) of the
+            neighbours; `query_outputs` (n_samples, n_classes) and `query_weight`, those of the
+            sample; `proba` (n_samples, n_classes), what `predict_proba` gives. The weights of a
+            sample and its neighbours sum to 1.
         """
         check_is_fitted(self)
         found = self._collect(self._check(X), self.n_neighbors)
         w, k = self.query_weight, self.n_neighbors
+        mixed = self._mixed(found.logits, found.indices, w, self.average)
         return Bunch(
             indices=found.indices,
             distances=found.distances,
@@ -385,6 +388,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
             weights=np.full(found.indices.shape, (1 - w) / k),
             query_outputs=to_numpy(self._outputs(found.logits, self.average)),
             query_weight=w,
+            proba=to_numpy(mixed),
         )
 
     def diagnose(self, X: Any = None, y: Any = None) -> Bunch:
