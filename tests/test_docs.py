@@ -1,6 +1,7 @@
 """README and the user guide: their code runs as it stands, their commands are the ones of CI."""
 
 import importlib.util
+import json
 import re
 import textwrap
 from pathlib import Path
@@ -40,8 +41,21 @@ def test_every_module_is_in_readme_and_exists():
     for name in re.findall(r"^\| `(skboundary[\w.]*)`", text, re.MULTILINE):
         assert importlib.util.find_spec(name), name
     for folder in (ROOT / "skboundary").iterdir():
-        if (folder / "__init__.py").exists():
+        if (folder / "__init__.py").exists() and not folder.name.startswith("_"):
             assert f"skboundary.{folder.name}" in text
+
+
+def test_the_measured_table_is_that_of_the_results():
+    text = (ROOT / "docs/user_guide/latent_knn.rst").read_text()
+    results = json.loads((ROOT / "benchmarks/results/tour.json").read_text())
+    for name, row in results["neighbours"]["accuracy"].items():
+        (line,) = re.findall(rf"^{re.escape(name)}  +(.*)$", text, re.MULTILINE)
+        expected = [row["mean"]["train"]]
+        for key in ("bare", "paper", "chosen"):
+            expected += [row["mean"][key], row["std"][key]]
+        epochs, *figures = [float(figure) for figure in line.split()]
+        assert epochs == round(sum(row["epochs"]) / len(row["epochs"]))
+        assert figures == [round(value, 3) for value in expected]
 
 
 def test_references_lead_somewhere():

@@ -13,7 +13,8 @@ import torch
 from sklearn.datasets import load_digits, load_iris
 
 from skboundary.__main__ import main
-from skboundary._tour import Recipe, build_network
+from skboundary._tour import Recipe
+from skboundary._tour._network import build_network
 
 TINY = Recipe(
     seeds=(0, 1), max_train=150, max_test=60, max_epochs=3, n_neighbors=(1, 3),
@@ -145,7 +146,7 @@ def test_data_of_the_user(capsys, tmp_path, monkeypatch, arrange, shape, names):
         built.append((tuple(shape), n_classes))
         return build_network(shape, n_classes)
 
-    monkeypatch.setattr("skboundary._tour.build_network", spy)
+    monkeypatch.setattr("skboundary._tour._network.build_network", spy)
     X, y = load_digits(return_X_y=True)
     X = arrange(X.reshape(-1, 8, 8).astype(np.uint8))
     path = save(
