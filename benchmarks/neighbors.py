@@ -36,6 +36,10 @@ from threadpoolctl import threadpool_limits  # noqa: E402
 
 from skboundary.functional.search import _block_width, build_index, search  # noqa: E402
 
+# At its first search scikit-learn notes which BLAS it will hold to one thread. Were faiss's
+# among them, which shares OpenMP's setting, scikit-learn would hold itself to one thread too.
+NearestNeighbors(algorithm="brute").fit(np.eye(9)).kneighbors()
+
 try:
     import faiss
 except ImportError:
@@ -193,7 +197,7 @@ def main() -> None:
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--data", nargs="+", default=["clustered", "gaussian"])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 _GROUP = 8  # scores that share one minimum
 _BLOCK = 64 * _GROUP  # table rows come in multiples; torch takes minima 64 columns at a time
-_COARSE = 3  # coarse groups for each row on the shortlist, at least
+_COARSE = 3  # coarse groups for each row on the shortlist, so that most of them are passed
 _SPARE = 4  # rows on the shortlist beyond k
 _SCORES = 2**22  # scores held at a time by the fast road, about (16 MB)
 _FLOAT64 = 2**17  # float64 numbers in one temporary, about (1 MB stays in the cache)
@@ -269,7 +269,7 @@ def _search_fast(
     wrong = (scores + shift[:, None] - halves).abs() - error * (2 * squares[:, None] + halves)
     halves, rows = (found[:, :k] for found in _sort(halves, rows))
     last = halves[:, -1]
-    proven = (squares.sqrt() < _INF) & ((wrong <= 0) | missing).all(1)
+    proven = (squares.sqrt() + index.radius < 1e18) & ((wrong <= 0) | missing).all(1)
     proven &= bound + shift > last + error * (2 * squares + last)
     return halves, rows, proven
 
@@ -328,9 +328,9 @@ def _below(
 
 
 def _coarse_groups(n_groups: int, m: int) -> int:
-    """Give a multiple of 64 that divides n_groups, at least 3 m so that most groups are passed."""
+    """Give a multiple of 64 that divides n_groups, large beside m where it can be."""
     sizes = [size for size in range(64, n_groups + 1, 64) if n_groups % size == 0]
-    return next((size for size in sizes if size >= 3 * m), n_groups)
+    return next((size for size in sizes if size >= _COARSE * m), n_groups)
 
 
 def _append(

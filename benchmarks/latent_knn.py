@@ -1,0 +1,184 @@
+"""What neighbours cost on top of a network: LatentKNNClassifier end to end on CIFAR-10.
+
+    python benchmarks/latent_knn.py [--reference 50000] [--queries 2000] [--rounds 5]
+
+A small convolutional network, trained for one pass over 5,000 images so that its features have
+clusters; the time of a pass does not depend on its weights. Everything is timed in turn in one
+process, figures are medians over the rounds. Needs the folder named by SKBOUNDARY_DATA.
+"""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sklearn
+import torch
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import NearestNeighbors
+from torch import nn
+
+from skboundary import FrozenNetwork, LatentKNNClassifier, TorchNearestNeighbors
+
+try:
+    import faiss
+except ImportError:
+    faiss = None
+
+RESULTS = Path(__file__).parent / "results" / "latent_knn.json"
+
+
+def load_cifar(reference: int, queries: int) -> tuple[Any, Any, Any, Any]:
+    """CIFAR-10 as uint8 images (n, 3, 32, 32), read by the data folder's own reader."""
+    folder = os.environ.get("SKBOUNDARY_DATA")
+    if not folder:
+        sys.exit("Set SKBOUNDARY_DATA to the folder that holds cifar10_jpeg.npz and load.py.")
+    spec = importlib.util.spec_from_file_location("load", Path(folder) / "load.py")
+    assert spec and spec.loader
+    load = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(load)
+    X, y = load.cifar10("train", limit=reference)
+    X_test, y_test = load.cifar10("test", limit=queries)
+    return X.transpose(0, 3, 1, 2), y.astype(int), X_test.transpose(0, 3, 1, 2), y_test.astype(int)
+
+
+def make_network(X: Any, y: Any) -> nn.Module:
+    """Six convolutions in the manner of VGG, one pass of training."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for n_in, n_out in [(3, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)]:
+        layers += [nn.Conv2d(n_in, n_out, 3, padding=1), nn.BatchNorm2d(n_out), nn.ReLU()]
+        if n_in == n_out:
+            layers.append(nn.MaxPool2d(2))
+    net = nn.Sequential(
+        *layers, nn.Flatten(), nn.Linear(128 * 16, 128), nn.ReLU(), nn.Linear(128, 10)
+    )
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    for part in torch.randperm(len(y)).split(128):
+        loss = nn.functional.cross_entropy(
+            net(scale(torch.from_numpy(X[part]).float())), torch.from_numpy(y[part])
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return net.eval()
+
+
+def scale(x: torch.Tensor) -> torch.Tensor:
+    """Bring bytes to about [-1, 1]."""
+    return x / 127.5 - 1
+
+
+def median_seconds(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median wall time of each, all of them in turn, after one round to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for i in range(rounds + 1):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            run()
+            if i:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def end_to_end(net: FrozenNetwork, X: Any, y: Any, X_test: Any, y_test: Any, rounds: int) -> Any:
+    """Predicting and sweeping beside the bare network."""
+    clf = LatentKNNClassifier(net, metric="cosine").fit(X, y)
+    grid = {"n_neighbors": [1, 2, 3, 8], "query_weight": list(np.linspace(0, 1, 10))}
+    seconds = median_seconds(
+        {
+            "bare predict": lambda: net.predict(X_test),
+            "predict": lambda: clf.predict(X_test),
+            "sweep of 40": lambda: clf.sweep(X_test, y_test, **grid),
+        },
+        rounds,
+    )
+    latent = clf._view.latent(X_test[:1]).numpy()
+    rows = clf._latent.numpy()
+    unit, query = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (rows, latent))
+    ours = TorchNearestNeighbors(3).fit(unit)
+    theirs = NearestNeighbors(n_neighbors=3, algorithm="brute").fit(unit)
+    searches = {
+        "TorchNearestNeighbors": lambda: ours.kneighbors(query),
+        "scikit-learn": lambda: theirs.kneighbors(query),
+    }
+    if faiss is not None:
+        index = faiss.IndexFlatL2(unit.shape[1])
+        index.add(unit)
+        searches["faiss"] = lambda: index.search(query, 3)
+    return seconds, median_seconds(searches, 20 * rounds), list(rows.shape)
+
+
+def grid_search(net: FrozenNetwork, X: Any, y: Any, rounds: int) -> dict[str, float]:
+    """A search over 12 settings with memory, beside one fit and score of the same folds."""
+    grid = {"n_neighbors": [1, 3, 8], "query_weight": [0.25, 0.52, 0.76, 0.88]}
+    half = len(X) // 2
+
+    def one() -> None:
+        LatentKNNClassifier(net).fit(X[:half], y[:half]).score(X[half:], y[half:])
+
+    def search() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            clf = LatentKNNClassifier(net, memory=folder)
+            GridSearchCV(clf, grid, cv=2, refit=False).fit(X, y)
+
+    return median_seconds({"fit and score": one, "search of 12": search}, rounds)
+
+
+def main() -> None:
+    """Run, print and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--reference", type=int, default=50_000)
+    parser.add_argument("--queries", type=int, default=2_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    X, y, X_test, y_test = load_cifar(args.reference, args.queries)
+    net = FrozenNetwork(make_network(X[:5000], y[:5000]), preprocess=scale)
+    seconds, query, shape = end_to_end(net, X, y, X_test, y_test, args.rounds)
+    small = slice(0, args.reference // 10)
+    search = grid_search(net, X[small], y[small], max(1, args.rounds // 2))
+    results = {
+        "command": " ".join(["python", "benchmarks/latent_knn.py", *sys.argv[1:]]),
+        "machine": {
+            "processor": platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "scikit-learn": sklearn.__version__,
+            "faiss": None if faiss is None else faiss.__version__,
+        },
+        "reference": shape,
+        "queries": len(X_test),
+        "grid_search_rows": len(y[small]),
+        "seconds": seconds | search,
+        "one_query_seconds": query,
+        "ratios": {
+            "predict / bare predict": seconds["predict"] / seconds["bare predict"],
+            "sweep of 40 / predict": seconds["sweep of 40"] / seconds["predict"],
+            "search of 12 / fit and score": search["search of 12"] / search["fit and score"],
+        },
+    }
+    args.out.parent.mkdir(exist_ok=True)
+    args.out.write_text(json.dumps(results, indent=1) + "\n")
+    print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
