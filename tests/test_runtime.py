@@ -180,6 +180,9 @@ def test_out_of_memory_halves_the_batch_and_goes_on(kind):
 
     assert sum(rt.map_batches(step, 20, 12), []) == list(range(20))
     assert tried == [12, 6, 3, 3, 3, 3, 3, 3, 2]
+    tried.clear()
+    assert sum(rt.map_batches(step, 4, 1000), []) == list(range(4))
+    assert tried == [4, 2, 2]  # half of what was tried, not of what was allowed
 
 
 def test_a_row_that_does_not_fit_and_other_errors_are_raised():

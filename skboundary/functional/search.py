@@ -77,8 +77,10 @@ def build_index(rows: Tensor, metric: str = "euclidean") -> SearchIndex:
         raise ValueError(f"rows must have shape (n, d) with n >= 1, got {tuple(rows.shape)}.")
     n, d = rows.shape
     blocks = [slice(start, start + _step(d)) for start in range(0, n, _step(d))]
-    sums = [_vectors(rows[block], metric)[0].sum(0) for block in blocks]
-    centre = torch.stack(sums).sum(0) / n
+    centre = _vectors(rows[:1], metric)[0].squeeze(0).zero_()
+    for block in blocks:
+        centre += _vectors(rows[block], metric)[0].sum(0)
+    centre /= n
     table = rows.new_zeros(-(-n // _BLOCK) * _BLOCK, d + 1, dtype=torch.float32)
     table[n:, d] = _INF
     largest = 0.0

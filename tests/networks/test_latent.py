@@ -142,6 +142,7 @@ def test_row_keys_tell_dtype_shape_and_container_apart():
     assert row_keys(X[::-1]) == row_keys(X)[::-1] == row_keys(np.asfortranarray(X))[::-1]
     assert not set(row_keys(X)) & set(row_keys(X.astype(np.float64)))
     assert not set(row_keys(X)) & set(row_keys(X[:, :, None]))
+    assert row_keys(np.zeros((1, 2), "f4")) != row_keys(np.zeros((1, 2), "i4"))  # same bytes
     assert row_keys(sparse.csr_matrix(X)) != row_keys(sparse.csr_matrix(X + 1))
     frame = pd.DataFrame({"a": [1, 2, 1], "b": ["x", "x", "x"]})
     keys = row_keys(frame)
