@@ -110,7 +110,8 @@ def find_tap(module: nn.Module, layer: Layer, x: Tensor) -> tuple[Tap | None, Te
         if not linear:
             raise ValueError(
                 "layer='auto' means the input of the last nn.Linear, and this network runs none. "
-                f"Name a layer: {', '.join(t.name for t in leaves[-5:])}."
+                f"Name a layer ({', '.join(t.name for t in leaves[-5:] if t.name)}) or give a "
+                "callable that takes the module and a batch."
             )
         tap = linear[-1]._replace(side="input")
     else:
