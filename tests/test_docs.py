@@ -58,6 +58,22 @@ def test_the_measured_table_is_that_of_the_results():
         assert figures == [round(value, 3) for value in expected]
 
 
+def test_the_measured_times_are_those_of_the_results():
+    text = (ROOT / "docs/user_guide/nearest_neighbors.rst").read_text()
+    results = json.loads((ROOT / "benchmarks/results/neighbors.json").read_text())
+    for record in results["records"]:
+        wall = {name: times["wall"] for name, times in record["seconds"].items()}
+        ours = wall["ours"]
+        ratios = ours / wall["faiss"], ours / wall["mm"], wall["sklearn"] / ours
+        line = f"{record['workload']} {record['threads']} " + " ".join(f"{r:.2f}" for r in ratios)
+        assert line in re.sub(" +", " ", text)
+        assert record["equal"]["ours"] == 1.0
+    text = (ROOT / "docs/user_guide/latent_knn.rst").read_text()
+    results = json.loads((ROOT / "benchmarks/results/latent_knn.json").read_text())
+    for name, ratio in results["ratios"].items():
+        assert f"{name} {ratio:.2f}" in re.sub(" +", " ", text)
+
+
 def test_references_lead_somewhere():
     labels = {m for p in PAGES for m in re.findall(r"^\.\. _([\w-]+):$", p.read_text(), re.M)}
     used = {m for p in PAGES for m in re.findall(r":ref:`(?:[^`<]*<)?([\w-]+)>?`", p.read_text())}
