@@ -28,7 +28,7 @@ PARTS: dict[str, Callable[[Problem, Path], dict[str, Any]]] = {"neighbours": par
 def one_thread() -> Iterator[None]:
     """Compute with one thread: more only wait for each other in networks this small.
 
-    On a busy machine two threads took 25 times as long; and sums come out the same anywhere.
+    And sums come out the same on any machine.
     """
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -8,7 +8,7 @@ import copy
 import hashlib
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -31,11 +31,11 @@ _LOCK = threading.RLock()
 
 
 @contextmanager
-def borrowed(module: nn.Module) -> Iterator[None]:
-    """Freeze a module in evaluation mode, and give every flag back whatever happens."""
+def borrowed(*modules: nn.Module) -> Iterator[None]:
+    """Freeze modules in evaluation mode, and give every flag back whatever happens."""
     with _LOCK:
-        training = [(m, m.training) for m in module.modules()]
-        gradients = [(p, p.requires_grad) for p in module.parameters()]
+        training = [(m, m.training) for module in modules for m in module.modules()]
+        gradients = [(p, p.requires_grad) for module in modules for p in module.parameters()]
         try:
             for m, _ in training:
                 m.training = False  # not .eval(), which a module may have overridden
@@ -94,6 +94,11 @@ class TorchModel:
         self.input_dtype = dtype
         self.front = front.to(device=self.device, dtype=dtype)
 
+    def borrow(self) -> AbstractContextManager[None]:
+        """Freeze the module, and the preprocessing where that is one too."""
+        parts = (self.module, self.preprocess)
+        return borrowed(*(part for part in parts if isinstance(part, nn.Module)))
+
     def forward(self, x: Tensor) -> Tensor:
         """Raw logits (n, n_outputs) of a batch on the device, differentiable."""
         return self._as_logits(first_tensor(self.module(self._prepare(x))))
@@ -101,7 +106,7 @@ class TorchModel:
     def probe(self, rows: Any) -> tuple[Tensor, Tensor]:
         """Run one row to find the layer; return its latent vector and logits."""
         x = self._load(rows)
-        with borrowed(self.module), torch.no_grad():
+        with self.borrow(), torch.no_grad():
             x = self._prepare(x)
             self.tap, latent, output = find_tap(self.module, self.layer, x)
         self.probed = True
@@ -110,7 +115,7 @@ class TorchModel:
     def run(self, rows: Any, *, latent: bool, logits: bool) -> tuple[Tensor | None, Tensor | None]:
         """Latent vectors (n, n_latent) and logits (n, n_outputs), each when asked for."""
         x = self._load(rows)
-        with borrowed(self.module), torch.no_grad():
+        with self.borrow(), torch.no_grad():
             if not latent:
                 return None, self.forward(x)
             z, output = run_tapped(

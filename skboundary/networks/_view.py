@@ -18,7 +18,7 @@ from torch import Tensor
 from skboundary._runtime import map_batches, resolve_batch_size, to_numpy
 from skboundary.networks._black_box import BlackBox
 from skboundary.networks._row_store import RowStore
-from skboundary.networks._torch_model import TorchModel, borrowed
+from skboundary.networks._torch_model import TorchModel
 
 
 class NetworkView:
@@ -101,7 +101,7 @@ class NetworkView:
             what = [self.model.head] if isinstance(self.model, BlackBox) else self.model.steps
             raise TypeError(f"{type(what[0]).__name__} offers no gradient with respect to X.")
         model = self.model
-        with borrowed(model.module):
+        with model.borrow():
             yield lambda x: self._sorted(model.forward(x))
 
     def _outputs(self, X: Any, *, latent: bool, logits: bool) -> list[Tensor]:
@@ -152,6 +152,10 @@ class NetworkView:
                 f"The network has {n_outputs} outputs, but there are {len(given)} classes: "
                 f"{given[:10].tolist()}. Give FrozenNetwork(classes=...) one class per output, or "
                 "change the network's last layer."
+            )
+        if len(np.unique(given)) != n_outputs:
+            raise ValueError(
+                f"classes={given.tolist()} names a class twice. Give each output its own."
             )
         self._order = np.argsort(given, kind="stable").tolist()
         self.classes_ = given[self._order]

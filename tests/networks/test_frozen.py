@@ -109,9 +109,21 @@ def test_preprocess_is_part_of_the_network(mlp, iris):
     np.testing.assert_allclose(net.predict_proba(X), FrozenNetwork(mlp).predict_proba((X - 1) / 2))
 
 
+def test_a_preprocessing_module_is_frozen_too(mlp, iris):
+    noise = nn.Sequential(nn.Dropout(0.9), nn.Linear(4, 4)).double().train()
+    before = state(noise)
+    net = FrozenNetwork(mlp, preprocess=noise)
+    with torch.no_grad():
+        expected = FrozenNetwork(mlp).predict_proba(noise[1](torch.tensor(iris[0])))
+    np.testing.assert_allclose(net.predict_proba(iris[0]), expected)
+    assert same(before, state(noise))
+
+
 def test_wrong_number_of_classes_and_shapes(mlp, iris):
     with pytest.raises(ValueError, match=r"3 outputs, but there are 2 classes: \['a', 'b'\]"):
         FrozenNetwork(mlp, classes=["a", "b"]).predict(iris[0])
+    with pytest.raises(ValueError, match=r"classes=\['a', 'b', 'a'\] names a class twice"):
+        FrozenNetwork(mlp, classes=["a", "b", "a"]).predict(iris[0])
     with pytest.raises(ValueError, match=r"outputs of shape \(150, 4, 1\)"):
         FrozenNetwork(nn.Unflatten(1, (4, 1))).predict(iris[0])
     with pytest.raises(ValueError, match="'output' parameter of FrozenNetwork"):
