@@ -1,0 +1,97 @@
+"""Root finding on segments: many intervals side by side, each until its own root is found."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Root(NamedTuple):
+    """Roots of n functions, (n,) each."""
+
+    t: Tensor  # the root, or the end that is nearer to it where there is none
+    value: Tensor  # the function there
+    low: Tensor  # the bracket that is left; the function has opposite signs at its ends
+    high: Tensor
+    converged: Tensor  # |value| <= tol
+    n_evaluations: Tensor
+
+
+def find_root(
+    value: Callable[[Tensor, Tensor], Tensor],
+    low: Tensor,
+    high: Tensor,
+    f_low: Tensor,
+    f_high: Tensor,
+    *,
+    tol: float | Tensor,
+    max_iter: int = 60,
+) -> Root:
+    """Find a root of each function by the Illinois method, in brackets that only shrink.
+
+    The rule of false position, ``t = (low f_high - high f_low) / (f_high - f_low)``, where the
+    value at an end that stays twice running is halved; a step that shrank its bracket by less
+    than half three times running is followed by a bisection, which is all that a function with
+    jumps allows. An interval is left once the value is within `tol` of zero or the bracket
+    holds no number between its ends. A row without a change of sign comes back at once.
+
+    Parameters
+    ----------
+    value : callable
+        ``value(t, rows)``: the functions numbered `rows` (m,) at the points `t` (m,), as (m,).
+    low, high : Tensor of shape (n,)
+        Ends of the brackets.
+    f_low, f_high : Tensor of shape (n,)
+        The functions there.
+    tol : float or Tensor of shape (n,)
+        Largest absolute value that counts as zero. 0 bisects a step function to its jump.
+    max_iter : int, default=60
+        Evaluations of a row at most.
+
+    Returns
+    -------
+    root : Root
+        Of the two ends of the last bracket, `t` is the one whose value is nearer to zero.
+    """
+    low, high, f_low, f_high = (v.clone() for v in (low, high, f_low, f_high))
+    tol = torch.as_tensor(tol, dtype=low.dtype, device=low.device).expand_as(low)
+    weight_low, weight_high = f_low.clone(), f_high.clone()  # halved by the Illinois rule
+    last = torch.zeros_like(low)  # the end that moved last: -1 low, 1 high
+    slow = torch.zeros_like(low)  # steps running that shrank the bracket by less than half
+    n_evaluations = torch.zeros_like(low, dtype=torch.long)
+    crosses = f_low.sign() * f_high.sign() < 0
+    active = (crosses & (torch.minimum(f_low.abs(), f_high.abs()) > tol)).nonzero()[:, 0]
+    for _ in range(max_iter):
+        if not len(active):
+            break
+        a, b, w_a, w_b = low[active], high[active], weight_low[active], weight_high[active]
+        false_position = a - w_a * (b - a) / (w_b - w_a)
+        inside = (false_position > torch.minimum(a, b)) & (false_position < torch.maximum(a, b))
+        t = torch.where(inside & (slow[active] < 3), false_position, a + (b - a) / 2)
+        between = (t != a) & (t != b)
+        active, t, a, b = active[between], t[between], a[between], b[between]
+        if not len(active):
+            break
+        f = value(t, active)
+        n_evaluations[active] += 1
+        moves_low = f.sign() == f_low[active].sign()
+        side = torch.where(moves_low, -1.0, 1.0).to(low.dtype)
+        again = side == last[active]
+        left, right = active[moves_low], active[~moves_low]
+        weight_high[active[moves_low & again]] /= 2
+        weight_low[active[~moves_low & again]] /= 2
+        low[left], f_low[left], weight_low[left] = t[moves_low], f[moves_low], f[moves_low]
+        high[right], f_high[right] = t[~moves_low], f[~moves_low]
+        weight_high[right] = f[~moves_low]
+        last[active] = side
+        shrank = (high[active] - low[active]).abs() < (b - a).abs() / 2
+        slow[active] = torch.where(shrank | (slow[active] >= 3), 0, slow[active] + 1)
+        active = active[f.abs() > tol[active]]
+    nearer = f_low.abs() <= f_high.abs()
+    root, at_root = torch.where(nearer, low, high), torch.where(nearer, f_low, f_high)
+    return Root(root, at_root, low, high, at_root.abs() <= tol, n_evaluations)
