@@ -1,0 +1,144 @@
+"""How complex is a boundary: oscillation along segments, linearity, distance from the data."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from skboundary.functional.search import build_index, search
+
+_NUMBERS = 2**22  # random keys, or elements of a batch, held at a time
+
+
+class Oscillation(NamedTuple):
+    """What the classifier says along n segments, (n,) each."""
+
+    changes: Tensor  # how often the predicted class changes
+    share: Tensor  # changes / n_points
+
+
+class Linearity(NamedTuple):
+    """How well a hyperplane separates labelled samples; scalars."""
+
+    distance: Tensor  # D_all
+    error_distance: Tensor  # D_err; NaN where nothing is on the wrong side
+    error_rate: Tensor
+
+
+def draw_partners(n: int, m: int, generator: torch.Generator) -> Tensor:
+    """Draw for each of n points m other ones, without replacement.
+
+    Parameters
+    ----------
+    n : int
+    m : int
+        At most n - 1 are drawn.
+    generator : torch.Generator
+        On the CPU.
+
+    Returns
+    -------
+    partners : Tensor of shape (n, min(m, n - 1)), dtype int64
+    """
+    m = min(m, n - 1)
+    if m < 1:
+        return torch.empty(n, 0, dtype=torch.int64)
+    parts = []
+    for points in torch.arange(n)[:, None].split(max(1, _NUMBERS // n)):
+        drawn = torch.rand(len(points), n - 1, generator=generator).topk(m).indices
+        parts.append(drawn + (drawn >= points))
+    return torch.cat(parts)
+
+
+def oscillation(
+    label: Callable[[Tensor], Tensor], start: Tensor, end: Tensor, *, n_points: int = 50
+) -> Oscillation:
+    """Count the changes of the predicted class along segments.
+
+    DeepDIG's measure of complexity in the input space. A segment is read at the points
+    ``t start + (1 - t) end`` with ``t = u / n_points`` for u below n_points (so that `start`
+    itself is left out); all classes count, not the two of the pair only. The mean share over
+    segments between borderline samples is the IDC of a boundary: larger is more complex.
+
+    Parameters
+    ----------
+    label : callable
+        Predicted classes (b,) of rows (b, ...).
+    start, end : Tensor of shape (n, ...)
+    n_points : int, default=50
+
+    Returns
+    -------
+    oscillation : Oscillation
+
+    Examples
+    --------
+    >>> import torch
+    >>> stripes = lambda x: x[:, 0].floor().long() % 2
+    >>> oscillation(stripes, torch.tensor([[0.5]]), torch.tensor([[3.5]])).changes
+    tensor([3])
+    """
+    changes = torch.zeros(len(start), dtype=torch.int64, device=start.device)
+    t = torch.arange(n_points, dtype=start.dtype, device=start.device) / n_points
+    t = t.view(-1, *[1] * (start.ndim - 1))
+    step = max(1, _NUMBERS // (n_points * max(1, start[:1].numel())))
+    for first in range(0, len(start), step):
+        part = slice(first, first + step)
+        points = t * start[part, None] + (1 - t) * end[part, None]
+        classes = label(points.flatten(0, 1)).view(-1, n_points)
+        changes[part] = (classes[:, 1:] != classes[:, :-1]).sum(1)
+    return Oscillation(changes, changes.to(start.dtype) / n_points)
+
+
+def linearity(distance: Tensor, positive: Tensor) -> Linearity:
+    """Measure linearity from the signed distances of samples to a hyperplane.
+
+    ``D = mean|d| / (1 + mean|d|)``, over all samples (D_all) and over those on the wrong side
+    (D_err). D_err has the form of the complexity measure L1, the error rate is L2.
+
+    Parameters
+    ----------
+    distance : Tensor of shape (n,)
+        Decision values divided by the norm of the weights.
+    positive : Tensor of shape (n,), dtype bool
+        Which samples belong on the positive side.
+
+    Returns
+    -------
+    linearity : Linearity
+        NaN where there is no sample.
+
+    Examples
+    --------
+    >>> import torch
+    >>> linearity(torch.tensor([1.0, -3.0]), torch.tensor([True, True])).error_distance
+    tensor(0.7500)
+    """
+    wrong = (distance > 0) != positive
+
+    def bounded(d: Tensor) -> Tensor:
+        mean = d.abs().mean()
+        return mean / (1 + mean)
+
+    return Linearity(bounded(distance), bounded(distance[wrong]), wrong.to(distance.dtype).mean())
+
+
+def distance_to_rows(points: Tensor, rows: Tensor) -> Tensor:
+    """Compute the Euclidean distance of each point to the nearest of some rows.
+
+    Parameters
+    ----------
+    points : Tensor of shape (n, d)
+    rows : Tensor of shape (m, d)
+
+    Returns
+    -------
+    distance : Tensor of shape (n,)
+        In the dtype of `points`.
+    """
+    return search(build_index(rows), points, k=1).distances[:, 0].to(points.dtype)
