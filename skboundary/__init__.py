@@ -11,6 +11,7 @@ __version__ = "0.1.0.dev0"
 
 # Public names and where they live: importing the package loads none of them.
 _HOMES = {
+    "BiasedExtrapolationSampler": "skboundary.over_sampling",
     "FrozenNetwork": "skboundary.networks",
     "LatentKNNClassifier": "skboundary.neighbors",
     "LatentTransformer": "skboundary.networks",

@@ -2,7 +2,14 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
-__all__ = ["ProbabilityOutputWarning"]
+__all__ = ["NoCrossingWarning", "ProbabilityOutputWarning"]
+
+
+class NoCrossingWarning(UserWarning):
+    """No segment between samples of two classes is known to cross the boundary between them.
+
+    The classifier puts all samples of one of the two on the other's side.
+    """
 
 
 class ProbabilityOutputWarning(UserWarning):

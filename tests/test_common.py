@@ -5,10 +5,12 @@ check that is expected to fail, with its reason.
 """
 
 import inspect
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from imblearn.utils import estimator_checks as imblearn_checks
 from sklearn.base import BaseEstimator
 from sklearn.datasets import make_blobs
 from sklearn.ensemble import RandomForestClassifier
@@ -22,6 +24,7 @@ from torch import nn
 
 import skboundary
 from skboundary import (
+    BiasedExtrapolationSampler,
     FrozenNetwork,
     LatentKNNClassifier,
     LatentTransformer,
@@ -90,7 +93,19 @@ ESTIMATORS = {
         RandomForestClassifier(10, random_state=0)
     ),
     "LatentKNNClassifier-frozen": LatentKNNClassifier(frozen()),
-}
+    "BiasedExtrapolationSampler": BiasedExtrapolationSampler(random_state=0),
+    "BiasedExtrapolationSampler-specific": BiasedExtrapolationSampler(
+        estimator=RandomForestClassifier(5, random_state=0), class_specific="proportional",
+        class_pairs="one-to-one", random_state=0,
+    ),
+    "BiasedExtrapolationSampler-mixed": BiasedExtrapolationSampler(
+        instance_pairing="nearest", distance_ratio="segment", placement="spread",
+        within_class=0.5, random_state=0,
+    ),
+    "BiasedExtrapolationSampler-frozen": BiasedExtrapolationSampler(
+        estimator=frozen(), bias="dbr", random_state=0
+    ),
+}  # fmt: skip
 
 EXCLUDED = {"FrozenNetwork": "cannot be fitted; tests/networks/test_frozen.py is its suite"}
 
@@ -98,6 +113,7 @@ _HASH = "joblib's hash of a module changes with every copy; check_module_untouch
 _CLASSES = "a trained network keeps its classes: it refuses others and predicts all of its own"
 XFAILS = {
     "LatentTransformer-frozen": {"check_estimators_overwrite_params": _HASH},
+    "BiasedExtrapolationSampler-frozen": {"check_estimators_overwrite_params": _HASH},
     "LatentKNNClassifier-frozen": {
         "check_estimators_overwrite_params": _HASH,
         "check_classifiers_classes": _CLASSES,
@@ -134,6 +150,20 @@ def sklearn_params():
             yield pytest.param(*values, marks=marks, id=f"{name}-{values[1].func.__name__}")
 
 
+def imblearn_params():
+    for name, estimator in ESTIMATORS.items():
+        if not hasattr(estimator, "fit_resample"):
+            continue
+        for each, check in imblearn_checks.estimator_checks_generator(estimator):
+            yield pytest.param(each, check, id=f"{name}-{check.func.__name__}")
+        for check in (
+            imblearn_checks.check_param_validation,
+            imblearn_checks.check_dataframe_column_names_consistency,
+        ):
+            on_type = partial(check, type(estimator).__name__)
+            yield pytest.param(estimator, on_type, id=f"{name}-{check.__name__}")
+
+
 def extra_params():
     for name, estimator in ESTIMATORS.items():
         for check in EXTRA + EXTRA_TRANSFORMER * hasattr(estimator, "transform"):
@@ -154,6 +184,11 @@ def own_params():
 
 @pytest.mark.parametrize(("estimator", "check"), list(sklearn_params()))
 def test_sklearn(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.parametrize(("estimator", "check"), list(imblearn_params()))
+def test_imblearn(estimator, check):
     check(estimator)
 
 

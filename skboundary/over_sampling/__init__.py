@@ -1,0 +1,7 @@
+"""Which samples are missing?"""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from skboundary.over_sampling._sampler import BiasedExtrapolationSampler
+
+__all__ = ["BiasedExtrapolationSampler"]

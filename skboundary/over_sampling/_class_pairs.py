@@ -1,0 +1,106 @@
+"""Which classes a small class grows towards, and how well the two are told apart."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+from sklearn.model_selection import StratifiedKFold
+from sklearn.utils import _safe_indexing
+from torch import Tensor
+
+from skboundary.networks._view import NetworkView
+
+FOLDS = 3  # of the cross-validation behind pair_accuracy
+
+
+def find_class_pairs(
+    class_pairs: Any,
+    minors: list[int],
+    labels: dict[Any, int],
+    means: NDArray[Any],
+    counts: NDArray[np.intp],
+) -> dict[int, list[int]]:
+    """Find the majors of every minor.
+
+    Parameters
+    ----------
+    class_pairs : "nearest", "one-to-one" or mapping
+        The sampler's parameter.
+    minors : list of int
+        Codes of the classes that get samples.
+    labels : dict
+        From the classes in y to their codes.
+    means : ndarray of shape (n_classes, n_latent)
+    counts : ndarray of shape (n_classes,)
+
+    Returns
+    -------
+    majors : dict
+        From the code of a minor to the codes of its majors.
+
+    Raises
+    ------
+    ValueError
+        For a class in `class_pairs` that y does not have, or one paired with itself.
+    """
+    present = np.array(sorted(labels.values()))
+    distances = cdist(means[minors], means[present])
+    # a class is no partner of its own, and smaller ones come after all larger ones
+    far = 1 + distances.sum()
+    distances[counts[present] <= counts[minors][:, None]] += far
+    distances[present == np.array(minors)[:, None]] = far * far
+    if isinstance(class_pairs, str) and class_pairs == "one-to-one":
+        return {minors[i]: [int(present[j])] for i, j in zip(*linear_sum_assignment(distances))}
+    nearest = {c: [int(present[row.argmin()])] for c, row in zip(minors, distances)}
+    if isinstance(class_pairs, Mapping):
+        nearest.update(_given(class_pairs, labels, set(minors)))
+    return nearest
+
+
+def _given(
+    class_pairs: Mapping[Any, Any], labels: dict[Any, int], minors: set[int]
+) -> dict[int, list[int]]:
+    given: dict[int, list[int]] = {}
+    for minor, majors in class_pairs.items():
+        majors = list(majors) if isinstance(majors, (list, tuple, np.ndarray)) else [majors]
+        for label in (minor, *majors):
+            if label not in labels:
+                raise ValueError(
+                    f"class_pairs names the class {label!r}, which is not in y. The classes are "
+                    f"{list(labels)[:10]}: change class_pairs."
+                )
+        if minor in majors or not majors:
+            raise ValueError(
+                f"class_pairs pairs the class {minor!r} with {majors}. Name other classes of y, "
+                "at least one: change class_pairs."
+            )
+        if labels[minor] in minors:
+            given[labels[minor]] = [labels[major] for major in majors]
+    return given
+
+
+def out_of_fold_logits(
+    take_in: Callable[..., tuple[Any, NetworkView]], X: Any, y: NDArray[Any], seed: int
+) -> Tensor:
+    """Compute logits (n_samples, n_classes) of rows that the classifier was not fitted on."""
+    logits = torch.empty(len(y), len(np.unique(y)), dtype=torch.float64)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    for train, test in folds.split(np.zeros(len(y)), y):
+        _, view = take_in(_safe_indexing(X, train), y[train], seed)
+        logits[torch.from_numpy(test)] = view.logits(_safe_indexing(X, test)).double()
+    return logits
+
+
+def pair_accuracy(logits: Tensor, codes: Tensor, minor: int, major: int) -> float:
+    """Share of either class that has the larger logit of the two, averaged."""
+    margins = logits[:, minor] - logits[:, major]
+    own_side = (margins[codes == minor] > 0, margins[codes == major] < 0)
+    return float(sum(side.double().mean() for side in own_side) / 2)

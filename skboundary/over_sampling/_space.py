@@ -1,0 +1,125 @@
+"""Rows and the segments between them, as a trained classifier sees them."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from skboundary._runtime import to_numpy
+from skboundary.functional.extrapolate import place, place_linear
+from skboundary.networks._lift import Affine
+from skboundary.networks._torch_model import TorchModel
+from skboundary.networks._view import NetworkView
+
+_CHUNK = 4096  # rows on segments that exist at a time
+# Evaluations of a segment: a step function is bisected for as long as there are any.
+_MAX_ITER, _MAX_ITER_BLACK_BOX = 60, 24
+_AFFINE = (nn.Linear, nn.Identity, nn.Flatten, nn.Dropout, Affine)
+
+
+class Space:
+    """Latent vectors and margins of X, and what the classifier says between its rows.
+
+    Parameters
+    ----------
+    view : NetworkView
+    X : ndarray of shape (n_samples, ...)
+        Floats.
+    codes : ndarray of shape (n_samples,)
+        Classes as columns of the logits.
+    wrap : callable
+        From an array of rows to what the classifier takes.
+    """
+
+    def __init__(
+        self, view: NetworkView, X: NDArray[Any], codes: NDArray[np.intp], wrap: Callable
+    ) -> None:
+        self.view, self.X, self.wrap = view, X, wrap
+        latent, logits = view.latent_and_logits(wrap(X))
+        self.latent = latent.to(view.device)
+        self.logits = logits.double()
+        self.codes = torch.from_numpy(codes)
+        self.linear = _is_affine(view)
+        self.means = _class_means(latent, self.codes, logits.shape[1])
+
+    def rows_of(self, code: int) -> Tensor:
+        """Give the rows of a class, ascending."""
+        return (self.codes == code).nonzero()[:, 0]
+
+    def margins(self, rows: Tensor, minor: int, major: int) -> Tensor:
+        """Compute by how much the minor class leads the major class, for rows of X."""
+        return self.logits[rows, minor] - self.logits[rows, major]
+
+    def along(self, parents: Tensor, minor: int, major: int) -> Callable[[Tensor, Tensor], Tensor]:
+        """Give the margins on segments as a function of positions (m,) and segments (m,)."""
+        if self.linear:
+            first, last = (self.margins(rows, minor, major) for rows in parents.unbind(1))
+            return lambda t, rows: torch.lerp(first[rows], last[rows], t)
+
+        def margin(t: Tensor, rows: Tensor) -> Tensor:
+            parts = [
+                self.view.logits(self.wrap(segment_points(self.X, pair, at))).double()
+                for pair, at in zip(parents[rows].split(_CHUNK), t.split(_CHUNK))
+            ]
+            return torch.cat([p[:, minor] - p[:, major] for p in parts])
+
+        return margin
+
+    def place(
+        self, parents: Tensor, target: Tensor, minor: int, major: int
+    ) -> tuple[Tensor, Tensor]:
+        """Find where the probability of the minor class is the target, and where it is not."""
+        first, last = (self.margins(rows, minor, major) for rows in parents.unbind(1))
+        if self.linear:
+            position = place_linear(target, first, last)
+            return position, torch.ones_like(position, dtype=torch.bool)
+        steps = isinstance(self.view.model, TorchModel)
+        return place(
+            self.along(parents, minor, major),
+            target,
+            first,
+            last,
+            max_iter=_MAX_ITER if steps else _MAX_ITER_BLACK_BOX,
+        )
+
+    def latent_at(self, parents: Tensor, position: Tensor) -> Tensor:
+        """Latent vectors of points on (not too many) segments."""
+        if not self.linear:
+            return self.view.latent(self.wrap(segment_points(self.X, parents, position)))
+        first, last = (self.latent[rows.to(self.latent.device)] for rows in parents.unbind(1))
+        return torch.lerp(first, last, position.to(first)[:, None]).cpu()
+
+
+def segment_points(X: NDArray[Any], parents: Tensor, position: Tensor) -> NDArray[Any]:
+    """Compute ``first + position * (last - first)`` in the dtype of X."""
+    first, last = (X[to_numpy(rows)] for rows in parents.unbind(1))
+    last -= first
+    last *= to_numpy(position).astype(X.dtype).reshape(-1, *[1] * (X.ndim - 1))
+    last += first
+    return last
+
+
+def _class_means(latent: Tensor, codes: Tensor, n_classes: int) -> Tensor:
+    sums = torch.zeros(n_classes, latent.shape[1], dtype=torch.float64)
+    for rows, part in zip(latent.split(_CHUNK), codes.split(_CHUNK)):
+        sums.index_add_(0, part, rows.double())
+    return sums / torch.bincount(codes, minlength=n_classes).clamp_min(1)[:, None]
+
+
+def _is_affine(view: NetworkView) -> bool:
+    """Whether logits are known to be affine in X, layer by layer."""
+    model = view.model
+    if not isinstance(model, TorchModel):
+        return False
+    if model.steps or model.preprocess is not None or model.output != "logits":
+        return False
+    parts = [part for part in (model.front, model.module) if part is not None]
+    leaves = [m for part in parts for m in part.modules() if type(m) is not nn.Sequential]
+    return all(type(leaf) in _AFFINE for leaf in leaves)
