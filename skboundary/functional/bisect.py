@@ -95,3 +95,68 @@ def find_root(
     nearer = f_low.abs() <= f_high.abs()
     root, at_root = torch.where(nearer, low, high), torch.where(nearer, f_low, f_high)
     return Root(root, at_root, low, high, at_root.abs() <= tol, n_evaluations)
+
+
+class Middle(NamedTuple):
+    """Where halving has ended on n segments, (n,) each."""
+
+    t: Tensor  # the last midpoint
+    success: Tensor  # the two classes are equally probable there
+    third_class: Tensor  # another class is predicted there
+    n_evaluations: Tensor  # midpoints, the "attempts" of the paper
+
+
+def find_middle(
+    proba: Callable[[Tensor, Tensor], Tensor],
+    start: Tensor,
+    end: Tensor,
+    *,
+    dtype: torch.dtype = torch.float32,
+    tol: float = 1e-4,
+    max_iter: int = 50,
+) -> Middle:
+    """Halve segments until both classes are equally probable, component III of DeepDIG.
+
+    A midpoint that is predicted as a third class ends the search of its segment without success;
+    one with ``|p_start - p_end| < tol`` ends it with success; any other takes the place of the
+    end that has its class. Only midpoints are evaluated.
+
+    Parameters
+    ----------
+    proba : callable
+        ``proba(t, rows)``: probabilities (m, n_classes) at the positions `t` (m,) in [0, 1] of
+        the segments numbered `rows` (m,).
+    start, end : Tensor of shape (n,), dtype int64
+        The predicted classes at 0 and at 1.
+    dtype : torch.dtype, default=torch.float32
+        Of the positions.
+    tol : float, default=1e-4
+        The paper's threshold.
+    max_iter : int, default=50
+        Midpoints of a segment at most; the authors' code has no limit.
+
+    Returns
+    -------
+    middle : Middle
+        Neither success nor third class: the limit was reached.
+    """
+    low = torch.zeros(start.shape, dtype=dtype, device=start.device)
+    high, t = torch.ones_like(low), torch.full_like(low, 0.5)
+    success, third_class = (torch.zeros_like(start, dtype=torch.bool) for _ in range(2))
+    n_evaluations = torch.zeros_like(start)
+    active = torch.arange(len(start), device=start.device)
+    for _ in range(max_iter):
+        if not len(active):
+            break
+        t[active] = (low[active] + high[active]) / 2
+        p = proba(t[active], active)
+        n_evaluations[active] += 1
+        said, ends = p.argmax(1), torch.stack([start[active], end[active]], 1)
+        at_end = said[:, None] == ends
+        third_class[active] = ~at_end.any(1)
+        gap = p.gather(1, ends).diff(dim=1)[:, 0].abs()
+        success[active] = at_end.any(1) & (gap < tol)
+        low[active[at_end[:, 0]]] = t[active[at_end[:, 0]]]
+        high[active[at_end[:, 1]]] = t[active[at_end[:, 1]]]
+        active = active[~(third_class | success)[active]]
+    return Middle(t, success, third_class, n_evaluations)
