@@ -1,0 +1,247 @@
+"""The nearest boundary point against closed forms, and the float trap."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from skboundary import datasets
+from skboundary.functional.criteria import class_margin
+from skboundary.functional.linearize import EFFORTS, nearest_boundary, project
+
+DTYPES = [torch.float32, torch.float64]
+KAPPA = 1e-3
+PROBLEMS = {
+    "linear": lambda: datasets.make_linear(100, 6, random_state=0),
+    "circle": lambda: datasets.make_circle(100, random_state=0),
+    "sphere": lambda: datasets.make_sphere(100, 5, random_state=0),
+    "xor": lambda: datasets.make_xor(100, random_state=0),
+}
+
+
+def gaussian(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def affine(n_classes, d, seed=0):
+    weight, bias = gaussian(d, n_classes, seed=seed), gaussian(n_classes, seed=seed + 1)
+    return lambda x: x @ weight.to(x) + bias.to(x), weight, bias
+
+
+def assert_just_beyond(logits, crossing, source, target=None):
+    """The margin of the target over all others is between one and two kappa."""
+    margin = class_margin(logits(crossing.points), crossing.target)
+    assert crossing.success.all()
+    assert (margin >= 0.99 * KAPPA).all() and (margin <= 2.01 * KAPPA).all()
+    assert (crossing.target != source).all()
+    assert target is None or torch.equal(crossing.target, target)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("effort", EFFORTS)
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_nearest__closed_form(name, effort, dtype):
+    problem = PROBLEMS[name]()
+    x, source = torch.from_numpy(problem.data).to(dtype), torch.from_numpy(problem.target)
+    crossing = nearest_boundary(problem.module, x, source, effort=effort, margin_tol=KAPPA)
+    assert_just_beyond(problem.module, crossing, source)
+    exact = (torch.from_numpy(problem.nearest(problem.data)) - x).norm(dim=1)
+    excess = (crossing.points - x).norm(dim=1) - exact
+    assert excess.min() > 0  # the point lies beyond
+    # half a thousandth at the slopes of about 4; xor is flat near its corner
+    assert excess.max() < (0.01 if name == "xor" else 1e-3)
+
+
+@pytest.mark.parametrize("effort", EFFORTS)
+def test_nearest__many_classes__the_nearest_of_all_rivals(effort):
+    """On affine logits the boundary to one rival is a plane, of which the rest cuts parts away."""
+    logits, weight, bias = affine(3, 4)
+    x = gaussian(60, 4, seed=5)
+    out = logits(x)
+    source = out.argmax(1)
+    crossing = nearest_boundary(logits, x, source, effort=effort)
+    assert_just_beyond(logits, crossing, source)
+    rivals = torch.stack([source + 1, source + 2], 1) % 3
+    w = weight.T[rivals] - weight.T[source][:, None]
+    gap = out.gather(1, source[:, None]) - out.gather(1, rivals)
+    exact = (gap / w.norm(dim=2)).min(1).values
+    excess = (crossing.points - x).norm(dim=1) - exact
+    assert excess.min() > 0
+    if effort != "fast":  # which looks at the strongest rival alone
+        assert excess.median() < 1e-3
+        assert excess.max() < 0.02  # where a third class has to be beaten by kappa too
+
+
+def quadratic_program(x, weight, bias, target, level):
+    """Distance of x to where `target` leads every other class by `level`, by scipy."""
+    others = [k for k in range(len(bias)) if k != target]
+    A = (weight[:, [target]] - weight[:, others]).T.numpy()
+    b = (bias[target] - bias[others]).numpy()
+    found = minimize(
+        lambda p: ((p - x) ** 2).sum(), x, jac=lambda p: 2 * (p - x), method="SLSQP",
+        constraints={"type": "ineq", "fun": lambda p: A @ p + b - level, "jac": lambda p: A},
+        options={"ftol": 1e-14, "maxiter": 500},
+    )  # fmt: skip
+    assert found.success
+    return found.fun**0.5
+
+
+def test_target__third_classes_in_the_way__reached():
+    logits, weight, bias = affine(5, 6, seed=3)
+    x = gaussian(40, 6, seed=7)
+    source = logits(x).argmax(1)
+    target = (source + 1 + torch.arange(40) % 4) % 5
+    crossing = nearest_boundary(logits, x, source, target=target, effort="thorough")
+    assert_just_beyond(logits, crossing, source, target)
+    exact = torch.tensor(
+        [quadratic_program(r.numpy(), weight, bias, int(t), KAPPA) for r, t in zip(x, target)]
+    )
+    ratio = (crossing.points - x).norm(dim=1) / exact
+    assert ratio.min() > 1 - 1e-6
+    assert ratio.mean() < 1.02 and ratio.max() < 1.15
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bounds__linear__nearest_point_of_plane_and_box(dtype):
+    problem = datasets.make_linear(60, 6, random_state=1)
+    x, source = torch.from_numpy(problem.data).to(dtype), torch.from_numpy(problem.target)
+    low, high = x.amin(0) - 0.1, x.amax(0) + 0.1
+    low[0], high[0] = x[:, 0].min(), x[:, 0].max()
+    tight = (torch.maximum(x - 0.3, low), torch.minimum(x + 0.3, high))
+    w = torch.from_numpy(problem.weights).to(dtype).expand_as(x)
+    value = x @ w[0] + problem.bias
+    reach = (torch.where((w > 0) == (value < 0)[:, None], tight[1], tight[0]) - x) * w
+    possible = reach.sum(1).abs() > value.abs() + 5 * KAPPA
+    crossing = nearest_boundary(problem.module, x, source, bounds=tight)
+    assert torch.equal(crossing.success, possible)
+    assert 10 < possible.sum() < 50
+    assert torch.equal(crossing.points[~possible], x[~possible])  # kept as they were
+    assert (crossing.points >= tight[0]).all() and (crossing.points <= tight[1]).all()
+    exact = project(w, -value, tight[0] - x, tight[1] - x).norm(dim=1)
+    excess = ((crossing.points - x).norm(dim=1) - exact)[possible]
+    assert excess.min() > -1e-6 and excess.max() < 0.03 * exact.max()
+
+
+@pytest.mark.parametrize("name", ["circle", "xor"])
+def test_bounds__wide_box__changes_little(name):
+    problem = PROBLEMS[name]()
+    x, source = torch.from_numpy(problem.data), torch.from_numpy(problem.target)
+    bounds = x.amin(0), x.amax(0)
+    boxed = nearest_boundary(problem.module, x, source, bounds=bounds)
+    free = nearest_boundary(problem.module, x, source)
+    assert_just_beyond(problem.module, boxed, source)
+    inside = ((free.points >= bounds[0]) & (free.points <= bounds[1])).all(1)
+    assert inside.sum() > 90
+    difference = (boxed.points - x).norm(dim=1) - (free.points - x).norm(dim=1)
+    assert difference[inside].abs().max() < 0.01
+    assert (boxed.points >= bounds[0]).all() and (boxed.points <= bounds[1]).all()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_project__equals_a_bisection_of_the_dual(sign):
+    w, c = gaussian(200, 7), sign * gaussian(200, seed=1).abs()
+    low, high = -gaussian(200, 7, seed=2).abs(), gaussian(200, 7, seed=3).abs()
+    low[:50], high[50:100] = -torch.inf, torch.inf
+    w[::9, 2] = 0
+    low[::5, 1] = 0
+    d = project(w, c, low, high)
+    left, right = torch.zeros(200).double(), torch.full((200,), 1e3).double()
+    for _ in range(100):
+        mu = (left + right) / 2
+        reached = (sign * w * torch.clamp(sign * mu[:, None] * w, low, high)).sum(1) >= c.abs()
+        left, right = torch.where(reached, left, mu), torch.where(reached, mu, right)
+    torch.testing.assert_close(d, torch.clamp(sign * right[:, None] * w, low, high))
+    assert (d >= low - 1e-12).all() and (d <= high + 1e-12).all()
+
+
+def predicted(module, x, size):
+    with torch.no_grad():
+        return torch.cat([module(part) for part in x.split(size)]).argmax(1)
+
+
+def test_float_trap__labels_do_not_depend_on_the_batch(cnn, digits):
+    x = torch.from_numpy(digits[0][300:450])
+    source = predicted(cnn, x, 150)
+    bounds = x.amin(), x.amax()
+    crossing = nearest_boundary(cnn, x, source, effort="fast", bounds=bounds)
+    assert crossing.success.all()
+    for size in (1, 7, 64, 150):
+        assert torch.equal(predicted(cnn, crossing.points, size), crossing.target)
+    last = crossing.points.to(memory_format=torch.channels_last)
+    assert torch.equal(predicted(cnn, last, 150), crossing.target)
+    assert torch.equal(predicted(cnn.double(), crossing.points.double(), 150), crossing.target)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_row_does_not_depend_on_the_others(cnn, digits, wanted):
+    module, x = cnn.double(), torch.from_numpy(digits[0][300:312]).double()
+    source = predicted(module, x, 12)
+    target = (source + 3) % 10 if wanted else None
+    together = nearest_boundary(module, x, source, target=target)
+    for i in range(0, 12, 5):
+        rows = slice(i, i + 1)
+        alone = nearest_boundary(
+            module, x[rows], source[rows], target=target[rows] if wanted else None
+        )
+        torch.testing.assert_close(alone.points, together.points[rows])
+        assert alone.n_backward == together.n_backward[i]
+        assert alone.n_forward == together.n_forward[i]
+
+
+def test_passes_are_counted(cnn, digits):
+    x = torch.from_numpy(digits[0][300:320])
+    source, seen, differentiated = predicted(cnn, x, 20), [], []
+
+    def logits(rows):
+        seen.append(len(rows))
+        if rows.requires_grad:
+            rows.register_hook(lambda gradient: differentiated.append(len(gradient)))
+        return cnn(rows)
+
+    crossing = nearest_boundary(logits, x, source)
+    assert crossing.n_forward.sum() == sum(seen)
+    assert crossing.n_backward.sum() == sum(differentiated)
+    assert crossing.n_backward.max() <= 31 + 3 * 29
+
+
+def test_rows_that_cannot_be_served__keep_x():
+    def logits(x):
+        value = torch.where(x[:, 0] > 5, 3.0, x[:, 0])  # whose gradient is 0 above 5
+        value[x[:, 0] < -5] += (x[x[:, 0] < -5, 0] * 0).sqrt()  # and NaN below -5
+        value = torch.where(x[:, 1] > 0, torch.nan, value)
+        return torch.stack([value * 0, value], 1)
+
+    x = torch.tensor([[1.0, 0], [6.0, 0], [-6.0, 0], [-1.0, 0], [1.0, 1], [2.0, 0]])
+    crossing = nearest_boundary(logits, x, torch.tensor([1, 1, 0, 0, 1, 0]))
+    # the last was not of its source
+    assert crossing.success.tolist() == [True, False, False, True, False, False]
+    assert torch.equal(crossing.points[~crossing.success], x[~crossing.success])
+
+
+def test_nothing_to_do():
+    empty = nearest_boundary(lambda x: x[:, :2], torch.zeros(0, 3), torch.zeros(0).long())
+    assert empty.points.shape == (0, 3) and empty.success.shape == (0,)
+
+
+def test_inputs_are_not_written_to():
+    problem = PROBLEMS["circle"]()
+    x, source = torch.from_numpy(problem.data), torch.from_numpy(problem.target)
+    copies = x.clone(), source.clone()
+    nearest_boundary(problem.module, x, source)
+    assert torch.equal(x, copies[0]) and torch.equal(source, copies[1])
+
+
+def test_wrong_arguments__named():
+    x, source = torch.zeros(2, 2), torch.tensor([0, 1])
+    logits = affine(3, 2)[0]
+    with pytest.raises(ValueError, match="norm=1"):
+        nearest_boundary(logits, x, source, norm=1)
+    with pytest.raises(ValueError, match="effort='wild'.*'balanced'"):
+        nearest_boundary(logits, x, source, effort="wild")
+    with pytest.raises(ValueError, match="row 1 are both 1"):
+        nearest_boundary(logits, x, source, target=torch.tensor([1, 1]))
+    with pytest.raises(ValueError, match="Row 0 of x lies outside the bounds"):
+        nearest_boundary(logits, x, source, bounds=(torch.tensor(0.5), torch.tensor(1.0)))
