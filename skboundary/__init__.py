@@ -12,6 +12,7 @@ __version__ = "0.1.0.dev0"
 # Public names and where they live: importing the package loads none of them.
 _HOMES = {
     "BiasedExtrapolationSampler": "skboundary.over_sampling",
+    "BoundarySampleExtractor": "skboundary.boundary",
     "FrozenNetwork": "skboundary.networks",
     "LatentKNNClassifier": "skboundary.neighbors",
     "LatentTransformer": "skboundary.networks",

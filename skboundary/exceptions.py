@@ -2,7 +2,16 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
-__all__ = ["NoCrossingWarning", "ProbabilityOutputWarning"]
+__all__ = [
+    "BoundaryNotFoundWarning",
+    "NoCrossingWarning",
+    "ProbabilityOutputWarning",
+    "ScoreMismatchWarning",
+]
+
+
+class BoundaryNotFoundWarning(UserWarning):
+    """Rows for which no boundary point was found; the message counts them by status."""
 
 
 class NoCrossingWarning(UserWarning):
@@ -17,3 +26,7 @@ class ProbabilityOutputWarning(UserWarning):
 
     Softmax of probabilities flattens every prediction: say ``FrozenNetwork(output="proba")``.
     """
+
+
+class ScoreMismatchWarning(UserWarning):
+    """`predict` of a classifier disagrees with its own scores: only its labels are believed."""

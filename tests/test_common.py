@@ -25,6 +25,7 @@ from torch import nn
 import skboundary
 from skboundary import (
     BiasedExtrapolationSampler,
+    BoundarySampleExtractor,
     FrozenNetwork,
     LatentKNNClassifier,
     LatentTransformer,
@@ -75,6 +76,13 @@ def frozen():
 
 
 ESTIMATORS = {
+    "BoundarySampleExtractor-segment": BoundarySampleExtractor(
+        LogisticRegression(), method="segment"
+    ),
+    "BoundarySampleExtractor-segment-forest": BoundarySampleExtractor(
+        RandomForestClassifier(5, random_state=0), method="segment", returns="perturbation"
+    ),
+    "BoundarySampleExtractor-segment-frozen": BoundarySampleExtractor(frozen(), method="segment"),
     "TorchNearestNeighbors": TorchNearestNeighbors(n_neighbors=3),
     "TorchNearestNeighbors-cosine": TorchNearestNeighbors(n_neighbors=3, metric="cosine"),
     "LatentTransformer": LatentTransformer(),
@@ -112,6 +120,7 @@ EXCLUDED = {"FrozenNetwork": "cannot be fitted; tests/networks/test_frozen.py is
 _HASH = "joblib's hash of a module changes with every copy; check_module_untouched compares"
 _CLASSES = "a trained network keeps its classes: it refuses others and predicts all of its own"
 XFAILS = {
+    "BoundarySampleExtractor-segment-frozen": {"check_estimators_overwrite_params": _HASH},
     "LatentTransformer-frozen": {"check_estimators_overwrite_params": _HASH},
     "BiasedExtrapolationSampler-frozen": {"check_estimators_overwrite_params": _HASH},
     "LatentKNNClassifier-frozen": {

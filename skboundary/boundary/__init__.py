@@ -1,0 +1,8 @@
+"""Where is the boundary?"""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from skboundary.boundary._extractor import BoundarySampleExtractor
+from skboundary.boundary._pairs import BoundaryPairs
+
+__all__ = ["BoundaryPairs", "BoundarySampleExtractor"]

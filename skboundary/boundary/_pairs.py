@@ -1,0 +1,201 @@
+"""Pairs of points on either side of a boundary, and how what a search found becomes such pairs."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skboundary.boundary._oracle import Oracle
+from skboundary.functional.bisect import find_root
+
+STATUSES = np.array(["ok", "collapsed", "third_class", "already_target", "not_found"])
+OK, COLLAPSED, THIRD_CLASS, ALREADY_TARGET, NOT_FOUND = range(5)
+
+_EQUAL = 1e-4  # |p_s - p_t| at a midpoint is below it
+
+
+@dataclass(frozen=True, eq=False)
+class BoundaryPairs:
+    """Pairs of points, one on either side of the boundary between two classes.
+
+    Read more in the :ref:`User Guide <boundary_samples>`.
+
+    Parameters
+    ----------
+    inner : ndarray of shape (n_pairs, ...)
+        The point that is predicted as `source`: where its margin is about `margin_tol`, or at
+        PM's confidence.
+    outer : ndarray of shape (n_pairs, ...)
+        The point that is predicted as `target`.
+    midpoint : ndarray of shape (n_pairs, ...)
+        On the segment between them, where the two classes are equally probable to within 1e-4;
+        for a classifier that is only asked for labels the middle.
+    distance : ndarray of shape (n_pairs,)
+        Between inner and outer, in the extractor's norm; NaN where there is no pair.
+    source, target : ndarray of shape (n_pairs,)
+        Class labels.
+    margin_inner, margin_outer : ndarray of shape (n_pairs,)
+        Score of `source` minus score of `target`: positive at `inner`, negative at `outer`. NaN
+        for a classifier that is only asked for labels.
+    status : ndarray of shape (n_pairs,)
+        "ok"; "collapsed": PM's penalty was too large for the slope there; "third_class": an end
+        is predicted as neither class; "already_target": the start was; "not_found".
+    success : ndarray of shape (n_pairs,) of bool
+        Status "ok". The others keep whatever point the search left them with.
+    n_evaluations : ndarray of shape (n_pairs,)
+        Rows that the classifier ran for a pair, forward or backward.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skboundary import BoundarySampleExtractor
+    >>> X, y = load_iris(return_X_y=True)
+    >>> extractor = BoundarySampleExtractor(method="segment", random_state=0).fit(X, y)
+    >>> pairs = extractor.extract(6)
+    >>> X_border, y_border = pairs.to_dataset()
+    >>> bool((extractor.estimator_.predict(X_border) == y_border).all())
+    True
+    """
+
+    inner: NDArray[Any]
+    outer: NDArray[Any]
+    midpoint: NDArray[Any]
+    distance: NDArray[Any]
+    source: NDArray[Any]
+    target: NDArray[Any]
+    margin_inner: NDArray[Any]
+    margin_outer: NDArray[Any]
+    success: NDArray[np.bool_]
+    status: NDArray[Any]
+    n_evaluations: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.success)
+
+    def to_dataset(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Collect the ends of the successful pairs.
+
+        Returns
+        -------
+        X : ndarray of shape (2 * n_successful, ...)
+            All inner points, then all outer points.
+        y : ndarray of shape (2 * n_successful,)
+            What they are predicted as.
+        """
+        ok = self.success
+        X = np.concatenate([self.inner[ok], self.outer[ok]])
+        return X, np.concatenate([self.source[ok], self.target[ok]])
+
+
+class Ends(NamedTuple):
+    """What a method found for each of n rows; a row without a find has both ends at its start."""
+
+    inner: Tensor  # (n, ...)
+    outer: Tensor  # (n, ...)
+    n_evaluations: Tensor  # (n,)
+    collapsed: Tensor | None = None  # (n,) bool
+
+
+class Checked(NamedTuple):
+    """Ends as they will be returned, and what the classifier says of them."""
+
+    inner: Tensor
+    outer: Tensor
+    midpoint: Tensor
+    target: Tensor  # (n,), known now also where any class would do
+    margin_inner: Tensor
+    margin_outer: Tensor
+    status: Tensor  # (n,) positions in STATUSES
+    n_evaluations: Tensor
+
+
+def check_ends(
+    oracle: Oracle,
+    ends: Ends,
+    source: Tensor,
+    target: Tensor,
+    dtype: torch.dtype,
+    *,
+    midpoint: bool = True,
+) -> Checked:
+    """Ask the classifier about ends rounded to the dtype of the result, and mark failures.
+
+    Parameters
+    ----------
+    oracle : Oracle
+    ends : Ends
+    source, target : Tensor of shape (n,)
+        Classes; -1 takes the class that the outer point turns out to have.
+    dtype : torch.dtype
+        Of the rows that will be returned.
+    midpoint : bool, default=True
+        False leaves it in the middle.
+
+    Returns
+    -------
+    checked : Checked
+    """
+    inner, outer = (end.to(dtype).to(oracle.dtype) for end in (ends.inner, ends.outer))
+    both = torch.cat([inner, outer])
+    at_inner, at_outer = oracle.labels(both).chunk(2)
+    target = torch.where(target < 0, at_outer, target)
+    pair = torch.stack([source, target], 1)
+    ok = (at_inner == source) & (at_outer == target) & (source != target)
+    third = ~(at_inner[:, None] == pair).any(1) | ~(at_outer[:, None] == pair).any(1)
+    status = torch.where(ok, OK, torch.where(third, THIRD_CLASS, NOT_FOUND))
+    if ends.collapsed is not None:
+        status[ends.collapsed] = COLLAPSED
+    if oracle.response == "label":
+        margins = torch.full_like(source, torch.nan, dtype=oracle.dtype).repeat(2)
+    else:
+        margins = oracle.margin(both, source.repeat(2), target.repeat(2))
+    if midpoint and oracle.response != "label":
+        middle = _midpoint(oracle, inner, outer, pair, status == OK)
+    else:
+        middle = (inner + outer) / 2
+    margin_inner, margin_outer = margins.chunk(2)
+    return Checked(
+        inner.to(dtype), outer.to(dtype), middle.to(dtype), target, margin_inner, margin_outer,
+        status, ends.n_evaluations,
+    )  # fmt: skip
+
+
+def _midpoint(
+    oracle: Oracle, inner: Tensor, outer: Tensor, pair: Tensor, ok: Tensor
+) -> Tensor:
+    """Find the point (n, ...) between ends at which the classes of a pair are equally probable."""
+    width = outer - inner
+
+    def lead(t: Tensor, rows: Tensor) -> Tensor:
+        p = oracle.view.proba(oracle.logits(inner[rows] + expand(t, width) * width[rows]))
+        p_pair = p.gather(1, pair[rows])
+        return p_pair[:, 0] - p_pair[:, 1]
+
+    t = torch.full(ok.shape, 0.5, dtype=inner.dtype, device=inner.device)
+    rows = ok.nonzero()[:, 0]
+    if len(rows):
+        low, high = torch.zeros_like(t[rows]), torch.ones_like(t[rows])
+        root = find_root(
+            lambda t, some: lead(t, rows[some]), low, high, lead(low, rows), lead(high, rows),
+            tol=_EQUAL / 2,
+        )  # fmt: skip
+        t[rows] = root.t
+    return inner + expand(t, width) * width
+
+
+def expand(per_row: Tensor, like: Tensor) -> Tensor:
+    """Give (n,) trailing axes of size 1, so that it goes with rows (n, ...)."""
+    return per_row.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def norms(difference: Tensor, norm: Any) -> Tensor:
+    """Norm (n,) of each row; "2sq" has the distances of 2."""
+    order = 2 if norm == "2sq" else norm
+    return torch.linalg.vector_norm(difference.flatten(1), ord=order, dim=1)

@@ -1,0 +1,114 @@
+"""Rows, labels and bounds as the user gives them, checked."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from skboundary._runtime import resolve_dtype
+
+
+def numbers(X: Any) -> NDArray[Any]:
+    """Turn rows of any container into a dense array of numbers.
+
+    Raises
+    ------
+    ValueError
+        That names the columns of a DataFrame which hold something else.
+    """
+    if sparse.issparse(X):
+        return X.toarray()
+    array = np.asarray(X)
+    if array.dtype.kind not in "biuf":
+        names = [c for c in X.columns if np.asarray(X[c]).dtype.kind not in "biuf"]
+        raise ValueError(
+            f"Columns {names[:10]} of X do not hold numbers, so they have no boundary points. "
+            "Encode them before."
+        )
+    return array
+
+
+def floating(X: NDArray[Any]) -> type:
+    """Floating dtype of the points that are found for rows of X."""
+    narrow = resolve_dtype(X, torch.device("cpu")) == torch.float32
+    return np.float32 if narrow else np.float64
+
+
+def columns_of(estimator: Any, X: Any) -> tuple[str, Any] | None:
+    """Library and names of the columns on which a classifier was fitted, None for arrays."""
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is None:
+        return None
+    return type(X).__module__.split(".")[0] if hasattr(X, "columns") else "pandas", names
+
+
+def label_code(label: Any, classes: NDArray[Any], name: str) -> int:
+    """Find the position of a class label that is given as the parameter `name`.
+
+    Raises
+    ------
+    ValueError
+        For a label that is not among the classes.
+    """
+    known = classes.tolist()
+    if label not in known:
+        raise ValueError(f"{name}={label!r} is not one of the classes {known[:10]}.")
+    return known.index(label)
+
+
+def lengths(perturbations: NDArray[Any], norm: Any) -> NDArray[Any]:
+    """Norm (n,) of each row; "2sq" has the distances of 2."""
+    order = 2 if norm == "2sq" else norm
+    return np.linalg.norm(perturbations.reshape(len(perturbations), -1), ord=order, axis=1)
+
+
+def find_bounds(bounds: Any, X: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Lowest and highest values of points, and whether X lies between them.
+
+    Parameters
+    ----------
+    bounds : "data", None or (low, high)
+    X : ndarray of shape (n, ...)
+
+    Returns
+    -------
+    bounds : tuple of ndarray or None
+        Of shape (n_features,) for vectors, () for other rows, or as given.
+
+    Raises
+    ------
+    ValueError
+        For bounds that are no bounds, or exclude a row.
+    """
+    if bounds is None:
+        return None
+    if isinstance(bounds, str):
+        axis = 0 if X.ndim == 2 else None
+        return np.asarray(X.min(axis=axis), float), np.asarray(X.max(axis=axis), float)
+    if len(bounds) != 2:
+        raise ValueError(f"bounds={bounds!r}: use 'data', None or a pair (low, high).")
+    low, high = (np.asarray(bound, dtype=float) for bound in bounds)
+    for name, bound in (("low", low), ("high", high)):
+        try:
+            np.broadcast_to(bound, X.shape[1:])
+        except ValueError:
+            raise ValueError(
+                f"bounds: {name} has shape {bound.shape}, which does not go with rows of shape "
+                f"{X.shape[1:]}. Use a number or an array of the shape of a row."
+            ) from None
+    if not (low < high).all():
+        raise ValueError(f"bounds={bounds!r}: low must be below high everywhere.")
+    outside = ((X < low) | (X > high)).reshape(len(X), -1)
+    if outside.any():
+        row, place = np.argwhere(outside)[0]
+        value = X[row].ravel()[place].item()
+        raise ValueError(
+            f"bounds exclude {value!r} in row {row} of X: widen them, or use bounds='data' or None."
+        )
+    return low, high

@@ -1,0 +1,198 @@
+"""From rows and classes to checked pairs: batches, processes, bounds and statuses."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed, effective_n_jobs
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skboundary._runtime import map_batches, resolve_batch_size, to_tensor
+from skboundary.boundary._methods import Method, Settings, Task
+from skboundary.boundary._oracle import as_rows, consult
+from skboundary.boundary._pairs import (
+    ALREADY_TARGET,
+    NOT_FOUND,
+    OK,
+    STATUSES,
+    BoundaryPairs,
+    Checked,
+    check_ends,
+    norms,
+)
+from skboundary.boundary._pool import Pool, find_partners
+from skboundary.networks._view import NetworkView
+
+# Numbers in the rows that go through a black box at a time, all of them in one call.
+_NUMBERS = 2**22
+
+
+class Model(NamedTuple):
+    """All that a fitted extractor knows."""
+
+    view: NetworkView
+    estimator: Any
+    response: str
+    columns: tuple[str, Any] | None
+    pool: Pool
+    latent: Tensor | None  # (n_pool, n_latent), where a method measures distances in it
+    seed: int
+
+    def space(self, name: str) -> Tensor:
+        """Rows of the pool in the space that has this name."""
+        if name == "input":
+            return to_tensor(self.pool.X).flatten(1).to(self.view.dtype)
+        return self.latent if self.latent is not None else self.latent_of(self.pool.X)
+
+    def latent_of(self, X: NDArray[Any]) -> Tensor:
+        """Latent vectors of rows."""
+        return self.view.latent(as_rows(X, self.columns))
+
+    def logits_of(self, X: NDArray[Any]) -> Tensor:
+        """Scores of rows."""
+        return self.view.logits(as_rows(X, self.columns))
+
+
+class Search(NamedTuple):
+    """How to look for the boundary."""
+
+    method: Method
+    settings: Settings
+    bounds: tuple[Any, Any] | None
+    widen: bool  # bounds of rows that lie outside them
+    midpoint: bool = True
+    random_partners: bool = False
+    n_jobs: int | None = None
+    verbose: int = 0
+
+
+def find_pairs(
+    model: Model,
+    search: Search,
+    X: NDArray[Any],
+    source: NDArray[np.intp],
+    target: NDArray[np.intp],
+) -> BoundaryPairs:
+    """Find a pair for each row; rows whose source is their target are not asked about.
+
+    Parameters
+    ----------
+    model : Model
+    search : Search
+    X : ndarray of shape (n, ...)
+        Its floating dtype is the one of the pairs.
+    source, target : ndarray of shape (n,)
+        Classes; a target of -1 is any class but the source.
+
+    Returns
+    -------
+    pairs : BoundaryPairs
+    """
+    todo = (source != target).nonzero()[0]
+    parts = []
+    for rows in _shares(source[todo], target[todo], effective_n_jobs(search.n_jobs)):
+        rows = todo[rows]
+        parts.append((rows, delayed(_solve)(model, search, X[rows], source[rows], target[rows])))
+    if len(parts) > 1:
+        checked = Parallel(n_jobs=search.n_jobs)(job for _, job in parts)
+    else:
+        checked = [function(*args) for _, (function, args, _) in parts]
+
+    n, classes = len(X), model.view.classes_
+    inner, outer, midpoint = X.copy(), X.copy(), X.copy()
+    margins, status = np.full((2, n), np.nan, X.dtype), np.full(n, ALREADY_TARGET)
+    distance, target = np.full(n, np.nan, X.dtype), target.copy()
+    n_evaluations = np.zeros(n, dtype=np.int64)
+    for (rows, _), found in zip(parts, checked):
+        inner[rows], outer[rows], midpoint[rows] = found.inner, found.outer, found.midpoint
+        target[rows], status[rows], n_evaluations[rows] = (
+            found.target, found.status, found.n_evaluations
+        )  # fmt: skip
+        margins[:, rows] = found.margin_inner, found.margin_outer
+        distance[rows] = norms(found.outer - found.inner, search.settings.norm)
+    distance[status == NOT_FOUND] = np.nan
+    return BoundaryPairs(
+        inner, outer, midpoint, distance, classes[source], classes[target],
+        margins[0], margins[1], status == OK, STATUSES[status], n_evaluations,
+    )  # fmt: skip
+
+
+def _shares(
+    source: NDArray[np.intp], target: NDArray[np.intp], n_jobs: int
+) -> list[NDArray[np.intp]]:
+    """Deal rows out to jobs, whole class pairs each; the rows of a pair stay together."""
+    key = source * (target.max(initial=0) + 2) + target
+    order = np.argsort(key, kind="stable")
+    if n_jobs == 1 or not len(key):
+        return [order] if len(key) else []
+    pairs = np.array_split(np.unique(key), n_jobs)
+    return [order[np.isin(key[order], share)] for share in pairs if len(share)]
+
+
+def _solve(
+    model: Model,
+    search: Search,
+    X: NDArray[Any],
+    source: NDArray[np.intp],
+    target: NDArray[np.intp],
+) -> Checked:
+    """Find pairs for rows of one job, batch by batch."""
+    method, view = search.method, model.view
+    rng = np.random.default_rng(model.seed)
+    partners = np.full((len(X), method.n_partners), -1)
+    if method.n_partners:
+        near = search.random_partners
+        space = None if near else model.space(method.space)
+        queries = None
+        if not near:
+            queries = model.latent_of(X) if method.space == "latent" else to_tensor(X).flatten(1)
+        partners = find_partners(
+            model.pool, space, queries, source, target, method.n_partners, rng
+        )
+    dtype = torch.float32 if X.dtype == np.float32 else torch.float64
+    with consult(view, model.estimator, model.response, model.columns) as oracle:
+
+        def step(rows: slice) -> Checked:
+            x = to_tensor(X[rows], device=oracle.device, dtype=oracle.dtype)
+            s, t, p = (
+                torch.from_numpy(a[rows]).to(oracle.device) for a in (source, target, partners)
+            )
+            low, high = _limits(x, search.bounds, search.widen)
+            task = Task(x, s, t, low, high, p, model.pool, model.seed)
+            ends = method.search(oracle, task, search.settings)
+            found = check_ends(oracle, ends, s, t, dtype, midpoint=search.midpoint)
+            return Checked(*(value.cpu() for value in found))
+
+        size = _batch_size(view, X, method.batched)
+        parts = [*map_batches(step, len(X), size, verbose=search.verbose, desc="boundary")]
+    return Checked(*(torch.cat(part) for part in zip(*parts)))
+
+
+def _batch_size(view: NetworkView, X: NDArray[Any], batched: bool) -> int:
+    if not batched:
+        return len(X)
+    numbers = int(np.prod(X.shape[1:]))
+    if view.batch_size == "auto" and not view.differentiable:
+        return max(1, _NUMBERS // numbers)
+    return resolve_batch_size(view.batch_size, numbers * view.dtype.itemsize, view.device)
+
+
+def _limits(
+    x: Tensor, bounds: tuple[Any, Any] | None, widen: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Bounds of each row: of its columns for vectors, of all its elements for others."""
+    if bounds is None:
+        return None, None
+    low, high = (torch.as_tensor(bound, dtype=x.dtype, device=x.device) for bound in bounds)
+    if not widen:
+        return low.expand(x.shape[1:])[None], high.expand(x.shape[1:])[None]
+    if x.ndim == 2:
+        return torch.minimum(low, x), torch.maximum(high, x)
+    axes = tuple(range(1, x.ndim))
+    smallest, largest = x.amin(axes, keepdim=True), x.amax(axes, keepdim=True)
+    return torch.minimum(low, smallest), torch.maximum(high, largest)
