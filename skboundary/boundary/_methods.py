@@ -82,7 +82,7 @@ def between(
     else:
         both = torch.cat([start, end])
         f = oracle.margin(both, source.repeat(2), target.repeat(2)).chunk(2)
-        across = (f[0] > 0) & (f[1] < 0)
+        across = (f[0] >= 0) & (f[1] <= 0)  # a tie counts: the labels will tell
         sides = sides_by_margin(
             lambda t, rows: oracle.margin(at(t, rows), source[rows], target[rows]),
             f[0], f[1], settings.margin_tol,

@@ -342,13 +342,14 @@ def test_a_class_that_is_never_predicted(iris):
         net.module.weight.zero_()
         net.module.weight[0, 0], net.module.weight[1, 1] = 1.0, 1.5
         net.module.bias.copy_(torch.tensor([0.0, 0.0, -1e6]))
-    extractor = BoundarySampleExtractor(net, method="segment").fit(X)
+    extractor = BoundarySampleExtractor(net, method="segment", random_state=0).fit(X)
+    assert (X[:, 0] == 1.5 * X[:, 1]).any()  # rows on the boundary itself are among them
     assert set(net.predict(X)) == {"setosa", "versicolor"}
     with pytest.raises(ValueError, match="source='virginica' is a class that no training row"):
         extractor.extract(4, source="virginica")
     with pytest.raises(ValueError, match="target='virginica' is a class that no training row"):
         extractor.extract(4, target="virginica")
-    pairs = extractor.extract(4)  # the others take turns
+    pairs = extractor.extract(200)  # the others take turns
     assert set(pairs.target) == {"setosa", "versicolor"} and pairs.success.all()
     extractor.set_params(target="virginica")
     with pytest.warns(BoundaryNotFoundWarning, match="150 of 150 rows"):
