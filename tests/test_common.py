@@ -24,6 +24,7 @@ from torch import nn
 
 import skboundary
 from skboundary import (
+    BiasedExtrapolationClassifier,
     BiasedExtrapolationSampler,
     BoundarySampleExtractor,
     FrozenNetwork,
@@ -112,6 +113,9 @@ ESTIMATORS = {
     ),
     "BiasedExtrapolationSampler-frozen": BiasedExtrapolationSampler(
         estimator=frozen(), bias="dbr", random_state=0
+    ),
+    "BiasedExtrapolationClassifier-lifted": BiasedExtrapolationClassifier(
+        LogisticRegression(), n_iter=1
     ),
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing
-from torch import Tensor
+from torch import Tensor, nn
 
 from skboundary._runtime import map_batches, resolve_batch_size, to_numpy
 from skboundary.networks._black_box import BlackBox
@@ -103,6 +103,26 @@ class NetworkView:
         model = self.model
         with model.borrow():
             yield lambda x: self._sorted(model.forward(x))
+
+    def last_linear(self) -> tuple[Tensor, Tensor] | None:
+        """Weight (n_classes, n_latent) and bias (n_classes,) of the layer that `latent` feeds.
+
+        Copies on the CPU, rows as in `classes_`; the layer of a network with one output becomes
+        minus and plus its half. None where latent vectors are not the input of a linear layer
+        with one output for each class. A row has to have run.
+        """
+        model = self.model
+        if not isinstance(model, TorchModel) or model.tap is None or model.tap.side != "input":
+            return None
+        layer = model.module.get_submodule(model.tap.name)
+        if not isinstance(layer, nn.Linear):
+            return None
+        weight = layer.weight.detach().clone().cpu()
+        bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().cpu()
+        if len(weight) == 1:
+            weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+        fits = tuple(weight.shape) == (len(self.classes_), self.n_latent)
+        return (weight[self._order], bias[self._order]) if fits else None
 
     def _outputs(self, X: Any, *, latent: bool, logits: bool) -> list[Tensor]:
         if self.folder is None:

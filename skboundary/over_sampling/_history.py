@@ -1,0 +1,57 @@
+"""What the rounds of BiasedExtrapolationClassifier are measured by."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
+
+from skboundary._runtime import to_numpy
+from skboundary.networks._black_box import BlackBox
+
+
+class Rows(NamedTuple):
+    """Latent vectors (n, n_latent) and labels (n,)."""
+
+    Z: NDArray[Any]
+    y: NDArray[Any]
+
+
+def recall(head: Any, rows: Rows) -> dict[Any, float]:
+    """By class, the share of its rows that are recognised."""
+    hit = head.predict(rows.Z) == rows.y if len(rows.y) else rows.y
+    return {c: float(hit[rows.y == c].mean()) for c in np.unique(rows.y).tolist()}
+
+
+def pr_auc(head: Any, rows: Rows) -> dict[Any, float]:
+    """By class, the average precision of its score against all other classes."""
+    present = np.unique(rows.y)
+    if len(present) < 2:
+        return {}
+    columns = scores(head, rows.Z, present).T
+    return {
+        c: float(average_precision_score(rows.y == c, column))
+        for c, column in zip(present.tolist(), columns)
+    }
+
+
+def scores(head: Any, Z: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
+    """What the head says of each class (n, n_classes): log-probabilities or decision values."""
+    box = BlackBox(head, steps=[], pool=None, device=torch.device("cpu"), dtype=torch.float64)
+    found = box.run(Z, latent=False, logits=True)[1]
+    assert found is not None
+    return to_numpy(found)[:, np.searchsorted(head.classes_, classes)]
+
+
+def full_cost(
+    n_rows: int, room: dict[Any, int], step: dict[Any, int], n_iter: int, epochs: int
+) -> int:
+    """What `n_iter` rounds for every class would cost."""
+    rounds = np.arange(1, n_iter + 1)
+    added = sum((np.minimum(rounds * step[c], room[c]) for c in room), np.zeros(n_iter, dtype=int))
+    return int(epochs * (n_rows + added).sum())

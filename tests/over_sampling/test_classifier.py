@@ -1,0 +1,369 @@
+"""BiasedExtrapolationClassifier: rounds, stop rule, control, heads, and who is left alone."""
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from imblearn.over_sampling import SMOTE, RandomOverSampler
+from imblearn.under_sampling import RandomUnderSampler
+from sklearn.base import clone
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, recall_score
+from sklearn.svm import LinearSVC
+from torch import nn
+
+from skboundary import BiasedExtrapolationClassifier, BiasedExtrapolationSampler, FrozenNetwork
+from skboundary.exceptions import NoCrossingWarning
+from skboundary.over_sampling._head import ContinuedHead
+
+pytestmark = pytest.mark.filterwarnings("ignore::skboundary.exceptions.NoCrossingWarning")
+
+
+@pytest.fixture(scope="module")
+def blobs():
+    """Three Gaussian classes of 200, 100 and 50 rows that overlap."""
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], [200, 100, 50])
+    centres = np.array([[0, 0, 0, 0], [2, 0, 0, 0], [0, 2, 0, 0]])
+    return rng.normal(size=(350, 4)) + centres[y], y
+
+
+@pytest.fixture(scope="module")
+def lines():
+    """Two Gaussian classes of 400 and 40 rows that overlap, and a balanced test set."""
+    rng = np.random.default_rng(1)
+    y, y_test = np.repeat([0, 1], [400, 40]), np.repeat([0, 1], [500, 500])
+    X, X_test = (rng.normal(size=(len(t), 3)) + [2, 0, 0] * t[:, None] for t in (y, y_test))
+    return X, y, X_test, y_test
+
+
+def fit(X, y, estimator=None, **given):
+    given = {"random_state": 0, "n_iter": 3, **given}
+    estimator = LogisticRegression() if estimator is None else estimator
+    return BiasedExtrapolationClassifier(estimator, **given).fit(X, y)
+
+
+# --------------------------------------------------------------------------------- the rounds
+
+
+def test_rounds_without_a_stop_rule_are_counted(blobs):
+    X, y = blobs
+    clf = fit(X, y, stopping=None, n_iter=4)
+    assert clf.n_iter_ == 4
+    assert [entry["round"] for entry in clf.history_] == [0, 1, 2, 3, 4]
+    # a tenth of the 90 and 45 rows that are left of each minor, in every round
+    assert [entry["n_added"] for entry in clf.history_] == [{1: 0, 2: 0}] + [{1: 9, 2: 4}] * 4
+    assert [entry["n_samples"] for entry in clf.history_] == [315, 328, 341, 354, 367]
+    costs = [entry["cost"] for entry in clf.history_]
+    assert costs[0] == 0 and list(np.diff(costs)) == [10 * n for n in (328, 341, 354, 367)]
+    assert clf.rounds_ == {1: 4, 2: 4} and clf.pair_accuracy_ is None
+    assert clf.saved_ == 0
+    seconds = [entry["seconds"] for entry in clf.history_]
+    assert seconds == sorted(seconds)
+
+
+def test_growth_ends_at_what_the_sampler_may_give(blobs):
+    X, y = blobs
+    clf = fit(X, y, stopping=None, n_iter=6, growth=0.5, epochs_per_iter=1)
+    # 90 -> 180 in two rounds of 45, 45 -> 180 in six rounds of 22 and one of 3
+    added = np.array([[e["n_added"][c] for c in (1, 2)] for e in clf.history_[1:]])
+    assert added[:, 0].tolist() == [45, 45, 0, 0, 0, 0]
+    assert added[:, 1].tolist() == [22] * 6
+    clf = fit(X, y, stopping=None, sampler=SMOTE(sampling_strategy={2: 55}, random_state=0))
+    assert [e["n_added"] for e in clf.history_[1:]] == [{2: 4}, {2: 4}, {2: 2}]
+
+
+def test_stop_rule(blobs):
+    X, y = blobs
+    clf = fit(X, y, n_iter=19, growth=0.5)
+    assert 1 < clf.n_iter_ < 19
+    for i, entry in enumerate(clf.history_[1:-1], 1):
+        behind = [c for c in (1, 2) if entry["recall"][c] < entry["recall"][0]]
+        assert behind, i  # else it would have ended here
+        grown = {c for c, n in clf.history_[i + 1]["n_added"].items() if n}
+        assert grown <= set(behind)
+    last = clf.history_[-1]["recall"]
+    assert min(last[1], last[2]) >= last[0]
+    full = sum(10 * (315 + min(45 * i, 90) + min(22 * i, 135)) for i in range(1, 20))
+    assert clf.saved_ == pytest.approx(1 - clf.history_[-1]["cost"] / full)
+
+
+def test_minority_recall_rises(lines):
+    X, y, X_test, y_test = lines
+    before = LogisticRegression().fit(X, y)
+    # unsure at 10:1, so most of its own minors are on the wrong side
+    clf = fit(X, y, n_iter=19, growth=0.5)
+    recall = [recall_score(y_test, model.predict(X_test), average=None) for model in (before, clf)]
+    assert recall[1][1] > recall[0][1] + 0.2
+    assert recall[1].mean() > recall[0].mean() + 0.05
+    history = [entry["recall"][1] for entry in clf.history_]
+    assert history[-1] > history[0] + 0.2
+
+
+def test_history_says_what_the_head_does(blobs):
+    X, y = blobs
+    clf = fit(X, y, validation_fraction=0.3)
+    held = np.zeros(len(y), dtype=bool)
+    # its rows: the classifier's first draw
+    random = np.random.RandomState(0)
+    for c in (0, 1, 2):
+        rows = np.flatnonzero(y == c)
+        held[random.permutation(rows)[: int(0.3 * len(rows))]] = True
+    last = clf.history_[-1]
+    for c in (0, 1, 2):
+        assert last["recall"][c] == (clf.predict(X[~held & (y == c)]) == c).mean()
+        assert last["validation_recall"][c] == (clf.predict(X[held & (y == c)]) == c).mean()
+        score = clf.predict_proba(X[held])[:, c]
+        assert last["validation_pr_auc"][c] == pytest.approx(
+            average_precision_score(y[held] == c, score)
+        )
+
+
+def test_validation_rows_are_not_trained_on(blobs):
+    X, y = blobs
+    marked = clone(LogisticRegression())
+    clf = fit(X, y, marked, validation_fraction=0.2, sampler="passthrough", stopping=None)
+    assert [e["n_samples"] for e in clf.history_] == [280] * 4
+    clf = fit(X, y, validation_fraction=0)
+    assert clf.history_[-1]["validation_recall"] == clf.history_[-1]["validation_pr_auc"] == {}
+    assert clf.history_[0]["n_samples"] == 350
+
+
+def test_no_rounds_is_the_network_itself(blobs, mlp, iris):
+    X, y = iris
+    clf = fit(X, y, mlp, n_iter=0)
+    net = FrozenNetwork(mlp).fit(X)
+    assert len(clf.history_) == 1 and clf.saved_ == 0
+    np.testing.assert_allclose(clf.predict_proba(X), net.predict_proba(X), atol=1e-9)
+
+
+def test_balanced_classes_have_nothing_to_gain(iris):
+    clf = fit(*iris)
+    assert clf.n_iter_ == 0 and clf.rounds_ == {}
+
+
+# ------------------------------------------------------------------------------- the sampler
+
+
+def test_passthrough_is_the_control(blobs):
+    X, y = blobs
+    clf = fit(X, y, sampler="passthrough", stopping=None)
+    assert all(set(e["n_added"].values()) == {0} for e in clf.history_)
+    assert {e["n_samples"] for e in clf.history_} == {315}
+    assert clf.history_[-1]["cost"] == 3 * 10 * 315
+    assert not np.array_equal(clf.head_.coef_, fit(X, y, n_iter=0).head_.coef_)
+
+
+def test_any_over_sampler_takes_its_place(blobs, monkeypatch):
+    X, y = blobs
+    pools = []
+    train = ContinuedHead.train
+
+    def spy(self, Z, y):
+        pools.append((Z, y))
+        return train(self, Z, y)
+
+    monkeypatch.setattr(ContinuedHead, "train", spy)
+    fit(X, y, sampler=RandomOverSampler(), stopping=None)
+    first, y_first = pools[0]
+    original = {tuple(row) for row in first[:315]}
+    for Z, labels in pools:
+        assert np.array_equal(Z[:315], first[:315]) and np.array_equal(labels[:315], y_first[:315])
+        assert {tuple(row) for row in Z} == original  # it only repeats rows
+    assert pools[0][1].tolist()[315:] == [1] * 9 + [2] * 4
+    # rounds differ from each other
+    assert not np.array_equal(pools[2][0][-13:], pools[1][0][-13:])
+
+
+def test_the_boundary_is_that_of_the_head(blobs, monkeypatch):
+    X, y = blobs
+    seen = []
+    resample = BiasedExtrapolationSampler.fit_resample
+
+    def spy(self, Z, y):
+        out = resample(self, Z, y)
+        seen.append((copy.deepcopy(self.estimator.estimator), Z, self.parents_, self.positions_))
+        return out
+
+    monkeypatch.setattr(BiasedExtrapolationSampler, "fit_resample", spy)
+    clf = fit(X, y, stopping=None)
+    heads = [head.coef_ for head, *_ in seen]
+    assert not np.allclose(heads[0], heads[1]) and not np.allclose(heads[1], heads[2])
+    assert isinstance(clf.sampler_.estimator, FrozenEstimator)
+    # parents are original rows, in another order each time
+    assert all(len(Z) == 315 for _, Z, *_ in seen)
+    assert not np.array_equal(seen[0][1], seen[1][1])
+    monkeypatch.undo()
+    own = LogisticRegression(C=0.1)
+    clf = fit(X, y, sampler=BiasedExtrapolationSampler(estimator=own))
+    assert clf.sampler_.estimator.C == 0.1
+
+
+def test_what_is_no_over_sampler_is_refused(blobs):
+    with pytest.raises(TypeError, match="RandomUnderSampler is no over-sampler"):
+        fit(*blobs, sampler=RandomUnderSampler())
+
+
+# ---------------------------------------------------------------------- rounds by pair of classes
+
+
+def test_threshold_gives_rounds_to_the_pairs_that_overlap(blobs):
+    X, y = blobs
+    X = X + np.array([0, 20, 0, 0]) * (y == 2)[:, None]  # class 2 apart, class 1 overlapping
+    sampler = BiasedExtrapolationSampler(class_specific="threshold", tau=0.95)
+    clf = fit(X, y, sampler=sampler, stopping=None, validation_fraction=0.2)
+    assert set(clf.pair_accuracy_) == {(1, 0), (2, 1)} or set(clf.pair_accuracy_) == {
+        (1, 0), (2, 0)
+    }  # fmt: skip
+    assert clf.rounds_ == {1: 3, 2: 0}
+    assert all(e["n_added"][2] == 0 for e in clf.history_)
+    full = sum(10 * (280 + 8 * i + 4 * i) for i in (1, 2, 3))
+    spent = sum(10 * (280 + 8 * i) for i in (1, 2, 3))
+    assert clf.saved_ == pytest.approx(1 - spent / full)
+    assert clf.sampler_.class_specific is None and sampler.class_specific == "threshold"
+
+
+def test_proportional_rounds_fall_with_accuracy(blobs):
+    X, y = blobs
+    sampler = BiasedExtrapolationSampler(
+        class_specific="proportional", class_pairs={1: [0], 2: [0, 1]}
+    )
+    clf = fit(X, y, sampler=sampler, stopping=None, n_iter=10, validation_fraction=0.2)
+    accuracy = clf.pair_accuracy_
+    assert set(accuracy) == {(1, 0), (2, 0), (2, 1)}
+    wanted = {c: min(a for (minor, _), a in accuracy.items() if minor == c) for c in (1, 2)}
+    assert clf.rounds_ == {c: round(10 * (1 - a) / 0.5) for c, a in wanted.items()}
+    grown = {c: sum(e["n_added"][c] > 0 for e in clf.history_) for c in (1, 2)}
+    assert grown == clf.rounds_ and clf.n_iter_ == max(grown.values())
+
+
+def test_pairs_without_held_out_rows_are_refused(blobs):
+    sampler = BiasedExtrapolationSampler(class_specific="threshold")
+    with pytest.raises(ValueError, match="class 0 has none with validation_fraction=0"):
+        fit(*blobs, sampler=sampler, validation_fraction=0)
+
+
+# --------------------------------------------------------------------------------- the heads
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_head_equals_a_slow_one(dtype):
+    generator = torch.Generator().manual_seed(0)
+    Z = torch.randn(40, 5, generator=generator, dtype=dtype) * torch.tensor([1, 9, 0, 3, 0.1])
+    y = np.arange(40) % 3
+    weight, bias = torch.randn(3, 5, generator=generator, dtype=dtype), torch.zeros(3, dtype=dtype)
+    head = ContinuedHead(weight, bias, np.arange(3), Z, 2, torch.Generator().manual_seed(7))
+    started, cost = head.start(Z.numpy(), y)
+    assert cost == 0
+    np.testing.assert_allclose(
+        started.decision_function(Z.numpy()), (Z @ weight.T + bias).numpy(), rtol=1e-3, atol=1e-4
+    )
+    for _ in range(2):
+        trained, cost = head.train(Z.numpy(), y)
+        assert cost == 80
+
+    mean, std = Z.double().mean(0), Z.double().std(0, correction=0)
+    std[std == 0] = 1
+    linear = nn.Linear(5, 3).double()
+    with torch.no_grad():
+        linear.weight.copy_(weight.double() * std)
+        linear.bias.copy_(bias.double() + weight.double() @ mean)
+    optimizer = torch.optim.Adam(linear.parameters(), lr=1e-3)
+    order = torch.Generator().manual_seed(7)
+    for _ in range(4):
+        for batch in torch.randperm(40, generator=order).split(2):
+            optimizer.zero_grad()
+            logits = linear((Z[batch].double() - mean) / std)
+            nn.functional.cross_entropy(logits, torch.from_numpy(y)[batch]).backward()
+            optimizer.step()
+    slow = linear((Z.double() - mean) / std).detach().numpy()
+    np.testing.assert_allclose(trained.decision_function(Z.numpy()), slow, rtol=2e-3, atol=2e-3)
+
+
+def test_networks_of_every_ending_start_from_what_they_say(iris):
+    X, y = iris
+    keep = y < 2
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        body = [nn.Linear(4, 8), nn.Tanh()]
+        nets = [
+            (FrozenNetwork(nn.Sequential(*body, nn.Linear(8, 3)), classes=[2, 0, 1]), X, y),
+            (FrozenNetwork(nn.Sequential(*body, nn.Linear(8, 1)), classes=[0, 1]),
+             X[keep], y[keep]),
+            (FrozenNetwork(nn.Sequential(*body, nn.Linear(8, 3), nn.Softmax(1)), output="proba"),
+             X, y),
+        ]  # fmt: skip
+    for net, rows, labels in nets:
+        net.module.double()
+        rows, labels = rows[: len(rows) - 20], labels[: len(rows) - 20]
+        clf = fit(rows, labels, net, n_iter=0)
+        assert "max_iter" not in str(clf.head_)  # the network's own layer
+        np.testing.assert_allclose(clf.predict_proba(rows), net.predict_proba(rows), atol=1e-6)
+        assert fit(rows, labels, net, n_iter=1).n_iter_ == 1
+
+
+def test_other_heads_are_refitted(blobs):
+    X, y = blobs
+    clf = fit(X, y, head=RandomForestClassifier(5), stopping=None)
+    assert clf.history_[-1]["cost"] == 315 + 328 + 341 + 354
+    assert isinstance(clf.head_, RandomForestClassifier) and clf.head_.random_state is not None
+    assert not hasattr(clf, "decision_function")
+    clf = fit(X, y, head=LinearSVC(), stopping=None)
+    assert not hasattr(clf, "predict_proba") and clf.decision_function(X).shape == (350, 3)
+    assert set(clf.history_[-1]["validation_pr_auc"]) == {0, 1, 2}
+
+
+def test_logistic_regression_where_no_linear_layer_is_last(blobs, cnn, digits):
+    X, y = blobs
+    clf = fit(X, y, RandomForestClassifier(5, random_state=0))
+    assert clf.head_.n_iter_ and clf.head_.coef_.shape == (3, 4)
+    images, labels = digits
+    keep = np.r_[0:150, np.flatnonzero(labels[150:300] != 3) + 150]
+    clf = fit(images[keep], labels[keep], cnn, layer="hidden", n_iter=1)
+    assert clf.head_.coef_.shape == (10, 32)
+
+
+# ------------------------------------------------------------------------------ who is left alone
+
+
+def test_module_is_untouched_and_classes_may_be_missing(cnn, digits):
+    images, labels = digits
+    keep = (labels != 3) & (labels != 4) | (np.arange(600) < 60) & (labels == 4)
+    before = copy.deepcopy(cnn).train()
+    cnn.train()
+    clf = fit(images[keep], labels[keep], cnn, n_iter=2)
+    assert cnn.training and all(p.requires_grad for p in cnn.parameters())
+    for ours, theirs in zip(cnn.state_dict().values(), before.state_dict().values()):
+        assert torch.equal(ours, theirs)
+    assert clf.classes_.tolist() == list(range(10))
+    assert clf.predict_proba(images).shape == (600, 10)
+    assert 3 not in clf.history_[-1]["recall"]
+    assert clf.head_.coef_.dtype == np.float32
+
+
+def test_seeds(blobs):
+    X, y = blobs
+    coefficients = [fit(X, y, random_state=seed).head_.coef_ for seed in (0, 0, 1)]
+    assert np.array_equal(*coefficients[:2]) and not np.array_equal(*coefficients[1:])
+
+
+def test_labels_of_strings(blobs):
+    X, y = blobs
+    names = np.array(["major", "minor", "rare"])
+    ours, named = fit(X, y), fit(X, names[y])
+    assert np.array_equal(named.predict(X), names[ours.predict(X)])
+    assert set(named.history_[-1]["n_added"]) == {"minor", "rare"}
+
+
+def test_samplers_warning_is_passed_on(lines):
+    X, y, *_ = lines
+    far = LogisticRegression().fit(X, y)
+    far.intercept_ -= 100  # no minor on its side
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(X, y, FrozenEstimator(far), n_iter=1)
+    assert any(issubclass(w.category, NoCrossingWarning) for w in caught)
