@@ -92,7 +92,9 @@ ESTIMATORS = {
         make_pipeline(StandardScaler(), LogisticRegression())
     ),
     "LatentKNNClassifier": LatentKNNClassifier(),
-    "LatentKNNClassifier-cosine": LatentKNNClassifier(metric="cosine", query_weight=0.3),
+    "LatentKNNClassifier-cosine": LatentKNNClassifier(
+        LogisticRegression(), metric="cosine", query_weight=0.3
+    ),
     "LatentKNNClassifier-skorch": LatentKNNClassifier(skorch_net()),
     "LatentKNNClassifier-pipeline": LatentKNNClassifier(
         make_pipeline(StandardScaler(), skorch_net()), average="logits"
