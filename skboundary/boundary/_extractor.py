@@ -59,9 +59,11 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         The classifier. A module, a :class:`FrozenNetwork` and a
         :class:`~sklearn.frozen.FrozenEstimator` are used as they are; any other estimator is
         cloned and fitted. None trains a small multilayer perceptron on standardised columns.
-    method : {"auto", "segment"}, default="auto"
+    method : {"auto", "segment", "deepdig"}, default="auto"
         "segment" looks on the segment from a row to its nearest training row, in the latent
-        space, that is predicted as another class; it serves every classifier.
+        space, that is predicted as another class; it serves every classifier. "deepdig" trains
+        two generators for each pair of classes, which carry a row over the boundary and back, and
+        looks in between: seconds a pair, for networks, and for `extract` rather than `transform`.
     target : {"nearest", "runner_up"} or class label, default="nearest"
         The class beyond the boundary: whichever is nearest, the one with the second largest
         score at the row, or the one that is named.
@@ -69,7 +71,8 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         What `transform` gives: the partner, the partner minus the row, the norm of that in one
         column, or such a norm for each class in turn (0 for the row's own).
     effort : {"fast", "balanced", "thorough"}, default="balanced"
-        How much is spent on a row. Without gradients 100, 2000 or 10000 questions.
+        How much is spent on a row. Without gradients 100, 2000 or 10000 questions. The generators
+        of "deepdig" train until their yield stops growing, "thorough" the paper's 5000 steps.
     confidence : float in (0.5, 1), default=0.9
         Probability with which both ends of a pair of method "pm" are predicted.
     penalty : float, default=None
@@ -84,6 +87,10 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         Where points may lie: in the range of the training data (of each column for vectors, of
         all elements for images and the like; of a row that lies outside too), anywhere, or
         between numbers or arrays of the shape of a row.
+    generator : callable, default=None
+        For method "deepdig": from the shape of a row to an autoencoder, a module that takes and
+        gives values in [0, 1], without dropout and batch statistics. None is that of the paper,
+        `skboundary.functional.autoencode.autoencoder`.
     n_jobs : int, default=None
         Processes between which class pairs are divided, through joblib. None computes all pairs
         in one batch job here.
@@ -148,6 +155,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         "norm": [Options(Real, {1, 2, np.inf}), StrOptions({"2sq"})],
         "margin_tol": [Interval(Real, 0, None, closed="neither")],
         "bounds": [StrOptions({"data"}), tuple, list, None],
+        "generator": [callable, None],
         "n_jobs": [Integral, None],
     }
 
@@ -164,6 +172,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         norm: Any = 2,
         margin_tol: float = 1e-3,
         bounds: Any = "data",
+        generator: Any = None,
         n_jobs: int | None = None,
         device: Any = "auto",
         batch_size: Any = "auto",
@@ -180,6 +189,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         self.norm = norm
         self.margin_tol = margin_tol
         self.bounds = bounds
+        self.generator = generator
         self.n_jobs = n_jobs
         self.device = device
         self.batch_size = batch_size
@@ -417,7 +427,8 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
     ) -> BoundaryPairs:
         method = choose_method(self.method, self.norm, self.response_, self.estimator_)
         settings = Settings(
-            self.effort, self.confidence, self.penalty, self.norm, self.margin_tol
+            self.effort, self.confidence, self.penalty, self.norm, self.margin_tol,
+            self.generator,
         )
         search = Search(
             method, settings, self.bounds_, self.bounds == "data", midpoint, random_partners,

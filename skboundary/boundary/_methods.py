@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from skboundary.boundary._deepdig import deepdig
 from skboundary.boundary._oracle import Oracle
-from skboundary.boundary._pairs import Ends, expand
+from skboundary.boundary._pairs import Ends
 from skboundary.boundary._pool import Pool
-from skboundary.boundary._segment import sides_by_label, sides_by_margin
+from skboundary.boundary._segment import between
 
 
 class Settings(NamedTuple):
@@ -24,6 +25,7 @@ class Settings(NamedTuple):
     penalty: float | None
     norm: Any
     margin_tol: float
+    generator: Any  # of method "deepdig": from the shape of a row to an autoencoder
 
 
 class Task(NamedTuple):
@@ -57,43 +59,16 @@ def segment(oracle: Oracle, task: Task, settings: Settings) -> Ends:
     n_evaluations = torch.zeros_like(task.source)
     if len(rows):
         ends = task.pool.take(task.partners[rows, 0], task.x)
-        found = between(oracle, task.x[rows], ends, task.source[rows], task.target[rows], settings)
+        found = between(
+            oracle, task.x[rows], ends, task.source[rows], task.target[rows], settings.margin_tol
+        )
         inner[rows], outer[rows], n_evaluations[rows], _ = found
     return Ends(inner, outer, n_evaluations)
 
 
-def between(
-    oracle: Oracle, start: Tensor, end: Tensor, source: Tensor, target: Tensor, settings: Settings
-) -> Ends:
-    """Find the boundary between pairs of rows (n, ...) that lie on its two sides.
-
-    By the margin of `source` over `target` (-1: over all) to within `margin_tol`, or by labels
-    where there is nothing else. A pair that does not lie so has both ends at its start.
-    """
-    width = end - start
-
-    def at(t: Tensor, rows: Any = slice(None)) -> Tensor:
-        return start[rows] + expand(t, width) * width[rows]
-
-    if oracle.response == "label":
-        said = oracle.labels(torch.cat([start, end])).chunk(2)
-        across = (said[0] == source) & (said[1] != source)
-        sides = sides_by_label(lambda t: oracle.labels(at(t)) == source, len(start), start)
-    else:
-        both = torch.cat([start, end])
-        f = oracle.margin(both, source.repeat(2), target.repeat(2)).chunk(2)
-        across = (f[0] >= 0) & (f[1] <= 0)  # a tie counts: the labels will tell
-        sides = sides_by_margin(
-            lambda t, rows: oracle.margin(at(t, rows), source[rows], target[rows]),
-            f[0], f[1], settings.margin_tol,
-        )  # fmt: skip
-    inner = torch.where(across, sides.inner, 0)
-    outer = torch.where(across, sides.outer, 0)
-    return Ends(at(inner), at(outer), sides.n_evaluations + 2)
-
-
 METHODS: dict[str, Method] = {
     "segment": Method(segment, "label", (1, 2, float("inf")), n_partners=1),
+    "deepdig": Method(deepdig, "gradient", (1, 2, float("inf")), n_partners=0, batched=False),
 }
 
 # What method="auto" means for a classifier that offers so much.

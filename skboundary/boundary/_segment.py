@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from skboundary.boundary._oracle import Oracle
+from skboundary.boundary._pairs import Ends, expand
 from skboundary.functional.bisect import find_root
 
 _HALVINGS = 14  # of a segment, by labels alone
@@ -126,3 +128,33 @@ def sides_by_label(inside: Callable[[Tensor], Tensor], n: int, like: Tensor) -> 
         inner = torch.where(stays, middle, inner)
         outer = torch.where(stays, outer, middle)
     return Sides(inner, outer, torch.full_like(inner, _HALVINGS, dtype=torch.long))
+
+
+def between(
+    oracle: Oracle, start: Tensor, end: Tensor, source: Tensor, target: Tensor, tol: float
+) -> Ends:
+    """Find the boundary between pairs of rows (n, ...) that lie on its two sides.
+
+    By the margin of `source` over `target` (-1: over all) to within `tol`, or by labels
+    where there is nothing else. A pair that does not lie so has both ends at its start.
+    """
+    width = end - start
+
+    def at(t: Tensor, rows: Any = slice(None)) -> Tensor:
+        return start[rows] + expand(t, width) * width[rows]
+
+    if oracle.response == "label":
+        said = oracle.labels(torch.cat([start, end])).chunk(2)
+        across = (said[0] == source) & (said[1] != source)
+        sides = sides_by_label(lambda t: oracle.labels(at(t)) == source, len(start), start)
+    else:
+        both = torch.cat([start, end])
+        f = oracle.margin(both, source.repeat(2), target.repeat(2)).chunk(2)
+        across = (f[0] >= 0) & (f[1] <= 0)  # a tie counts: the labels will tell
+        sides = sides_by_margin(
+            lambda t, rows: oracle.margin(at(t, rows), source[rows], target[rows]),
+            f[0], f[1], tol,
+        )  # fmt: skip
+    inner = torch.where(across, sides.inner, 0)
+    outer = torch.where(across, sides.outer, 0)
+    return Ends(at(inner), at(outer), sides.n_evaluations + 2)

@@ -1,0 +1,195 @@
+"""DeepDIG: generators carry rows over the boundary and back, and the boundary lies in between."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skboundary._runtime import forked_rng
+from skboundary.boundary._oracle import Oracle
+from skboundary.boundary._pairs import Ends, expand
+from skboundary.boundary._pool import Pool
+from skboundary.boundary._rows import find_bounds
+from skboundary.boundary._segment import between
+from skboundary.functional.autoencode import autoencoder, generate, train_generators
+from skboundary.functional.bisect import Middle, find_middle
+from skboundary.functional.criteria import runner_up
+
+if TYPE_CHECKING:
+    from skboundary.boundary._methods import Settings, Task
+
+# Steps at most, and how many windows without growth of the yield end the training (None: none
+# does, as in the paper).
+_EFFORT: dict[str, tuple[int, int | None]] = {
+    "fast": (500, 2),
+    "balanced": (5000, 4),
+    "thorough": (5000, None),
+}
+_SIDE_BY_SIDE = 8  # class pairs trained in one batch: more fall out of a CPU's cache
+_BYTES = 2**28  # of training rows at most, where a class alone has fewer
+_ROWS = 512  # that a generator takes at a time when it is applied
+
+
+class Carried(NamedTuple):
+    """What generators made of n rows."""
+
+    over: Tensor  # (n, ...) A_1(x), beyond the boundary
+    back: Tensor  # (n, ...) A_2(A_1(x)), on this side again
+    success: Tensor  # (n,) both have the wanted class
+    yields: dict[tuple[int, int], tuple[float, float]]  # of I and II on the training rows
+
+
+def deepdig(oracle: Oracle, task: Task, settings: Settings) -> Ends:
+    """Look between what the two generators of each class pair make of a row."""
+    x, source = task.x, task.source
+    rival = runner_up(oracle.logits(x), source).label
+    target = torch.where(task.target < 0, rival, task.target)
+    carried = carry_over(
+        oracle, task.pool, x, source, target, settings.effort, settings.generator, task.seed
+    )
+    inner, outer = x.clone(), x.clone()
+    n_evaluations = torch.full_like(source, 2)
+    rows = carried.success.nonzero()[:, 0]
+    start, end, s, t = (v[rows] for v in (carried.back, carried.over, source, target))
+    middle = halve(oracle, start, end, s, t)
+    n_evaluations[rows] += middle.n_evaluations
+    inner[rows] = outer[rows] = start + expand(middle.t, start) * (end - start)
+    good = (~middle.third_class).nonzero()[:, 0]
+    if len(good):
+        found = between(oracle, start[good], end[good], s[good], t[good], settings.margin_tol)
+        inner[rows[good]], outer[rows[good]] = found.inner, found.outer
+        n_evaluations[rows[good]] += found.n_evaluations
+    return Ends(inner, outer, n_evaluations)
+
+
+def halve(
+    oracle: Oracle,
+    start: Tensor,
+    end: Tensor,
+    source: Tensor,
+    target: Tensor,
+    max_iter: int = 50,
+) -> Middle:
+    """Halve segments (n, ...) from rows predicted as `source` to rows predicted as `target`.
+
+    Where only labels count no two classes are equally probable: the limit ends the search.
+    """
+    width = end - start
+
+    def proba(t: Tensor, rows: Tensor) -> Tensor:
+        x = start[rows] + expand(t, start) * width[rows]
+        if oracle.response == "label":
+            return nn.functional.one_hot(oracle.labels(x), oracle.n_classes).to(start.dtype)
+        return oracle.view.proba(oracle.logits(x))
+
+    return find_middle(proba, source, target, dtype=start.dtype, max_iter=max_iter)
+
+
+def carry_over(
+    oracle: Oracle,
+    pool: Pool,
+    x: Tensor,
+    source: Tensor,
+    target: Tensor,
+    effort: str,
+    architecture: Any,
+    seed: int,
+) -> Carried:
+    """Train two generators for each ordered pair of classes among n rows, and apply them.
+
+    Parameters
+    ----------
+    oracle : Oracle
+        Of a classifier with gradients.
+    pool : Pool
+        Its usable rows of the source class train the first generator; those which that one
+        carries over train the second.
+    x : Tensor of shape (n, ...)
+    source, target : Tensor of shape (n,)
+    effort : {"fast", "balanced", "thorough"}
+    architecture : callable or None
+        From the shape of a row to a module; None is `functional.autoencode.autoencoder`.
+    seed : int
+
+    Returns
+    -------
+    carried : Carried
+        A class pair has the same generators whatever others are asked for.
+    """
+    over, back = x.clone(), x.clone()
+    success = torch.zeros_like(source, dtype=torch.bool)
+    yields = {}
+    pairs = torch.stack([source, target], 1).unique(dim=0)
+    low, high = _range(pool, x)
+    largest = np.bincount(pool.codes[pool.usable], minlength=1).max() * max(1, x[0].nbytes)
+    for some in pairs.split(min(_SIDE_BY_SIDE, max(1, _BYTES // max(1, int(largest))))):
+        trained = _train(oracle, pool, x, some, low, high, effort, architecture, seed)
+        for (s, t), (first, second, found) in zip(some.tolist(), trained):
+            yields[s, t] = found
+            rows = ((source == s) & (target == t)).nonzero()[:, 0]
+            if not found[1]:
+                continue
+            over[rows] = _apply(first, x[rows], low, high)
+            back[rows] = _apply(second, over[rows], low, high)
+            said = oracle.labels(torch.cat([over[rows], back[rows]])).chunk(2)
+            success[rows] = (said[0] == t) & (said[1] == s)
+    return Carried(over, back, success, yields)
+
+
+def _train(
+    oracle: Oracle,
+    pool: Pool,
+    x: Tensor,
+    pairs: Tensor,
+    low: Tensor,
+    high: Tensor,
+    effort: str,
+    architecture: Any,
+    seed: int,
+) -> list[tuple[nn.Module, nn.Module, tuple[float, float]]]:
+    """Train both generators of some class pairs (m, 2): those, and their yields."""
+    assert oracle.forward is not None
+    max_iter, patience = _EFFORT[effort]
+    build = architecture or autoencoder
+    draws, made = [], []
+    for s, t in pairs.tolist():
+        seed_of_pair = int(np.random.SeedSequence((seed, s, t)).generate_state(1)[0])
+        draws.append(torch.Generator().manual_seed(seed_of_pair))
+        with forked_rng(seed_of_pair):
+            made.append([build(tuple(x.shape[1:])).to(x) for _ in range(2)])
+    yields = np.zeros((len(pairs), 2))
+    sets = [pool.take(pool.of_class(s), x) for s in pairs[:, 0].tolist()]
+    for which, wanted in enumerate((pairs[:, 1], pairs[:, 0])):
+        todo = [i for i, rows in enumerate(sets) if len(rows)]
+        if not todo:
+            break
+        rows = torch.cat(sets)
+        members = list(torch.arange(len(rows), device=x.device).split([len(r) for r in sets]))
+        train_generators(
+            [made[i][which] for i in todo], oracle.forward, rows, [members[i] for i in todo],
+            wanted[todo], [draws[i] for i in todo],
+            low=low, high=high, max_iter=max_iter, patience=patience,
+        )  # fmt: skip
+        for i in todo:
+            moved = _apply(made[i][which], sets[i], low, high)
+            kept = oracle.labels(moved) == wanted[i]
+            yields[i, which] = float(kept.double().mean())
+            sets[i] = moved[kept]
+    return [(one, two, (i, ii)) for (one, two), (i, ii) in zip(made, yields.tolist())]
+
+
+def _apply(module: nn.Module, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    return torch.cat([generate(module, part, low=low, high=high) for part in x.split(_ROWS)])
+
+
+def _range(pool: Pool, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of what generators make: [0, 1] where that holds the data, else their range."""
+    low, high = (torch.as_tensor(b).to(x) for b in find_bounds("data", pool.X) or ())
+    if low.min() >= 0 and high.max() <= 1:
+        return torch.zeros_like(low), torch.ones_like(high)
+    return low, high

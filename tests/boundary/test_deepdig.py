@@ -1,0 +1,176 @@
+"""Method "deepdig" and the baselines of its paper, RPBS and EPBS."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_iris
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from skboundary import BoundarySampleExtractor, FrozenNetwork
+from skboundary.boundary._deepdig import carry_over
+from skboundary.boundary._oracle import consult
+from skboundary.functional.autoencode import autoencoder
+
+
+@pytest.fixture(scope="module")
+def images(digits):
+    """Digits 0, 1 and 2, and their predictions by a network with a wide last layer."""
+    X, y = digits
+    few = y < 3
+    return X[few], y[few]
+
+
+@pytest.fixture(scope="module")
+def net(images):
+    X, y = images
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 3))
+        optimizer = torch.optim.Adam(module.parameters(), 0.01)
+        for _ in range(80):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(module(torch.from_numpy(X)), torch.from_numpy(y))
+            loss.backward()
+            optimizer.step()
+    return FrozenNetwork(module, classes=["nought", "one", "two"])
+
+
+@pytest.fixture(scope="module")
+def fitted(net, images):
+    X, y = images
+    return BoundarySampleExtractor(
+        net, method="deepdig", effort="fast", random_state=0
+    ).fit(X, net.classes_[y])
+
+
+@pytest.fixture(scope="module")
+def pairs(fitted):
+    return fitted.extract(60)
+
+
+def test_pairs_lie_on_both_sides_of_the_boundary(pairs, net):
+    assert set(zip(pairs.source, pairs.target)) == {
+        (s, t) for s in net.classes_ for t in net.classes_ if s != t
+    }
+    assert pairs.success.mean() > 0.9 and set(pairs.status) <= {"ok", "third_class", "not_found"}
+    ok = pairs.success
+    assert (net.predict(pairs.inner)[ok] == pairs.source[ok]).all()
+    assert (net.predict(pairs.outer)[ok] == pairs.target[ok]).all()
+    assert (pairs.margin_inner[ok] >= 0.9e-3).all() and (pairs.margin_outer[ok] <= -0.9e-3).all()
+    assert (np.abs(pairs.margin_inner[ok]) < 2.1e-3).all()
+    p = net.predict_proba(pairs.midpoint)
+    s, t = (np.searchsorted(net.classes_, c) for c in (pairs.source, pairs.target))
+    every = np.arange(len(p))
+    assert np.abs(p[every, s] - p[every, t])[ok].max() < 1e-4
+    assert pairs.inner.shape == (60, 1, 8, 8) and pairs.inner.dtype == np.float32
+    assert 0 <= pairs.inner.min() and pairs.inner.max() <= 1
+
+
+def test_a_class_pair_has_the_same_generators_whatever_else_is_asked(fitted, images):
+    X, y = images
+    ones, others = X[y == 1][:6], X[y == 0][:6]
+    together = fitted.extract(12, target="two", init=np.concatenate([ones, others]))
+    alone = fitted.extract(6, target="two", init=ones)
+    np.testing.assert_array_equal(alone.status, together.status[:6])
+    np.testing.assert_allclose(alone.midpoint, together.midpoint[:6], atol=5e-3)
+
+
+def test_yields_and_where_rows_are_carried(fitted, images):
+    """Over to the target and back, on the training rows that are predicted rightly."""
+    model = fitted._model
+    index = model.pool.of_class(1)[:20]
+    with consult(model.view, model.estimator, model.response) as oracle:
+        x = model.pool.take(index, torch.empty(0))
+        source = torch.ones(len(x), dtype=torch.long)
+        found = carry_over(oracle, model.pool, x, source, 0 * source, "fast", None, 0)
+        assert (oracle.labels(found.over[found.success]) == 0).all()
+        assert (oracle.labels(found.back[found.success]) == 1).all()
+    assert list(found.yields) == [(1, 0)] and min(found.yields[1, 0]) > 0.9
+    # what comes back resembles what went over more than that resembles the row
+    there, back = found.over - x, found.back - found.over
+    assert back.flatten(1).norm(dim=1).mean() < there.flatten(1).norm(dim=1).mean()
+
+
+def test_transform_keeps_rows_and_goes_to_the_runner_up(fitted, net, images):
+    X = images[0][:12]
+    border = fitted.transform(X)
+    predicted = net.predict(X)
+    score = net.decision_function(X)
+    score[np.arange(12), score.argmax(1)] = -np.inf
+    moved = ~(border == X).reshape(12, -1).all(1)
+    assert moved.mean() > 0.8
+    np.testing.assert_array_equal(
+        net.predict(border)[moved], net.classes_[score.argmax(1)][moved]
+    )
+    assert (net.predict(border)[~moved] == predicted[~moved]).all()
+
+
+class Constant(nn.Module):
+    """A generator that gives the same row whatever comes in."""
+
+    def __init__(self):
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return torch.sigmoid(self.value) + 0 * x
+
+
+def test_a_generator_that_crosses_nothing_is_told(net, images):
+    asked = []
+
+    def make(shape):
+        asked.append(shape)
+        return Constant()
+
+    extractor = BoundarySampleExtractor(
+        net, method="deepdig", effort="fast", generator=make, random_state=0
+    ).fit(*images[:1])
+    pairs = extractor.extract(3, source="one", target="two")
+    assert set(asked) == {(1, 8, 8)}
+    # grey all over belongs to one class: never both over and back
+    assert not pairs.success.any() and (pairs.status == "not_found").all()
+    assert np.isnan(pairs.distance).all()
+
+
+def test_rows_in_any_units(images):
+    """Columns of iris in millimetres: generators work on the range of each column."""
+    X, y = load_iris(return_X_y=True)
+    extractor = BoundarySampleExtractor(
+        method="deepdig", effort="fast", random_state=0,
+        generator=lambda shape: autoencoder(shape),
+    ).fit(10 * X, y)  # fmt: skip
+    pairs = extractor.extract(20, source=1, target=2)
+    assert pairs.success.mean() > 0.8
+    assert (pairs.outer >= 10 * X.min(0) - 1e-9).all()
+    assert (pairs.outer <= 10 * X.max(0) + 1e-9).all()
+
+
+def test_a_black_box_is_refused_by_name():
+    X, y = load_iris(return_X_y=True)
+    forest = FrozenEstimator(RandomForestClassifier(5, random_state=0).fit(X, y))
+    with pytest.raises(ValueError, match=r"'deepdig' needs a gradient.*segment"):
+        BoundarySampleExtractor(forest, method="deepdig").fit(X, y)
+
+
+@pytest.mark.parametrize("init", ["nearest", "random"])
+def test_baselines_pair_each_row_by_itself(init):
+    """EPBS: the nearest row of the target in the latent space, of each row. RPBS: any."""
+    X, y = load_iris(return_X_y=True)
+    model = FrozenEstimator(LogisticRegression(max_iter=500).fit(X, y))
+    extractor = BoundarySampleExtractor(model, method="segment", random_state=0).fit(X, y)
+    pairs = extractor.extract(30, source=1, target=2, init=init)
+    assert pairs.success.mean() > 0.9
+    right = model.predict(X) == y
+    a, others = X[right & (y == 1)], X[right & (y == 2)]  # the latent space of a linear model is X
+    b = others[np.linalg.norm(a[:, None] - others, axis=2).argmin(1)]
+    assert len(np.unique(b, axis=0)) > 3  # the slip of the authors' code pairs all with one
+    hits = []
+    for m in ((pairs.inner + pairs.outer) / 2)[pairs.success]:
+        # on which of the segments is it?
+        t = ((m - a) * (b - a)).sum(1) / ((b - a) ** 2).sum(1)
+        hits.append(np.linalg.norm(a + t[:, None] * (b - a) - m, axis=1).min() < 1e-6)
+    assert np.all(hits) if init == "nearest" else not np.all(hits)
