@@ -74,6 +74,8 @@ class Search(NamedTuple):
         How far beyond the goal a step is meant to go, in units of the margin.
     goal : callable
         ``goal(logits, rows)``, with `rows` counting the rows of this search.
+    at_x : Tensor of shape (m,)
+        The goal at x, negative.
     """
 
     passes: Passes
@@ -83,6 +85,7 @@ class Search(NamedTuple):
     high: Tensor
     aim: float
     goal: Margin
+    at_x: Tensor
 
     def rows(self) -> Tensor:
         """All row numbers."""
@@ -92,7 +95,7 @@ class Search(NamedTuple):
         """The search of some of the rows."""
         return Search(
             self.passes, self.x[rows], self.owner[rows], self.low[rows], self.high[rows],
-            self.aim, lambda logits, i: self.goal(logits, rows[i]),
+            self.aim, lambda logits, i: self.goal(logits, rows[i]), self.at_x[rows],
         )  # fmt: skip
 
     def margin(self, points: Tensor, rows: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from skboundary.functional.decoupled import decoupled_steps
 
 _MAX_ITER = 30  # linearisations until a row has crossed
 _OVERSHOOT = 1.02
+_HOPELESS = 1.3  # times the nearest rival's distance: too far to be refined
 _STALL = 1e-4  # relative gain that is too small to go on for
 
 
@@ -113,7 +114,9 @@ def nearest_boundary(
         return (-margin if target is None else margin) - level
 
     rows = (class_margin(start, source) > 0).nonzero()[:, 0]
-    search = Search(passes, flat, everyone, *box(x, bounds), 10 * margin_tol, goal).select(rows)
+    search = Search(
+        passes, flat, everyone, *box(x, bounds), 10 * margin_tol, goal, goal(start, everyone)
+    ).select(rows)
     if target is None:
         rivals = start[rows].scatter(1, source[rows, None], -float("inf"))
         rivals = rivals.topk(min(budget.n_rivals, start.shape[1] - 1)).indices
@@ -126,7 +129,10 @@ def nearest_boundary(
         points = decoupled_steps(search, points, label[rows], target is not None, budget.n_steps)
     if target is None:
         label = label.scatter(0, rows, runner_up(passes.logits(points, rows), source[rows]).label)
-        search = search._replace(goal=lambda out, i: class_margin(out, label[rows[i]]) - level)
+        reach = class_margin(start, label) - level
+        search = search._replace(
+            goal=lambda out, i: class_margin(out, label[rows[i]]) - level, at_x=reach[rows]
+        )
     points, found = _polish(search, points, margin_tol)
     success = torch.zeros_like(everyone, dtype=torch.bool)
     success[rows[found]] = True
@@ -210,9 +216,11 @@ def project(w: Tensor, c: Tensor, low: Tensor, high: Tensor) -> Tensor:
     mu = c.abs() / square.sum(1)
     if reach.isinf().all():
         return mu[:, None] * w
-    for _ in range(8):
+    for _ in range(20):
         slope = (square * (reach > mu[:, None])).sum(1)
         missing = c.abs() - (square * torch.minimum(reach, mu[:, None])).sum(1)
+        if not (missing > 1e-6 * c.abs()).any():
+            break
         mu = mu + torch.where(slope > 0, missing.clamp(min=0) / slope, 0)
     return torch.minimum(reach, mu[:, None]) * w
 
@@ -229,10 +237,14 @@ def _nearest_of(
     def seek(out: Tensor, rows: Tensor) -> Tensor:
         return pairwise_margin(out, source[many[rows]], rival[rows])
 
-    points, found = descend(search.select(many), seek, n_refine)
-    distance = (points - search.x[many]).norm(dim=1).where(found, torch.inf)
-    best = distance.view(m, n_rivals).argmin(1)
-    return points.view(m, n_rivals, -1)[search.rows(), best], found.view(m, n_rivals).any(1)
+    inner = search.select(many)
+    points, value, gradient = _cross(inner, inner.x, seek)
+    distance = (points - inner.x).norm(dim=1).where(value > 0, torch.inf).view(m, n_rivals)
+    near = (distance < _HOPELESS * distance.amin(1, keepdim=True)).flatten().nonzero()[:, 0]
+    points[near] = _refine(inner.select(near), points[near], value[near], gradient[near], n_refine)
+    distance = (points - inner.x).norm(dim=1).where(value > 0, torch.inf).view(m, n_rivals)
+    best = distance.argmin(1)
+    return points.view(m, n_rivals, -1)[search.rows(), best], distance.isfinite().any(1)
 
 
 def descend(search: Search, seek: Margin | None, n_refine: int) -> tuple[Tensor, Tensor]:
@@ -301,7 +313,7 @@ def _refine(search: Search, points: Tensor, value: Tensor, gradient: Tensor, n: 
     """
     points, active = points.clone(), search.rows()
     distance = (points - search.x).norm(dim=1)
-    turn, at_x = torch.ones_like(distance), search.margin(search.x, active)
+    turn = torch.ones_like(distance)
     for i in range(n):
         if i:
             _, value, gradient = search.derivative(points[active], active)
@@ -322,7 +334,7 @@ def _refine(search: Search, points: Tensor, value: Tensor, gradient: Tensor, n: 
             trying, rows, direction = trying[~kept], rows[kept], direction[kept]
             root = find_root(
                 lambda t, j: search.margin(search.along(t, direction[j], rows[j]), rows[j]),
-                torch.zeros_like(reach[kept]), reach[kept], at_x[rows], margin[kept],
+                torch.zeros_like(reach[kept]), reach[kept], search.at_x[rows], margin[kept],
                 tol=search.aim, max_iter=3,
             )  # fmt: skip
             points[rows] = search.along(root.high, direction, rows)
@@ -351,6 +363,6 @@ def _polish(search: Search, points: Tensor, margin_tol: float) -> tuple[Tensor, 
     way, one = points - search.x, torch.ones_like(margin)
     root = find_root(
         lambda t, i: search.margin(search.along(t, way[i], i), i),
-        torch.zeros_like(one), one, search.margin(search.x, rows), margin, tol=margin_tol / 2,
+        torch.zeros_like(one), one, search.at_x, margin, tol=margin_tol / 2,
     )  # fmt: skip
     return search.along(root.t, way, rows), root.converged

@@ -24,7 +24,6 @@ _NORMS: dict[float | str, Callable[[Tensor], Tensor]] = {
     math.inf: lambda d: d.abs().amax(1),
 }
 _DUAL: dict[float | str, float] = {2: 2, "2sq": 2, 1: math.inf, math.inf: 1}
-_BETAS = 0.9, 0.999  # Adam's
 
 
 class Start(NamedTuple):
@@ -61,6 +60,7 @@ def minimize_perturbation(
     norm: float | str = 2,
     n_iter: int = 300,
     learning_rate: float | Tensor = 0.01,
+    betas: tuple[float, float] = (0.9, 0.999),
     bounds: tuple[Tensor, Tensor] | None = None,
     margin_tol: float = 1e-3,
 ) -> Pairs:
@@ -93,6 +93,9 @@ def minimize_perturbation(
         Each costs two gradients a row.
     learning_rate : float or Tensor of shape (n,), default=0.01
         In units of x.
+    betas : (float, float), default=(0.9, 0.999)
+        Of Adam's moments. From a fast start, ``n_iter=30``, ``betas=(0.5, 0.9)`` and a learning
+        rate of ``1.5 * ||delta|| / sqrt(d)`` come near to what 300 steps by default reach.
     bounds : (low, high), default=None
         Tensors that broadcast to z; both ends are projected to the box after each step.
     margin_tol : float, default=1e-3
@@ -136,9 +139,9 @@ def minimize_perturbation(
             losses = cross_entropy(run(z, delta), labels, reduction="none").view(2, -1)
             loss = weights[0] * losses[0] + weights[1] * losses[1] + penalty * _NORMS[norm](delta)
             gradient = torch.stack(torch.autograd.grad(loss.sum(), (z, delta)))
-        mean = torch.lerp(gradient, mean, _BETAS[0])
-        square = torch.lerp(gradient.square(), square, _BETAS[1])
-        unbiased = [moment / (1 - b ** (i + 1)) for moment, b in zip((mean, square), _BETAS)]
+        mean = torch.lerp(gradient, mean, betas[0])
+        square = torch.lerp(gradient.square(), square, betas[1])
+        unbiased = [moment / (1 - b ** (i + 1)) for moment, b in zip((mean, square), betas)]
         cosine = (1 + math.cos(math.pi * i / n_iter)) / 2
         step = rate * cosine * unbiased[0] / (unbiased[1].sqrt() + 1e-8)
         outer = (z.detach() + delta.detach() - step.sum(0)).clamp(low, high)
@@ -207,7 +210,7 @@ def fast_start(
     confidence: float = 0.9,
     bounds: tuple[Tensor, Tensor] | None = None,
     margin_tol: float = 1e-3,
-    n_refine: int = 8,
+    n_refine: int = 2,
 ) -> Start:
     """Step from near x over the boundary between two classes, whatever the other classes do.
 
@@ -227,7 +230,7 @@ def fast_start(
     bounds : (low, high), default=None
         Tensors that broadcast to x; the box that holds x and both ends.
     margin_tol : float, default=1e-3
-    n_refine : int, default=8
+    n_refine : int, default=2
         Refinements of the boundary point.
 
     Returns
@@ -257,7 +260,9 @@ def fast_start(
     def across(out: Tensor, i: Tensor) -> Tensor:
         return -side[i] * pairwise_margin(out, source[i], target[i])
 
-    search = Search(passes, flat, rows, *box(x, bounds), 10 * margin_tol, across)
+    search = Search(
+        passes, flat, rows, *box(x, bounds), 10 * margin_tol, across, -at_x.abs()
+    )
     foot, _ = descend(search, None, n_refine)
     search = search._replace(x=foot, goal=lambda out, i: pairwise_margin(out, source[i], target[i]))
     _, value, gradient = search.derivative(foot, rows)

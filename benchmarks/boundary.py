@@ -1,0 +1,390 @@
+"""How near, for how much: boundary points beside DeepFool, DDN, Carlini-Wagner; PM's pairs.
+
+    python benchmarks/boundary.py --part gradient [--quick] [--rows 150] [--rounds 3]
+    python benchmarks/boundary.py --table
+
+Part "gradient": two MNIST networks, held-out rows, the image range as box. Contenders run in turn
+in one process; a time is the median of the process's CPU time over the rounds, and a gradient is
+counted where it arrives at the input. Peers' points go through the polish that ours go through.
+Networks are trained here and kept in --cache. Needs the folder named by SKBOUNDARY_DATA and, for
+the peers, foolbox.
+"""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import math
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from skboundary.functional._passes import Passes, Search
+from skboundary.functional.criteria import class_margin
+from skboundary.functional.linearize import _polish, box, nearest_boundary
+from skboundary.functional.perturbation import fast_start, minimize_perturbation, penalty_for
+
+RESULTS = Path(__file__).parent / "results" / "boundary.json"
+KAPPA = 1e-3
+BOX = torch.tensor(0.0), torch.tensor(1.0)
+
+
+# ---- networks ------------------------------------------------------------------------------------
+
+
+def load_mnist() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Images (n, 1, 28, 28) in [0, 1] and labels, training and test."""
+    folder = os.environ.get("SKBOUNDARY_DATA")
+    if not folder:
+        sys.exit("Set SKBOUNDARY_DATA to the folder that holds mnist.npz and load.py.")
+    spec = importlib.util.spec_from_file_location("load", Path(folder) / "load.py")
+    assert spec and spec.loader
+    load = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(load)
+    X, y, X_test, y_test = load.images("mnist")
+    images = [torch.from_numpy(a).float().div(255)[:, None] for a in (X, X_test)]
+    labels = [torch.from_numpy(a).long() for a in (y, y_test)]
+    return images[0], labels[0], images[1], labels[1]
+
+
+def make_cnn() -> nn.Module:
+    """Two convolutions and two linear layers."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(32 * 49, 128), nn.ReLU(), nn.Linear(128, 10),
+    )  # fmt: skip
+
+
+def make_fcn() -> nn.Module:
+    """Three linear layers."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(),
+        nn.Linear(128, 10),
+    )  # fmt: skip
+
+
+NETWORKS = {"cnn": (make_cnn, 3), "fcn": (make_fcn, 8)}  # and the epochs of each
+
+
+def train(net: nn.Module, X: Tensor, y: Tensor, epochs: int) -> nn.Module:
+    """Adam with one cycle of learning rates."""
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    steps = epochs * math.ceil(len(y) / 128)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
+    for _ in range(epochs):
+        for part in torch.randperm(len(y)).split(128):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(X[part]), y[part]).backward()
+            optimizer.step()
+            cycle.step()
+    return net.eval().requires_grad_(False)
+
+
+def get_network(name: str, cache: Path, data: Any) -> tuple[nn.Module, float]:
+    """Trained network and its test accuracy."""
+    make, epochs = NETWORKS[name]
+    torch.manual_seed(0)
+    net, path = make(), cache / f"{name}.pt"
+    if path.exists():
+        net.load_state_dict(torch.load(path, weights_only=True))
+        net.eval().requires_grad_(False)
+    else:
+        train(net, data[0], data[1], epochs)
+        cache.mkdir(parents=True, exist_ok=True)
+        torch.save(net.state_dict(), path)
+    labels = torch.cat([net(part).argmax(1) for part in data[2].split(500)])
+    return net, (labels == data[3]).float().mean().item()
+
+
+class Counter(nn.Module):
+    """A network that counts the rows which pass it, and those whose gradient comes back."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.forward_rows, self.backward_rows = net, 0, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        self.forward_rows += len(x)
+        if x.requires_grad:
+            x.register_hook(self._count)
+        return self.net(x)
+
+    def _count(self, gradient: Tensor) -> None:
+        self.backward_rows += len(gradient)
+
+
+def measure(contenders: dict[str, Callable[[nn.Module], Any]], net: nn.Module, n: int, rounds: int,
+            once: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """Run all in turn; CPU seconds per 1000 rows, passes per row, and the last result of each."""
+    found: dict[str, dict[str, Any]] = {name: {"seconds": []} for name in contenders}
+    for i in range(rounds):
+        for name, run in contenders.items():
+            if i and name in once:
+                continue
+            counter, start = Counter(net), time.process_time()
+            result = run(counter)
+            found[name]["seconds"].append((time.process_time() - start) * 1000 / n)
+            found[name] |= {
+                "result": result,
+                "forward": counter.forward_rows / n,
+                "backward": counter.backward_rows / n,
+            }
+            print(f"  {name}: {found[name]['seconds'][-1]:.2f} s per 1000", flush=True)
+    for record in found.values():
+        record["cpu_s_per_1000"] = statistics.median(record["seconds"])
+    return found
+
+
+# ---- part "gradient" -----------------------------------------------------------------------------
+
+
+def peers(x: Tensor, source: Tensor) -> dict[str, Callable[[nn.Module], Tensor]]:
+    """Points of foolbox's attacks, each from a network to points like x."""
+    try:
+        import foolbox as fb
+    except ImportError:
+        sys.exit("The peers need foolbox: python -m pip install -c constraints.txt '.[bench]'")
+    attacks = {
+        "DDN 40": fb.attacks.DDNAttack(steps=40),
+        "DDN 100": fb.attacks.DDNAttack(steps=100),
+        "DDN 300": fb.attacks.DDNAttack(steps=300),
+        "DeepFool": fb.attacks.L2DeepFoolAttack(),
+        "Carlini-Wagner": fb.attacks.L2CarliniWagnerAttack(
+            binary_search_steps=6, steps=100, stepsize=0.05, initial_const=1.0
+        ),
+    }
+
+    def points(attack: Any, net: nn.Module) -> Tensor:
+        model = fb.PyTorchModel(net.eval(), bounds=(0, 1))
+        return attack(model, x, fb.criteria.Misclassification(source), epsilons=None)[0]
+
+    return {
+        name: lambda net, attack=attack: polished(net, x, source, points(attack, net))
+        for name, attack in attacks.items()
+    }
+
+
+def polished(net: nn.Module, x: Tensor, source: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Give a peer's points the last step that ours have; also which of them succeeded."""
+    passes, rows, flat = Passes(net, x), torch.arange(len(x)), points.flatten(1)
+    label = passes.logits(flat, rows).argmax(1)
+    search = Search(
+        passes, x.flatten(1), rows, *box(x, BOX), 10 * KAPPA,
+        lambda out, i: class_margin(out, label[i]) - 1.5 * KAPPA,
+        class_margin(passes.logits(x.flatten(1), rows), label) - 1.5 * KAPPA,
+    )  # fmt: skip
+    found = label != source
+    inner = search.select(found.nonzero()[:, 0])
+    flat = flat.clone()
+    flat[found], reached = _polish(inner, flat[found], KAPPA)
+    found[found.clone()] = reached
+    return flat.view_as(x), found
+
+
+def ours(x: Tensor, source: Tensor) -> dict[str, Callable[[nn.Module], Any]]:
+    """Our points by effort."""
+
+    def run(net: nn.Module, effort: str) -> tuple[Tensor, Tensor]:
+        crossing = nearest_boundary(
+            net, x, source, effort=effort, bounds=BOX, margin_tol=KAPPA
+        )
+        return crossing.points, crossing.success
+
+    return {
+        f"ours, {effort}": lambda net, effort=effort: run(net, effort)
+        for effort in ("fast", "balanced", "thorough")
+    }
+
+
+def nearest_points(net: nn.Module, x: Tensor, rounds: int) -> dict[str, Any]:
+    """Distances of everybody's points, and ours against DDN's on the same rows."""
+    source = net(x).argmax(1)
+    slow = ("DDN 300", "DeepFool", "Carlini-Wagner")
+    found = measure(ours(x, source) | peers(x, source), net, len(x), rounds, slow)
+    records, distances = {}, {}
+    for name, record in found.items():
+        points, success = record.pop("result")
+        distance = (points - x).flatten(1).norm(dim=1)
+        distances[name] = distance.where(success, torch.nan)
+        margin = class_margin(net(points), source).neg()[success]
+        records[name] = record | {
+            "success": success.float().mean().item(),
+            "mean_distance": distance[success].mean().item(),
+            "median_distance": distance[success].median().item(),
+            "margin": [margin.min().item(), margin.max().item()],
+        }
+    for name in records:
+        for peer in ("DDN 40", "DDN 100"):
+            gain = distances[name] - distances[peer]
+            gain = gain[gain.isfinite()]
+            records[name][f"minus {peer}"] = {
+                "mean": gain.mean().item(),
+                "standard_error": (gain.std() / len(gain) ** 0.5).item(),
+                "nearer_or_equal": (gain < 1e-3).float().mean().item(),
+            }
+    return records
+
+
+def pairs(net: nn.Module, data: Any, per_pair: int, rounds: int) -> dict[str, Any]:
+    """PM's pairs for all 90 ordered pairs of classes: the literal recipe and the fast start."""
+    x_test, y_test = data[2], data[3]
+    right = net(x_test[:2000]).argmax(1) == y_test[:2000]
+    rows, target = [], []
+    for s in range(10):
+        own = (right & (y_test[:2000] == s)).nonzero()[:, 0]
+        for i, t in enumerate([t for t in range(10) if t != s] * per_pair):
+            rows.append(int(own[i % len(own)]))
+            target.append(t)
+    x, goal = x_test[rows], torch.tensor(target)
+    source = y_test[rows]
+    noise = 0.01 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+
+    def literal(net: nn.Module) -> Any:
+        delta = (x + noise).clamp(*BOX) - x
+        return minimize_perturbation(
+            net, x, delta, source, goal, penalty=1.0, n_iter=300, learning_rate=0.01, bounds=BOX
+        )
+
+    def fast(net: nn.Module, n_iter: int, literal_penalty: bool) -> Any:
+        start = fast_start(net, x, source, goal, bounds=BOX, margin_tol=KAPPA)
+        penalty = 1.0 if literal_penalty else penalty_for(0.9, start.gradient)
+        return minimize_perturbation(
+            net, start.z, start.delta, source, goal, penalty=penalty, n_iter=n_iter,
+            learning_rate=1.5 * start.delta.flatten(1).norm(dim=1) / 28, betas=(0.5, 0.9),
+            bounds=BOX,
+        )  # fmt: skip
+
+    found = measure(
+        {
+            "PM 300, literal": literal,
+            "fast start + PM 30, penalty 1": lambda net: fast(net, 30, True),
+            "fast start + PM 30, confidence .9": lambda net: fast(net, 30, False),
+            "fast start + PM 60, penalty 1": lambda net: fast(net, 60, True),
+        },
+        net, len(x), rounds,
+    )  # fmt: skip
+    records = {}
+    for name, record in found.items():
+        result = record.pop("result")
+        records[name] = record | {
+            "n_pairs": len(x),
+            "success": result.success.float().mean().item(),
+            "collapsed": result.collapsed.float().mean().item(),
+            "mean_norm": (result.outer - result.inner).flatten(1).norm(dim=1).mean().item(),
+            "mean_probability": result.probabilities.mean().item(),
+        }
+    return records
+
+
+def gradient(args: argparse.Namespace) -> dict[str, Any]:
+    """Everything that needs a gradient."""
+    data = load_mnist()
+    records: dict[str, Any] = {}
+    for name in args.nets:
+        net, accuracy = get_network(name, args.cache, data)
+        print(f"{name}: test accuracy {accuracy:.4f}", flush=True)
+        # the first rows of the test set: no network here has seen them
+        records[name] = {
+            "accuracy": accuracy,
+            "rows": args.rows,
+            "nearest": nearest_points(net, data[2][: args.rows], args.rounds),
+            "pairs": pairs(net, data, args.per_pair, args.rounds),
+        }
+    return records
+
+
+def gradient_tables(records: dict[str, Any]) -> list[str]:
+    """The part of the user guide that shows these results."""
+    lines = []
+    for name, record in records.items():
+        lines += [f"{name}, test accuracy {record['accuracy']:.4f}, {record['rows']} rows:", ""]
+        cells = [["method", "success", "distance", "gradients", "CPU s", "minus DDN 40"]]
+        for method, r in record["nearest"].items():
+            difference = r["minus DDN 40"]
+            cells.append([
+                method, f"{r['success']:.3f}", f"{r['mean_distance']:.4f}", f"{r['backward']:.1f}",
+                f"{r['cpu_s_per_1000']:.2f}",
+                f"{difference['mean']:+.4f} ± {difference['standard_error']:.4f}",
+            ])  # fmt: skip
+        lines += rst_table(cells) + [""]
+        cells = [["pairs", "success", "norm", "probability", "gradients", "CPU s"]]
+        for method, r in record["pairs"].items():
+            cells.append([
+                method, f"{r['success']:.3f}", f"{r['mean_norm']:.3f}",
+                f"{r['mean_probability']:.3f}", f"{r['backward']:.1f}",
+                f"{r['cpu_s_per_1000']:.2f}",
+            ])  # fmt: skip
+        lines += rst_table(cells) + [""]
+    return lines
+
+
+# ---- both parts ----------------------------------------------------------------------------------
+
+
+def rst_table(cells: list[list[str]]) -> list[str]:
+    """A simple table; the first line is its head."""
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    rule = "  ".join("=" * width for width in widths)
+    rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)) for line in cells]
+    return [rule, rows[0].rstrip(), rule, *[row.rstrip() for row in rows[1:]], rule]
+
+
+PARTS = {"gradient": (gradient, gradient_tables)}
+
+
+def main() -> None:
+    """Run a part and put it into the JSON, or print the tables of the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", choices=PARTS, default="gradient")
+    parser.add_argument("--quick", action="store_true", help="few rows, one round")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--rows", type=int, default=150)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--per-pair", type=int, default=1)
+    parser.add_argument("--nets", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "skboundary")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    if args.quick:
+        args.rows, args.rounds = 20, 1
+    results = json.loads(args.out.read_text()) if args.out.exists() else {}
+    if args.table:
+        for part, (_, tables) in PARTS.items():
+            if part in results:
+                print("\n".join(tables(results[part]["records"])))
+        return
+    torch.set_num_threads(1)
+    records = PARTS[args.part][0](args)
+    results[args.part] = {
+        "command": " ".join(["python", "benchmarks/boundary.py", *sys.argv[1:]]),
+        "seed": 0,
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": 1},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+        "records": records,
+    }
+    args.out.parent.mkdir(exist_ok=True)
+    args.out.write_text(json.dumps(results, indent=1) + "\n")
+    print("\n".join(PARTS[args.part][1](records)))
+
+
+if __name__ == "__main__":
+    main()

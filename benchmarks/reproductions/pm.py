@@ -1,0 +1,353 @@
+"""Perturbation Minimization on MNIST: the pairs of Figure 1, the curve of Figure 2 with controls.
+
+    python benchmarks/reproductions/pm.py [--quick] [--figure 1] [--seeds 5] [--pictures DIR]
+    python benchmarks/reproductions/pm.py --table
+
+Figure 1: a network of two convolutions and two linear layers, trained on all digits; pairs between
+0 and 1 from noise and from real images, by the literal recipe (Adam .01, 300 steps, penalty 1).
+
+Figure 2: the same network learns 0 and 1, then goes on with 3 and 4 (Adam, 1e-3) and n samples
+that stand for 0 and 1; its accuracy on test images of 0 and 1, the argmax over all ten outputs.
+Samples are mixed in plainly (shuffled into the new data) or balanced (half of every batch). Every
+figure stands beside its controls: the same samples with shuffled labels, noise with random labels,
+images that minimise the cross-entropy of one class alone ("inversion"), real images ("replay").
+
+Cells are kept in the JSON as they are finished, and a second run goes on from there. Needs the
+folder named by SKBOUNDARY_DATA.
+"""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skboundary.functional.perturbation import Pairs, fast_start, minimize_perturbation
+
+RESULTS = Path(__file__).parent.parent / "results" / "pm.json"
+BOX = torch.tensor(0.0), torch.tensor(1.0)
+SOURCES = ["random", "random, shuffled", "real", "real, shuffled", "noise", "inversion", "replay"]
+MIXINGS = ["plain", "balanced"]
+
+
+def load_mnist() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Images (n, 1, 28, 28) in [0, 1] and labels, training and test."""
+    folder = os.environ.get("SKBOUNDARY_DATA")
+    if not folder:
+        sys.exit("Set SKBOUNDARY_DATA to the folder that holds mnist.npz and load.py.")
+    spec = importlib.util.spec_from_file_location("load", Path(folder) / "load.py")
+    assert spec and spec.loader
+    load = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(load)
+    X, y, X_test, y_test = load.images("mnist")
+    images = [torch.from_numpy(a).float().div(255)[:, None] for a in (X, X_test)]
+    labels = [torch.from_numpy(a).long() for a in (y, y_test)]
+    return images[0], labels[0], images[1], labels[1]
+
+
+def of_digits(X: Tensor, y: Tensor, *digits: int) -> tuple[Tensor, Tensor]:
+    """The images of some digits."""
+    rows = torch.isin(y, torch.tensor(digits))
+    return X[rows], y[rows]
+
+
+def make_network() -> nn.Module:
+    """Two convolutions and two linear layers, ten outputs."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(8, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(16 * 49, 64), nn.ReLU(), nn.Linear(64, 10),
+    )  # fmt: skip
+
+
+def step(net: nn.Module, optimizer: torch.optim.Optimizer, X: Tensor, y: Tensor) -> None:
+    """One step on the cross-entropy of a batch."""
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(net(X), y).backward()
+    optimizer.step()
+
+
+def train(net: nn.Module, X: Tensor, y: Tensor, epochs: int, generator: torch.Generator) -> None:
+    """Adam, 1e-3, batches of 64, the last epoch at a tenth of the rate."""
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    for epoch in range(epochs):
+        if epoch and epoch == epochs - 1:
+            optimizer.param_groups[0]["lr"] = 1e-4
+        for part in torch.randperm(len(y), generator=generator).split(64):
+            step(net, optimizer, X[part], y[part])
+
+
+def accuracy(net: nn.Module, X: Tensor, y: Tensor) -> float:
+    """The share of rows whose largest output of all is right."""
+    with torch.no_grad():
+        labels = torch.cat([net(part).argmax(1) for part in X.split(500)])
+    return (labels == y).float().mean().item()
+
+
+# ---- Figure 1 ------------------------------------------------------------------------------------
+
+
+def figure_1(data: Any, n: int, pictures: Path | None) -> dict[str, Any]:
+    """Pairs between 0 and 1 from both starts."""
+    X, y, X_test, y_test = data
+    torch.manual_seed(0)
+    net, generator = make_network(), torch.Generator().manual_seed(0)
+    train(net, X, y, 4, generator)
+    net.eval().requires_grad_(False)
+    found: dict[str, Any] = {"accuracy": accuracy(net, X_test, y_test), "starts": {}}
+    zeros = X_test[(y_test == 0) & (net(X_test).argmax(1) == 0)][:n]
+    starts = {"random": torch.rand(n, 1, 28, 28, generator=generator), "real": zeros}
+    source, target = torch.zeros(n).long(), torch.ones(n).long()
+    for name, z in starts.items():
+        delta = 0.01 * torch.randn(z.shape, generator=generator)
+        begin = time.process_time()
+        pairs = minimize_perturbation(net, z, delta, source, target, bounds=BOX)
+        found["starts"][name] = {
+            "n": n,
+            "success": pairs.success.float().mean().item(),
+            "mean_norm": (pairs.outer - pairs.inner).flatten(1).norm(dim=1).mean().item(),
+            "probability": pairs.probabilities.mean(0).tolist(),
+            "moved": (pairs.inner - z).flatten(1).norm(dim=1).mean().item(),
+            "cpu_s_per_pair": (time.process_time() - begin) / n,
+        }
+        if pictures is not None:
+            draw(pairs, name, pictures)
+    return found
+
+
+def draw(pairs: Pairs, name: str, folder: Path) -> None:
+    """Save z, z + delta and delta of the first eight pairs."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    folder.mkdir(parents=True, exist_ok=True)
+    delta = pairs.outer - pairs.inner
+    figure, axes = plt.subplots(3, 8, figsize=(8, 3.3), layout="constrained")
+    rows = [("z", pairs.inner, 0, 1), ("z + delta", pairs.outer, 0, 1)]
+    rows.append(("delta", delta, -float(delta[:8].abs().max()), float(delta[:8].abs().max())))
+    for line, (label, images, low, high) in zip(axes, rows):
+        for ax, image in zip(line, images):
+            ax.imshow(image[0], vmin=low, vmax=high, cmap="RdBu_r" if low else "gray")
+            ax.set(xticks=[], yticks=[])
+        line[0].set_ylabel(label)
+    figure.suptitle(f"0 and 1, from {name} starts: p = {pairs.probabilities.mean():.2f}")
+    figure.savefig(folder / f"pm_{name}.png", dpi=120)
+    plt.close(figure)
+
+
+# ---- Figure 2 ------------------------------------------------------------------------------------
+
+
+def extract(net: nn.Module, z: Tensor, source: Tensor) -> tuple[Tensor, Tensor, dict[str, float]]:
+    """2n samples: both ends of n pairs between 0 and 1, labelled with the class of each."""
+    ends, labels, success = [], [], []
+    for x, s in zip(z.split(500), source.split(500)):
+        start = fast_start(net, x, s, 1 - s, bounds=BOX)
+        rate = 1.5 * start.delta.flatten(1).norm(dim=1) / 28
+        pairs = minimize_perturbation(
+            net, start.z, start.delta, s, 1 - s, n_iter=30, learning_rate=rate, betas=(0.5, 0.9),
+            bounds=BOX,
+        )  # fmt: skip
+        ends.append(torch.stack([pairs.inner, pairs.outer], 1).flatten(0, 1))
+        labels.append(torch.stack([s, 1 - s], 1).flatten())
+        success.append(pairs.success)
+    return torch.cat(ends), torch.cat(labels), {"success": torch.cat(success).float().mean().item()}
+
+
+def invert(net: nn.Module, x: Tensor, labels: Tensor, n_iter: int = 60) -> Tensor:
+    """Images that minimise the cross-entropy of their label, from x by Adam."""
+    x = x.clone().requires_grad_()
+    optimizer = torch.optim.Adam([x], 0.02)
+    for _ in range(n_iter):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x), labels, reduction="sum").backward()
+        optimizer.step()
+        with torch.no_grad():
+            x.clamp_(*BOX)
+    return x.detach()
+
+
+class Experiment:
+    """What one seed needs: the network that knows 0 and 1, and samples of every kind."""
+
+    def __init__(self, data: Any, seed: int, n: int, n_new: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)
+        X, y, X_test, y_test = data
+        self.old_test, self.new_test = (of_digits(X_test, y_test, *d) for d in ((0, 1), (3, 4)))
+        X_old, y_old = of_digits(X, y, 0, 1)
+        X_new, y_new = of_digits(X, y, 3, 4)
+        some = torch.randperm(len(y_new), generator=self.generator)[:n_new]
+        self.new = X_new[some], y_new[some]
+        self.net = make_network()
+        train(self.net, X_old, y_old, 2, self.generator)
+        self.accuracy = accuracy(self.net, *self.old_test)
+        frozen = self.net.eval().requires_grad_(False)
+        shuffled = torch.randperm(len(y_old), generator=self.generator)
+        X_old, y_old = X_old[shuffled], y_old[shuffled]
+        source = torch.arange(n // 2) % 2
+        noise = torch.rand(n, 1, 28, 28, generator=self.generator)
+        real = torch.empty(n // 2, 1, 28, 28)
+        for digit in (0, 1):
+            real[source == digit] = X_old[y_old == digit][: int((source == digit).sum())]
+        self.facts = {}
+        self.samples = {}
+        for name, z in (("random", noise[: n // 2]), ("real", real)):
+            images, labels, self.facts[name] = extract(frozen, z, source)
+            self.samples[name] = images, labels
+            self.samples[f"{name}, shuffled"] = images, self.shuffle(labels)
+        labels = torch.arange(n) % 2
+        self.samples["noise"] = noise, self.shuffle(labels)
+        self.samples["inversion"] = invert(frozen, noise, labels), labels
+        self.samples["replay"] = X_old[:n], y_old[:n]
+        self.net.requires_grad_(True)
+
+    def shuffle(self, labels: Tensor) -> Tensor:
+        """The labels in another order."""
+        return labels[torch.randperm(len(labels), generator=self.generator)]
+
+    def second_phase(
+        self, source: str | None, n: int, mixing: str, epochs: int
+    ) -> dict[str, float]:
+        """Go on with 3 and 4 and n samples; accuracy on the old and on the new digits."""
+        net, generator = make_network(), torch.Generator().manual_seed(n)
+        net.load_state_dict(self.net.state_dict())
+        X, y = self.new
+        if source is not None and mixing == "plain":
+            images, labels = (t[:n] for t in self.samples[source])
+            X, y = torch.cat([X, images]), torch.cat([y, labels])
+        optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+        for _ in range(epochs):
+            for part in torch.randperm(len(y), generator=generator).split(64):
+                batch, targets = X[part], y[part]
+                if source is not None and mixing == "balanced":
+                    images, labels = self.samples[source]
+                    half = torch.randint(n, (len(part),), generator=generator)
+                    batch = torch.cat([batch, images[half]])
+                    targets = torch.cat([targets, labels[half]])
+                step(net, optimizer, batch, targets)
+        return {"old": accuracy(net, *self.old_test), "new": accuracy(net, *self.new_test)}
+
+
+def figure_2(data: Any, args: argparse.Namespace, results: dict[str, Any]) -> None:
+    """Run the cells that the results lack, and write the results after each seed."""
+    counts = [n for n in args.counts if n]
+    cells = [(s, n, m) for n in counts for m in MIXINGS for s in SOURCES]
+    if 0 in args.counts:
+        cells.insert(0, (None, 0, "plain"))
+    facts = {"n_new": args.n_new, "epochs": args.epochs, "seeds": {}}
+    records = results.setdefault("figure_2", facts)
+    for seed in range(args.seeds):
+        done = records["seeds"].setdefault(str(seed), {"cells": []})
+        have = {(c["source"], c["n"], c["mixing"]) for c in done["cells"]}
+        missing = [cell for cell in cells if cell not in have]
+        if not missing:
+            continue
+        begin = time.process_time()
+        experiment = Experiment(data, seed, max(counts), args.n_new)
+        done |= {"first_accuracy": experiment.accuracy, "extraction": experiment.facts}
+        print(f"seed {seed}: {experiment.accuracy:.4f} {experiment.facts}", flush=True)
+        for source, n, mixing in missing:
+            found = experiment.second_phase(source, n, mixing, args.epochs)
+            done["cells"].append({"source": source, "n": n, "mixing": mixing} | found)
+            print(f"{source} {n} {mixing}: {found['old']:.3f} {found['new']:.3f}", flush=True)
+            done["cpu_s"] = time.process_time() - begin
+            write(results, args.out)
+
+
+# ---- output --------------------------------------------------------------------------------------
+
+
+def tables(results: dict[str, Any]) -> list[str]:
+    """The tables of the user guide."""
+    lines = []
+    if "figure_1" in results:
+        found = results["figure_1"]
+        lines += [f"Figure 1, network at {found['accuracy']:.4f}:", ""]
+        cells = [["start", "success", "norm of delta", "p of 0 at z", "p of 1 at z + delta"]]
+        for name, r in found["starts"].items():
+            p = r["probability"]
+            cells.append([name, f"{r['success']:.2f}", f"{r['mean_norm']:.3f}",
+                          f"{p[0]:.3f}", f"{p[1]:.3f}"])  # fmt: skip
+        lines += rst_table(cells) + [""]
+    if "figure_2" in results:
+        seeds = list(results["figure_2"]["seeds"].values())
+        counts = sorted({c["n"] for s in seeds for c in s["cells"]})
+        for mixing in MIXINGS:
+            cells = [["samples"] + [str(n) for n in counts]]
+            for source in SOURCES:
+                line = [source]
+                for n in counts:
+                    key = (source, mixing) if n else (None, "plain")
+                    old = [c["old"] for s in seeds for c in s["cells"]
+                           if (c["source"], c["mixing"]) == key and c["n"] == n]  # fmt: skip
+                    spread = f" ± {statistics.stdev(old):.3f}" if len(old) > 1 else ""
+                    line.append(f"{statistics.mean(old):.3f}{spread}" if old else "")
+                cells.append(line)
+            lines += [f"Figure 2, {mixing} mixing, {len(seeds)} seeds:", "", *rst_table(cells), ""]
+    return lines
+
+
+def rst_table(cells: list[list[str]]) -> list[str]:
+    """A simple table; the first line is its head."""
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    rule = "  ".join("=" * width for width in widths)
+    rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)) for line in cells]
+    return [rule, rows[0].rstrip(), rule, *[row.rstrip() for row in rows[1:]], rule]
+
+
+def write(results: dict[str, Any], out: Path) -> None:
+    """Put the results where they belong."""
+    results |= {
+        "command": " ".join(["python", "benchmarks/reproductions/pm.py", *sys.argv[1:]]),
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": 1},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def main() -> None:
+    """Run what is missing, or print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one seed, few samples")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--figure", type=int, choices=[1, 2], help="one of the two only")
+    parser.add_argument("--pictures", type=Path, help="folder for the pictures of Figure 1")
+    parser.add_argument("--pairs", type=int, default=64, help="pairs of Figure 1, for each start")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--counts", type=int, nargs="+", default=[0, 100, 300, 1000, 3000])
+    parser.add_argument("--n-new", type=int, default=6000, help="images of 3 and 4")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    if args.quick:
+        args.seeds, args.counts, args.n_new, args.pairs = 1, [0, 300], 2000, 8
+    results = json.loads(args.out.read_text()) if args.out.exists() else {}
+    if not args.table:
+        torch.set_num_threads(1)
+        data = load_mnist()
+        if args.figure in (None, 1) and "figure_1" not in results:
+            results["figure_1"] = figure_1(data, args.pairs, args.pictures)
+            write(results, args.out)
+        if args.figure in (None, 2):
+            figure_2(data, args, results)
+    print("\n".join(tables(results)))
+
+
+if __name__ == "__main__":
+    main()
