@@ -23,67 +23,68 @@ FOLDS = 3  # of the cross-validation behind pair_accuracy
 
 def find_class_pairs(
     class_pairs: Any,
-    minors: list[int],
-    labels: dict[Any, int],
-    means: NDArray[Any],
+    minors: list[Any],
+    labels: list[Any],
+    means: NDArray[Any] | None,
     counts: NDArray[np.intp],
-) -> dict[int, list[int]]:
+) -> dict[Any, list[Any]]:
     """Find the majors of every minor.
 
     Parameters
     ----------
     class_pairs : "nearest", "one-to-one" or mapping
         The sampler's parameter.
-    minors : list of int
-        Codes of the classes that get samples.
-    labels : dict
-        From the classes in y to their codes.
-    means : ndarray of shape (n_classes, n_latent)
+    minors : list
+        Labels of the classes that get samples.
+    labels : list
+        Labels of all classes in y, sorted.
+    means : ndarray of shape (n_classes, n_latent) or None
+        Of the classes, in the order of the labels; not needed for two classes.
     counts : ndarray of shape (n_classes,)
 
     Returns
     -------
     majors : dict
-        From the code of a minor to the codes of its majors.
+        From the label of each minor to the labels of its majors.
 
     Raises
     ------
     ValueError
         For a class in `class_pairs` that y does not have, or one paired with itself.
     """
-    present = np.array(sorted(labels.values()))
-    distances = cdist(means[minors], means[present])
+    rows = np.array([labels.index(minor) for minor in minors], dtype=np.intp)
+    distances = np.ones((len(rows), len(labels))) if means is None else cdist(means[rows], means)
     # a class is no partner of its own, and smaller ones come after all larger ones
     far = 1 + distances.sum()
-    distances[counts[present] <= counts[minors][:, None]] += far
-    distances[present == np.array(minors)[:, None]] = far * far
+    distances[counts <= counts[rows][:, None]] += far
+    distances[np.arange(len(rows)), rows] = far * (len(labels) + 2)
     if isinstance(class_pairs, str) and class_pairs == "one-to-one":
-        return {minors[i]: [int(present[j])] for i, j in zip(*linear_sum_assignment(distances))}
-    nearest = {c: [int(present[row.argmin()])] for c, row in zip(minors, distances)}
+        partners = linear_sum_assignment(distances)[1]
+    else:
+        partners = distances.argmin(1)
+    found = {minor: [labels[j]] for minor, j in zip(minors, partners)}
     if isinstance(class_pairs, Mapping):
-        nearest.update(_given(class_pairs, labels, set(minors)))
-    return nearest
+        given = _checked(class_pairs, labels)
+        found.update({minor: given[minor] for minor in minors if minor in given})
+    return found
 
 
-def _given(
-    class_pairs: Mapping[Any, Any], labels: dict[Any, int], minors: set[int]
-) -> dict[int, list[int]]:
-    given: dict[int, list[int]] = {}
+def _checked(class_pairs: Mapping[Any, Any], labels: list[Any]) -> dict[Any, list[Any]]:
+    given = {}
     for minor, majors in class_pairs.items():
         majors = list(majors) if isinstance(majors, (list, tuple, np.ndarray)) else [majors]
-        for label in (minor, *majors):
-            if label not in labels:
-                raise ValueError(
-                    f"class_pairs names the class {label!r}, which is not in y. The classes are "
-                    f"{list(labels)[:10]}: change class_pairs."
-                )
+        unknown = [label for label in (minor, *majors) if label not in labels]
+        if unknown:
+            raise ValueError(
+                f"class_pairs names the class {unknown[0]!r}, which is not in y. The classes are "
+                f"{labels[:10]}: change class_pairs."
+            )
         if minor in majors or not majors:
             raise ValueError(
                 f"class_pairs pairs the class {minor!r} with {majors}. Name other classes of y, "
                 "at least one: change class_pairs."
             )
-        if labels[minor] in minors:
-            given[labels[minor]] = [labels[major] for major in majors]
+        given[minor] = majors
     return given
 
 

@@ -347,13 +347,11 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
         if kind is None:
             return dict.fromkeys(room, self.n_iter), None
         present, codes = np.unique(rows.y, return_inverse=True)
-        code_of = {label: code for code, label in enumerate(present.tolist())}
-        means = np.stack([rows.Z[codes == code].mean(0) for code in code_of.values()])
-        majors = find_class_pairs(
-            sampler.class_pairs, [code_of[c] for c in room], code_of, means, np.bincount(codes)
-        )
+        labels = present.tolist()
+        means = np.stack([rows.Z[codes == code].mean(0) for code in range(len(labels))])
+        majors = find_class_pairs(sampler.class_pairs, [*room], labels, means, np.bincount(codes))
         pairs = [(minor, major) for minor in majors for major in majors[minor]]
-        for label in present[np.unique(pairs)]:
+        for label in sorted({label for pair in pairs for label in pair}):
             if label not in held.y:
                 raise ValueError(
                     f"class_specific={kind!r} judges pairs of classes on held-out rows, and class "
@@ -363,8 +361,7 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
         logits = torch.from_numpy(scores(self.head_, held.Z, present))
         held_codes = torch.from_numpy(np.searchsorted(present, held.y))
         accuracy = {
-            (present[a].item(), present[b].item()): pair_accuracy(logits, held_codes, a, b)
-            for a, b in pairs
+            pair: pair_accuracy(logits, held_codes, *map(labels.index, pair)) for pair in pairs
         }
         worst = {c: min(a for pair, a in accuracy.items() if pair[0] == c) for c in room}
         if kind == "threshold":

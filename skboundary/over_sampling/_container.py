@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,13 @@ class Container:
         """Give rows as a DataFrame when X was one."""
         return rows if self.frame is None else self.frame(rows, columns=self.columns)
 
-    def round_integers(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Round the columns that imbalanced-learn will cast back to integers, in place."""
-        if self.integers:
-            rows[:, self.integers] = np.rint(rows[:, self.integers])
+    @property
+    def finish(self) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
+        """What is done to new rows: columns that will be integers again are rounded."""
+        return self._round if self.integers else None
+
+    def _round(self, rows: NDArray[Any]) -> NDArray[Any]:
+        rows[:, self.integers] = np.rint(rows[:, self.integers])
         return rows
 
     def stack(self, X: Any, rows: NDArray[Any]) -> Any:

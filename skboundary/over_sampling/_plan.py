@@ -28,7 +28,6 @@ from skboundary.functional.extrapolate import (
     thin,
 )
 from skboundary.functional.search import build_index, search
-from skboundary.networks._view import NetworkView
 from skboundary.over_sampling._space import _CHUNK, Space, segment_points
 
 # DBR: how sure a major must be of its class, and how unsure a minor may be of its own.
@@ -96,23 +95,17 @@ def plan_class(
 
 
 def make_rows(
-    view: NetworkView,
-    X: NDArray[Any],
-    plan: Plan,
-    wrap: Callable,
-    finish: Callable[[NDArray[Any]], NDArray[Any]],
+    space: Space, plan: Plan, finish: Callable[[NDArray[Any]], NDArray[Any]] | None
 ) -> tuple[NDArray[Any], Tensor]:
-    """Make the rows of a plan, and ask the classifier what it says of them.
+    """Make the rows of a plan, and find out what the classifier says of them.
 
     Parameters
     ----------
-    view : NetworkView
-    X : ndarray of shape (n_samples, ...)
+    space : Space
+        Its latent vectors are not needed any more.
     plan : Plan
-    wrap : callable
-        As in `Space`.
-    finish : callable
-        Run on rows before the classifier sees them.
+    finish : callable, default=None
+        What else is done to rows, in place.
 
     Returns
     -------
@@ -120,14 +113,21 @@ def make_rows(
     probabilities : Tensor of shape (n,)
         Of the minor class against the major class.
     """
-    rows = np.empty((len(plan.parents), *X.shape[1:]), dtype=X.dtype)
-    probabilities = torch.empty(len(rows), dtype=torch.float64)
+    rows = np.empty((len(plan.parents), *space.X.shape[1:]), dtype=space.X.dtype)
+    margins = torch.empty(len(rows), dtype=torch.float64)
     for start in range(0, len(rows), _CHUNK):
         part = slice(start, start + _CHUNK)
-        rows[part] = finish(segment_points(X, plan.parents[part], plan.positions[part]))
-        logits = view.logits(wrap(rows[part])).double().gather(1, plan.classes[part])
-        probabilities[part] = (logits[:, 0] - logits[:, 1]).sigmoid()
-    return rows, probabilities
+        parents, classes = plan.parents[part], plan.classes[part]
+        made = segment_points(space.X, parents, plan.positions[part])
+        if space.linear and finish is None:
+            first, last = (space.logits[end].gather(1, classes) for end in parents.unbind(1))
+            logits = torch.lerp(first, last, plan.positions[part, None])
+        else:
+            made = made if finish is None else finish(made)
+            logits = space.view.logits(space.wrap(made)).double().gather(1, classes)
+        rows[part] = made
+        margins[part] = logits[:, 0] - logits[:, 1]
+    return rows, margins.sigmoid()
 
 
 class ClassPair:
@@ -208,8 +208,11 @@ class ClassPair:
         if not len(majors) or not sure.any():
             return self._fall_back(n)
         latent, among = self._latent(self.minors), self._latent(majors)
-        parts, missing = [], n
+        parts: list[Plan] = []
+        missing = n
         for pairs in one_to_one_rounds(latent, among, math.ceil(n / len(latent))):
+            if parts:  # to fill up, no more minors that are skipped anyway
+                pairs = pairs[sure.to(pairs.device)[pairs[:, 0]]]
             distances = (latent[pairs[:, 0]] - among[pairs[:, 1]]).norm(dim=1)
             pairs = pairs[thin(distances, missing)].cpu()
             pairs = pairs[sure[pairs[:, 0]]]
@@ -219,7 +222,7 @@ class ClassPair:
             half = torch.full_like(position, 0.5)
             parts.append(self._as_plan(parents[accepted], position[accepted], half[accepted]))
             missing -= int(accepted.sum())
-            if not missing or not accepted.any():
+            if not missing or (len(parts) > 1 and not accepted.any()):
                 break
         once = join(parts)
         if not len(once.parents):

@@ -20,9 +20,10 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skboundary._runtime import check_input, check_targets, draw_seed, spawn_generators, to_numpy
+from skboundary._runtime import check_finite, check_input, draw_seed, spawn_generators, to_numpy
 from skboundary.exceptions import NoCrossingWarning
 from skboundary.networks._intake import (
     NETWORK_CONSTRAINTS,
@@ -250,21 +251,25 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         y, binarize_y = check_target_type(y, indicate_one_vs_all=True)
         self._container = Container(X)
         X = check_input(self, X, reset=True)
-        y = check_targets(self, X, y)
+        check_finite(y, "y")
+        check_consistent_length(X, y)
         if X.dtype not in (np.float64, np.float32):
             X = X.astype(np.float32 if X.dtype == np.float16 else np.float64)
         return X, y, binarize_y
 
     def _fit_resample(self, X: Any, y: NDArray[Any]) -> tuple[Any, NDArray[Any]]:
-        self._check_counts(y)
+        labels = np.unique(y).tolist()
+        wanted = {c: self.sampling_strategy_[c] for c in labels if self.sampling_strategy_.get(c)}
+        self._check_counts(y, wanted)
         container, rows = self._container, X.toarray() if sparse.issparse(X) else X
-        wrap = container.wrap if takes_frames(self.estimator) else _as_it_is
+        by_name = self.estimator is None or takes_frames(self.estimator)
+        wrap = container.wrap if by_name else _as_it_is
         seed = draw_seed(self.random_state)
         self.estimator_, view = self._take_in(wrap(rows), y, seed)
         self.classes_, self.device_ = view.classes_, view.device
-        space = Space(view, rows, label_codes(y, self.classes_), wrap)
-        plan = self._plan(space, y, seed)
-        del space  # latent vectors of all rows, before as many new rows are made
+        space = Space(view, rows, self._codes(y, labels), wrap)
+        plan = self._plan(space, y, wanted, seed)
+        del space.latent  # before as many new rows are made
         self.parents_, self.positions_, self.targets_ = (to_numpy(part) for part in plan[:3])
         self.n_fallback_ = plan.n_fallback
         if plan.n_fallback:
@@ -275,17 +280,16 @@ class BiasedExtrapolationSampler(BaseOverSampler):
                 NoCrossingWarning,
                 stacklevel=5,
             )
-        X_new, probabilities = make_rows(view, rows, plan, wrap, container.round_integers)
+        X_new, probabilities = make_rows(space, plan, container.finish)
         self.probabilities_ = to_numpy(probabilities)
-        grown = {label: n for label, n in self.sampling_strategy_.items() if n}
-        y_new = np.repeat(np.array([*grown], dtype=y.dtype), [*grown.values()])
+        y_new = np.repeat(np.array([*wanted], dtype=y.dtype), [*map(int, wanted.values())])
         return container.stack(X, X_new), np.concatenate([y, y_new])
 
-    def _check_counts(self, y: NDArray[Any]) -> None:
+    def _check_counts(self, y: NDArray[Any], wanted: dict[Any, int]) -> None:
         """Refuse classes with too few samples for what the parameters ask."""
         k = self.n_neighbors
         for label, count in zip(*(part.tolist() for part in np.unique(y, return_counts=True))):
-            grows = self.sampling_strategy_.get(label, 0) > 0
+            grows = label in wanted
             folds = self.class_specific is not None and not is_trained(self.estimator)
             for least, name, applies in (
                 (k, "n_neighbors", grows and self.instance_pairing == "nearest"),
@@ -334,31 +338,41 @@ class BiasedExtrapolationSampler(BaseOverSampler):
                 "network that was trained on such rows."
             ) from error
 
-    def _plan(self, space: Space, y: NDArray[Any], seed: int) -> Plan:
+    def _codes(self, y: NDArray[Any], labels: list[Any]) -> NDArray[np.intp]:
+        known = self.classes_.tolist()
+        try:
+            return label_codes(y, self.classes_)
+        except ValueError:
+            raise ValueError(
+                f"y holds {next(c for c in labels if c not in known)!r}, but estimator was trained "
+                f"on the {len(known)} classes {known[:10]}. Give one that was trained on all "
+                "classes of y, or name a network's outputs by FrozenNetwork(module, classes=...)."
+            ) from None
+
+    def _plan(self, space: Space, y: NDArray[Any], wanted: dict[Any, int], seed: int) -> Plan:
         """Decide between which rows, and where, all new samples lie."""
-        present = space.codes.unique().tolist()
-        label_of = dict(zip(present, np.unique(y).tolist()))
-        code_of = {label: code for code, label in label_of.items()}
-        wanted = {code_of[label]: n for label, n in self.sampling_strategy_.items() if n}
-        counts = torch.bincount(space.codes, minlength=len(space.means)).numpy()
-        majors = find_class_pairs(self.class_pairs, [*wanted], code_of, space.means.numpy(), counts)
-        pairs = [(minor, major) for minor in wanted for major in majors[minor]]
-        self.pairs_ = [(label_of[minor], label_of[major]) for minor, major in pairs]
+        counts = torch.bincount(space.codes, minlength=len(self.classes_)).numpy()
+        labels, present = np.unique(y).tolist(), counts.nonzero()[0]
+        code_of = dict(zip(labels, present.tolist()))
+        means = space.means[present].numpy() if len(labels) > 2 else None
+        majors = find_class_pairs(self.class_pairs, [*wanted], labels, means, counts[present])
+        self.pairs_ = [(minor, major) for minor in wanted for major in majors[minor]]
+        pairs = [(code_of[minor], code_of[major]) for minor, major in self.pairs_]
         self.pair_accuracy_ = None
-        shares = dict.fromkeys(pairs, 1.0)
+        shares = dict.fromkeys(self.pairs_, 1.0)
         if self.class_specific is not None:
             logits = space.logits
             if not is_trained(self.estimator):
                 logits = out_of_fold_logits(self._take_in, space.wrap(space.X), y, seed)
-            accuracy = {pair: pair_accuracy(logits, space.codes, *pair) for pair in pairs}
-            self.pair_accuracy_ = dict(zip(self.pairs_, accuracy.values()))
-            shares = {pair: self._biased_share(accuracy[pair]) for pair in pairs}
-        generators = spawn_generators(seed, len(space.means))
-        plans = [
-            plan_class(space, minor, {m: shares[minor, m] for m in majors[minor]}, n, self,
-                       generators[minor])
-            for minor, n in wanted.items()
-        ]  # fmt: skip
+            accuracies = (pair_accuracy(logits, space.codes, *pair) for pair in pairs)
+            self.pair_accuracy_ = dict(zip(self.pairs_, accuracies))
+            shares = {pair: self._biased_share(a) for pair, a in self.pair_accuracy_.items()}
+        generators = spawn_generators(seed, len(self.classes_))
+        plans = []
+        for minor, n in wanted.items():
+            code = code_of[minor]
+            biased = {code_of[major]: shares[minor, major] for major in majors[minor]}
+            plans.append(plan_class(space, code, biased, n, self, generators[code]))
         return join(plans)
 
     def _biased_share(self, accuracy: float) -> float:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,23 @@ class Space:
         self, view: NetworkView, X: NDArray[Any], codes: NDArray[np.intp], wrap: Callable
     ) -> None:
         self.view, self.X, self.wrap = view, X, wrap
+        self.linear = _is_affine(view)
+        is_network = isinstance(view.model, TorchModel) and not self.linear
+        if view.batch_size == "auto" and not is_network:
+            view.batch_size = _CHUNK  # no activations to hold, and each call has its price
         latent, logits = view.latent_and_logits(wrap(X))
         self.latent = latent.to(view.device)
         self.logits = logits.double()
         self.codes = torch.from_numpy(codes)
-        self.linear = _is_affine(view)
-        self.means = _class_means(latent, self.codes, logits.shape[1])
+
+    @cached_property
+    def means(self) -> Tensor:
+        """Mean latent vectors (n_classes, n_latent) of the classes, float64."""
+        latent = self.latent.cpu()
+        sums = torch.zeros(self.logits.shape[1], latent.shape[1], dtype=torch.float64)
+        for rows, part in zip(latent.split(_CHUNK), self.codes.split(_CHUNK)):
+            sums.index_add_(0, part, rows.double())
+        return sums / torch.bincount(self.codes, minlength=len(sums)).clamp_min(1)[:, None]
 
     def rows_of(self, code: int) -> Tensor:
         """Give the rows of a class, ascending."""
@@ -104,13 +116,6 @@ def segment_points(X: NDArray[Any], parents: Tensor, position: Tensor) -> NDArra
     last *= to_numpy(position).astype(X.dtype).reshape(-1, *[1] * (X.ndim - 1))
     last += first
     return last
-
-
-def _class_means(latent: Tensor, codes: Tensor, n_classes: int) -> Tensor:
-    sums = torch.zeros(n_classes, latent.shape[1], dtype=torch.float64)
-    for rows, part in zip(latent.split(_CHUNK), codes.split(_CHUNK)):
-        sums.index_add_(0, part, rows.double())
-    return sums / torch.bincount(codes, minlength=n_classes).clamp_min(1)[:, None]
 
 
 def _is_affine(view: NetworkView) -> bool:

@@ -1,20 +1,70 @@
-"""BiasedExtrapolationSampler: where its samples lie, and what it refuses."""
+"""BiasedExtrapolationSampler: where its samples lie, what it keeps, and what it refuses."""
+
+import warnings
 
 import numpy as np
 import pytest
+import torch
+from scipy import sparse
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import make_classification
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import DataConversionWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.neural_network import MLPClassifier
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import StratifiedKFold
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
 
-from skboundary import BiasedExtrapolationSampler
+from skboundary import BiasedExtrapolationSampler, FrozenNetwork
+from skboundary.exceptions import NoCrossingWarning
+from skboundary.over_sampling._class_pairs import find_class_pairs
 
 
 @pytest.fixture(scope="module")
 def two():
-    return make_classification(
-        400, 6, n_informative=4, weights=[0.85], class_sep=0.7, random_state=0
-    )
+    """Two classes that overlap, 340 to 60."""
+    return make_classification(400, 6, n_informative=4, weights=[0.85], class_sep=0.7, flip_y=0,
+                               random_state=0)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def three():
+    return make_classification(400, 6, n_informative=4, n_redundant=0, n_classes=3,
+                               weights=[0.65, 0.25], random_state=0)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def logistic(two):
+    return FrozenEstimator(LogisticRegression().fit(*two))
+
+
+class Curved(nn.Module):
+    """Two logits of two columns with a curved boundary."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(2, 2).double()
+        with torch.no_grad():
+            self.head.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, -0.25]]))
+            self.head.bias.zero_()
+
+    def forward(self, x):
+        x = torch.stack([x[:, 0] ** 3 + x[:, 0], x[:, 1] ** 2], 1)
+        return self.head(x)
+
+
+def curved(n=300, dtype=np.float64):
+    """Give the network, rows and labels: a sixth of them minors, most on their own side."""
+    with torch.random.fork_rng():
+        net = FrozenNetwork(Curved().to(torch.from_numpy(np.empty(0, dtype)).dtype))
+    X = np.random.RandomState(0).normal(size=(n, 2)).astype(dtype)
+    X = X[np.argsort(X[:, 0])]
+    return net, X, (np.arange(n) >= n - n // 6).astype(int)
 
 
 def resample(X, y, **params):
@@ -24,19 +74,494 @@ def resample(X, y, **params):
     return sampler, X_new[len(X) :], y_new[len(y) :]
 
 
-@pytest.mark.parametrize("estimator", [None, LogisticRegression(), "mlp"])
+def no_two_equal(rows):
+    return len(np.unique(rows, axis=0)) == len(rows)
+
+
+# ------------------------------------------------------------------------------ the truth
+
+
 @pytest.mark.parametrize("bias", ["asymmetric", "bottom", "top", "random"])
-def test_samples_lie_on_their_segments_at_their_probability(two, estimator, bias):
+@pytest.mark.parametrize("pairing", ["one-to-one", "nearest", "nearest-major"])
+def test_samples_lie_on_their_segments_at_their_probability(two, logistic, bias, pairing):
     X, y = two
-    if estimator == "mlp":
-        estimator = FrozenEstimator(MLPClassifier(16, max_iter=300, random_state=0).fit(X, y))
-    sampler, rows, labels = resample(X, y, estimator=estimator, bias=bias)
+    sampler, rows, labels = resample(X, y, estimator=logistic, bias=bias, instance_pairing=pairing)
     assert (labels == 1).all() and len(labels) == 2 * (y == 0).sum() - len(y)
     minors, majors = sampler.parents_.T
     assert (y[minors] == 1).all() and (y[majors] == 0).all()
+    assert (logistic.predict(X[minors]) == 1).all() and (logistic.predict(X[majors]) == 0).all()
     t = sampler.positions_[:, None]
     np.testing.assert_allclose(rows, X[minors] + t * (X[majors] - X[minors]), atol=1e-12)
+    proba = logistic.predict_proba(rows)[:, 1]
+    np.testing.assert_allclose(proba, sampler.probabilities_, atol=1e-9)
+    np.testing.assert_allclose(proba, sampler.targets_, atol=1e-3)
+    assert no_two_equal(rows) and sampler.n_fallback_ == 0
+
+
+@pytest.mark.parametrize("ratio", ["centroid", "segment", "margin"])
+def test_the_target_is_equation_1_clipped(two, logistic, ratio):
+    X, y = two
+    gamma, p_max, p_min = -0.3, 0.9, 0.1
+    sampler, _, _ = resample(
+        X, y, estimator=logistic, distance_ratio=ratio, gamma=gamma, p_max=p_max, p_min=p_min,
+        sampling_strategy=0.4,
+    )  # fmt: skip
+    g = logistic.decision_function(X)
+    own = np.where(y == 1, g, -g)
+    p = 1 / (1 + np.exp(-g))
+    for (a, b), target in zip(sampler.parents_, sampler.targets_):
+        t = g[a] / (g[a] - g[b])
+        z = X[a] + t * (X[b] - X[a])
+        if ratio == "centroid":
+            d = [np.linalg.norm(z - X[y == c].mean(0)) for c in (0, 1)]
+        elif ratio == "segment":
+            d = [1 - t, t]
+        else:
+            d = []
+            for c in (0, 1):
+                unsure = np.sort(own[(y == c) & (own > 0)])
+                d.append(unsure[: round(0.3 * len(unsure))].mean())
+        wanted = 0.5 + gamma * p_max * (max(1, d[0] / d[1]) - 1)
+        wanted = min(max(wanted, p_min), 1 - p_min)
+        gap = p[a] - p[b]
+        assert target == pytest.approx(np.clip(wanted, p[b] + gap / 10, p[a] - gap / 10))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_root_finding_on_a_curved_network(dtype):
+    net, X, y = curved(dtype=dtype)
+    sampler, rows, _ = resample(X, y, estimator=net, bias="random", bias_fraction=0.8)
+    assert rows.dtype == dtype and no_two_equal(rows)
+    np.testing.assert_allclose(net.predict_proba(rows)[:, 1], sampler.probabilities_, atol=1e-5)
+    np.testing.assert_allclose(sampler.probabilities_, sampler.targets_, atol=1e-3)
+    first, last = X[sampler.parents_[:, 0]], X[sampler.parents_[:, 1]]
+    t = sampler.positions_[:, None].astype(dtype)
+    np.testing.assert_allclose(rows, first + t * (last - first), rtol=1e-5, atol=1e-5)
+
+
+def test_closed_form_equals_root_finding(two):
+    """A linear network, known as such, and hidden behind a preprocessing function."""
+    X, y = two
+    model = LogisticRegression().fit(X, y)
+    net = nn.Linear(6, 2).double()
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor(np.stack([0 * model.coef_[0], model.coef_[0]])))
+        net.bias.copy_(torch.tensor([0.0, model.intercept_[0]]))
+    closed, rows, _ = resample(X, y, estimator=net)
+    found, others, _ = resample(X, y, estimator=FrozenNetwork(net, preprocess=lambda x: x))
+    np.testing.assert_array_equal(closed.parents_, found.parents_)
+    np.testing.assert_allclose(closed.positions_, found.positions_, atol=1e-3)
+    np.testing.assert_allclose(rows, others, atol=1e-2)
+
+
+def test_gamma_0_is_bottom(two):
+    _, rows, _ = resample(*two, gamma=0.0)
+    _, others, _ = resample(*two, bias="bottom")
+    np.testing.assert_array_equal(rows, others)
+    _, others, _ = resample(*two)
+    assert not np.array_equal(rows, others)
+
+
+@pytest.mark.parametrize("pairing", ["one-to-one", "nearest", "nearest-major"])
+@pytest.mark.parametrize("estimator", ["logistic", "curved"])
+def test_parents_repeat_only_when_all_pairs_are_used(logistic, two, pairing, estimator):
+    if estimator == "logistic":
+        (X, y), model = two, logistic
+    else:
+        model, X, y = curved(90)
+    right = model.predict(X) == y
+    n_majors = round(0.02 * (right & (y == 0)).sum())
+    usable = n_majors * (right & (y == 1)).sum()
+    assert n_majors > 0 and usable > 5
+    for n_new, n_different in ((usable, usable), (2 * usable + 3, usable)):
+        wanted = int((y == 1).sum() + n_new)
+        sampler, rows, _ = resample(
+            X, y, estimator=model, bias="bottom", bias_fraction=0.02, instance_pairing=pairing,
+            n_neighbors=2, sampling_strategy={1: wanted},
+        )  # fmt: skip
+        assert len(np.unique(sampler.parents_, axis=0)) == n_different
+        assert len(np.unique(sampler.parents_[:usable], axis=0)) == min(n_new, usable)
+        assert no_two_equal(rows) and len(rows) == n_new
+        np.testing.assert_allclose(sampler.probabilities_, sampler.targets_, atol=1e-3)
+        again = sampler.targets_[usable:]
+        own = model.predict_proba(X[sampler.parents_[:, 0]])[usable:, 1]
+        assert (again >= np.resize(sampler.targets_[:usable], len(again))).all()
+        assert (again <= own).all()
+
+
+def test_majors_are_used_once_in_a_round(two, logistic):
+    X, y = two
+    sampler, _, _ = resample(X, y, estimator=logistic, bias_fraction=0.9)
+    n = (logistic.predict(X)[y == 1] == 1).sum()
+    for part in np.split(sampler.parents_, range(n, len(sampler.parents_), n)):
+        assert len(np.unique(part[:, 1])) == len(part) == len(np.unique(part[:, 0]))
+
+
+@pytest.mark.parametrize("class_specific", ["threshold", "proportional"])
+def test_algorithms_1_and_2(three, class_specific):
+    X, y = three
+    sampler, rows, labels = resample(
+        X, y, class_specific=class_specific, tau=0.73, class_pairs={1: 0, 2: 0}
+    )
+    assert np.bincount(labels).tolist() == [0, *((y == 0).sum() - np.bincount(y)[1:])]
+    assert sampler.pairs_ == [(1, 0), (2, 0)]
+    assert [*sampler.pair_accuracy_] == sampler.pairs_
+    assert min(sampler.pair_accuracy_.values()) < 0.73 < max(sampler.pair_accuracy_.values())
+    logits = np.empty((len(y), 3))
+    seed = np.random.RandomState(0).randint(2**31 - 1)
+    for train, test in StratifiedKFold(3, shuffle=True, random_state=seed).split(X, y):
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        logits[test] = model.fit(X[train], y[train]).decision_function(X[test])
+    for (a, b), accuracy in sampler.pair_accuracy_.items():
+        of_two = np.isin(y, [a, b])
+        predicted = np.where(logits[:, a] > logits[:, b], a, b)[of_two]
+        assert accuracy == pytest.approx(balanced_accuracy_score(y[of_two], predicted))
+        scores = sampler.estimator_.decision_function(X)
+        g = scores[:, a] - scores[:, b]
+        own = np.flatnonzero((y == b) & (g < 0))
+        bottom = own[np.argsort(-g[own])][: round(0.3 * len(own))]
+        n_biased = np.isin(sampler.parents_[labels == a, 1], bottom).sum()
+        n = (labels == a).sum()
+        if class_specific == "proportional":
+            assert n_biased == round((1 - accuracy) / 0.5 * n)
+        elif accuracy <= 0.73:
+            assert n_biased == n
+        else:
+            assert n_biased < 0.6 * n
+    assert no_two_equal(rows)
+
+
+def test_threshold_is_random_above_tau_and_the_bias_below(two):
+    X, y = two
+    _, biased, _ = resample(X, y, class_specific="threshold", tau=1.0)
+    _, plain, _ = resample(X, y)
+    np.testing.assert_array_equal(biased, plain)
+    _, at_random, _ = resample(X, y, class_specific="threshold", tau=0.0)
+    _, plain, _ = resample(X, y, bias="random")
+    np.testing.assert_array_equal(at_random, plain)
+
+
+def test_pair_accuracy_of_a_trained_estimator_is_that_on_X(two, logistic):
+    X, y = two
+    sampler, _, _ = resample(X, y, estimator=logistic, class_specific="proportional")
+    expected = balanced_accuracy_score(y, logistic.predict(X))
+    assert sampler.pair_accuracy_ == {(1, 0): pytest.approx(expected)}
+    assert resample(X, y, estimator=logistic)[0].pair_accuracy_ is None
+
+
+# ------------------------------------------------------------- decision-boundary re-sampling
+
+
+def dbr(X, y, g, percent):
+    """ALGORITHMS: refine, pair, sort, thin, skip, place; in plain float64 loops."""
+    p2 = 1 / (1 + np.exp(-g))
+    refined = [b for b in range(len(y)) if y[b] == 0 and 1 - p2[b] > 0.9]
+    used, pairs = set(), []
+    for a in np.flatnonzero(y == 1):
+        if len(used) == len(refined):
+            used = set()
+        b = min((b for b in refined if b not in used), key=lambda b: np.linalg.norm(X[a] - X[b]))
+        used.add(b)
+        pairs.append((np.linalg.norm(X[a] - X[b]), a, b))
+    pairs.sort()
+    n = len(pairs)
+    kept = []
+    for q in range(round(n * percent / 100)):
+        _, a, b = pairs[round(q * 100 / percent)]
+        if 1 - p2[a] > 0.3:
+            continue
+        grid = np.arange(100) / 100
+        off = [abs(1 / (1 + np.exp(-(r * g[a] + (1 - r) * g[b]))) - 0.5) for r in grid]
+        if min(off) < 0.1:
+            r = grid[int(np.argmin(off))]
+            kept.append((a, b, r * X[a] + (1 - r) * X[b]))
+    return kept
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("percent", [10, 50])
+def test_dbr_is_the_literal_procedure(seed, percent):
+    rng = np.random.RandomState(seed)
+    y = (np.arange(260) >= 200).astype(int)
+    X = rng.normal(size=(260, 3)) + 1.5 * y[:, None]
+    model = FrozenEstimator(LogisticRegression(class_weight="balanced").fit(X, y))
+    expected = dbr(X, y, model.decision_function(X), percent)
+    sampler, rows, _ = resample(
+        X, y, estimator=model, bias="dbr", sampling_strategy={1: 60 + 60 * percent // 100}
+    )
+    assert 0 < len(expected) <= len(rows) == 60 * percent // 100
+    for (a, b, z), parents, row in zip(expected, sampler.parents_, rows):
+        assert (a, b) == tuple(parents)
+        np.testing.assert_allclose(row, z, atol=1e-9)
+    assert (np.abs(sampler.probabilities_ - 0.5) < 0.1).all() and no_two_equal(rows)
+
+
+def test_dbr_goes_on_until_the_count_is_reached():
+    model, X, y = curved()
+    sampler, rows, _ = resample(X, y, estimator=model, bias="dbr", sampling_strategy={1: 3050})
+    assert len(rows) == 3000 and no_two_equal(rows) and sampler.n_fallback_ == 0
+    p = model.predict_proba(X)[:, 1]
+    assert (p[sampler.parents_[:, 0]] >= 0.7).all() and (p[sampler.parents_[:, 1]] < 0.1).all()
+
+
+# ------------------------------------------------------------------------ beyond the paper
+
+
+def test_spread_lies_between_the_minor_and_the_boundary(two, logistic):
+    X, y = two
+    at, _, _ = resample(X, y, estimator=logistic)
+    spread, rows, _ = resample(X, y, estimator=logistic, placement="spread")
+    np.testing.assert_array_equal(at.parents_, spread.parents_)
+    assert (spread.positions_ < at.positions_).all() and no_two_equal(rows)
+    assert np.quantile(spread.positions_ / at.positions_, [0.25, 0.75]) == pytest.approx(
+        [0.25, 0.75], abs=0.1
+    )
+    np.testing.assert_allclose(logistic.predict_proba(rows)[:, 1], spread.probabilities_)
+    assert (spread.probabilities_ >= spread.targets_ - 1e-9).all()
+
+
+def test_within_class_interpolates_between_neighbours(two, logistic):
+    X, y = two
+    sampler, rows, _ = resample(X, y, estimator=logistic, within_class=0.25, n_neighbors=3)
+    within = np.isnan(sampler.targets_)
+    assert within.sum() == round(0.25 * len(rows)) and within[-within.sum() :].all()
+    minors = np.flatnonzero(y == 1)
+    near = NearestNeighbors(n_neighbors=3).fit(X[minors]).kneighbors(return_distance=False)
+    for a, b in sampler.parents_[within]:
+        assert b in minors[near[np.searchsorted(minors, a)]]
+    first, second = X[sampler.parents_[within].T]
+    t = sampler.positions_[within, None]
+    np.testing.assert_allclose(rows[within], first + t * (second - first))
+    np.testing.assert_allclose(logistic.predict_proba(rows)[:, 1], sampler.probabilities_)
+    everything, _, _ = resample(X, y, within_class=1.0)
+    assert (y[everything.parents_] == 1).all()
+
+
+# -------------------------------------------------------------------------------- classes
+
+
+def test_class_pairs():
+    means = np.array([[0.0], [1.0], [3.0], [3.5]])
+    counts, labels = np.array([90, 50, 40, 10]), list("abcd")
+
+    def pairs(how, minors="bcd"):
+        return find_class_pairs(how, list(minors), labels, means, counts)
+
+    assert pairs("nearest") == {"b": ["a"], "c": ["b"], "d": ["c"]}
+    assert pairs("nearest", "a") == {"a": ["b"]}  # none is larger: the nearest of all
+    assert pairs("one-to-one", "cd") == {"c": ["b"], "d": ["c"]}
+    counts[:] = [90, 10, 10, 10]  # equals are not larger: one of them gets "a", others make do
+    assert pairs("nearest") == {"b": ["a"], "c": ["a"], "d": ["a"]}
+    assert pairs("one-to-one") == {"b": ["a"], "c": ["d"], "d": ["c"]}
+    assert pairs({"c": "d", "d": ["a", "b"]}) == {"b": ["a"], "c": ["d"], "d": ["a", "b"]}
+
+
+def test_several_majors_share_the_samples(three):
+    X, y = three
+    sampler, rows, labels = resample(
+        X, y, class_pairs={2: [0, 1]}, sampling_strategy={2: (y == 2).sum() + 101}
+    )
+    assert sampler.pairs_ == [(2, 0), (2, 1)]
+    assert np.bincount(y[sampler.parents_[:, 1]]).tolist() == [51, 50]
+    assert no_two_equal(rows) and (labels == 2).all()
+    np.testing.assert_allclose(sampler.probabilities_, sampler.targets_, atol=1e-9)
+
+
+def test_strategies(three, two):
+    X, y = three
+    counts = np.bincount(y)
+    for strategy, expected in (
+        ("auto", [0, counts[0] - counts[1], counts[0] - counts[2]]),
+        ("minority", [0, 0, counts[0] - counts[2]]),
+        ({1: 150, 0: counts[0] + 7}, [7, 150 - counts[1], 0]),
+        (lambda y: {2: 99}, [0, 0, 99 - counts[2]]),
+    ):
+        _, _, labels = resample(X, y, sampling_strategy=strategy)
+        assert np.bincount(labels, minlength=3).tolist() == expected
+    X, y = two
+    _, _, labels = resample(X, y, sampling_strategy=0.5)
+    assert len(labels) == 340 // 2 - 60
+    balanced, rows, _ = resample(X[280:400], np.arange(120) % 2)
+    assert len(rows) == len(balanced.parents_) == len(balanced.probabilities_) == 0
+
+
+def test_each_class_draws_by_itself(three):
+    """What one class gets does not depend on what another gets."""
+    X, y = three
+    _, rows, labels = resample(X, y, bias="random", placement="spread")
+    _, others, _ = resample(X, y, bias="random", placement="spread", sampling_strategy="minority")
+    np.testing.assert_array_equal(rows[labels == 2], others)
+
+
+def test_labels_may_be_strings_and_numbers_of_any_kind(three):
+    X, y = three
+    _, expected, codes = resample(X, y)
+    for names in (np.array(["a", "b", "c"]), np.array([-1.0, 0.0, 7.0]), np.array([10, 20, 40])):
+        sampler, rows, labels = resample(X, names[y], class_pairs="nearest")
+        np.testing.assert_array_equal(rows, expected)
+        np.testing.assert_array_equal(labels, names[codes])
+        assert sampler.pairs_ == [(names[1], names[0]), (names[2], names[1])]
+
+
+# ----------------------------------------------------------------------------- estimators
+
+
+@pytest.mark.parametrize("how", [RandomForestClassifier(20, random_state=0), GaussianNB()])
+def test_black_boxes(two, how):
+    X, y = two
+    sampler, rows, labels = resample(X, y, estimator=how)
+    assert len(labels) == 280 and no_two_equal(rows)
     proba = sampler.estimator_.predict_proba(rows)[:, 1]
     np.testing.assert_allclose(proba, sampler.probabilities_, atol=1e-9)
-    np.testing.assert_allclose(sampler.probabilities_, sampler.targets_, atol=1e-3)
-    assert len(np.unique(rows, axis=0)) == len(rows)
+    off = np.abs(proba - sampler.targets_)
+    if isinstance(how, GaussianNB):
+        assert off.max() < 1e-3
+        return
+    assert off.max() > 1e-3  # a forest jumps ...
+    for (a, b), t, p, target in zip(
+        sampler.parents_, sampler.positions_, proba, sampler.targets_
+    ):
+        grid = np.linspace(0, 1, 400)[:, None]
+        seen = sampler.estimator_.predict_proba(X[a] + grid * (X[b] - X[a]))[:, 1]
+        # ... and no value on the near side of the jump that was found is nearer
+        sides = seen[np.abs(grid[:, 0] - t) < 0.02]
+        assert abs(p - target) <= np.abs(sides - target).min() + 0.05
+
+
+def test_default_pairs_in_the_scaled_space(two):
+    X, y = two
+    scale = 10.0 ** np.arange(6)
+    plain, rows, _ = resample(X, y)
+    scaled, others, _ = resample(X * scale, y)
+    np.testing.assert_array_equal(plain.parents_, scaled.parents_)
+    np.testing.assert_allclose(rows, others / scale, atol=1e-3)
+
+
+def test_a_pipeline_that_selects_columns_by_name(two):
+    pd = pytest.importorskip("pandas")
+    X = pd.DataFrame(two[0], columns=list("abcdef"))
+    by_name = make_column_transformer((StandardScaler(), ["a", "c"]), (StandardScaler(), ["f"]))
+    pipe = make_pipeline(by_name, LogisticRegression(class_weight="balanced")).fit(X, two[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        X_new, y_new = BiasedExtrapolationSampler(estimator=FrozenEstimator(pipe)).fit_resample(
+            X, two[1]
+        )
+    assert list(X_new) == list("abcdef") and y_new.sum() == 340
+
+
+def test_images_with_a_network_that_takes_them(cnn, digits):
+    X, y = digits
+    keep = np.flatnonzero((y == 3) | ((y == 8) & (np.arange(len(y)) % 4 == 0)))
+    X, y = X[keep], y[keep]
+    sampler, rows, labels = resample(X, y, estimator=FrozenNetwork(cnn), sampling_strategy={8: 30})
+    assert rows.shape[1:] == (1, 8, 8) and rows.dtype == np.float32 and (labels == 8).all()
+    assert sampler.pairs_ == [(8, 3)] and sampler.classes_.tolist() == list(range(10))
+    logits = FrozenNetwork(cnn).decision_function(rows)
+    p = 1 / (1 + np.exp(logits[:, 3] - logits[:, 8]))
+    np.testing.assert_allclose(p, sampler.probabilities_, atol=1e-5)
+    np.testing.assert_allclose(p, sampler.targets_, atol=1e-3)
+
+
+def test_no_crossing_falls_back_to_midpoints_and_says_so_once(two):
+    X, y = two
+    constant = FrozenEstimator(LogisticRegression().fit(X, y))
+    constant.estimator.intercept_[:] = -1e6
+    with pytest.warns(NoCrossingWarning, match="280 new samples") as caught:
+        sampler, rows, labels = resample(X, y, estimator=constant)
+    assert len([w for w in caught if w.category is NoCrossingWarning]) == 1
+    assert caught[0].filename == __file__
+    assert sampler.n_fallback_ == len(labels) == 280 and np.isnan(sampler.targets_).all()
+    assert (sampler.positions_ == 0.5).all() and no_two_equal(rows)
+    assert (y[sampler.parents_] == [1, 0]).all()
+
+
+# ----------------------------------------------------------------------------- containers
+
+
+@pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csc_matrix, sparse.csr_array])
+def test_sparse(two, kind):
+    X, y = two
+    dense = np.where(np.abs(X) < 0.3, 0, X)
+    _, rows, _ = resample(dense, y)
+    X_new, _ = BiasedExtrapolationSampler(random_state=0).fit_resample(kind(dense), y)
+    assert sparse.issparse(X_new) and X_new.shape == (680, 6)
+    np.testing.assert_allclose(X_new.toarray()[400:], rows)
+
+
+def test_integers(two):
+    pd = pytest.importorskip("pandas")
+    X, y = np.rint(two[0] * 20).astype(int), two[1]
+    _, rows, _ = resample(X, y)
+    assert rows.dtype == np.float64 and (rows != np.rint(rows)).any()
+    frame = pd.DataFrame(X, columns=list("abcdef")).assign(a=X[:, 0] / 2)
+    sampler = BiasedExtrapolationSampler(random_state=0)
+    with pytest.warns(DataConversionWarning, match="5 integer columns") as caught:
+        X_new, y_new = sampler.fit_resample(frame, pd.Series(y, name="y"))
+    assert len([w for w in caught if w.category is DataConversionWarning]) == 1
+    assert list(X_new.dtypes) == list(frame.dtypes) and y_new.name == "y"
+    a, b = (frame.to_numpy()[rows] for rows in sampler.parents_.T)
+    expected = a + sampler.positions_[:, None] * (b - a)
+    expected[:, 1:] = np.rint(expected[:, 1:])
+    np.testing.assert_allclose(X_new.to_numpy()[400:], expected)
+    proba = sampler.estimator_.predict_proba(X_new[400:])[:, 1]
+    np.testing.assert_allclose(proba, sampler.probabilities_, atol=1e-9)
+
+
+# ------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"instance_pairing": "nearest"}, ["class 1", "4 samples", "n_neighbors=5"]),
+        ({"within_class": 0.1, "n_neighbors": 4}, ["class 1", "4 samples", "n_neighbors=4"]),
+        ({"class_specific": "threshold"}, ["class 2", "2 samples", "class_specific='threshold'"]),
+        ({"class_pairs": {1: "x"}}, ["class_pairs", "'x'", "[0, 1, 2]"]),
+        ({"class_pairs": {7: 0}}, ["class_pairs", "7", "[0, 1, 2]"]),
+        ({"class_pairs": {1: [0, 1]}}, ["class_pairs", "class 1", "[0, 1]"]),
+        ({"class_pairs": {1: []}}, ["class_pairs", "class 1", "at least one"]),
+        ({"gamma": 1.5}, ["'gamma'", "[-1.0, 1.0]", "1.5"]),
+        ({"gamma": -2}, ["'gamma'", "[-1.0, 1.0]", "-2"]),
+        ({"p_min": 0.5}, ["'p_min'", "[0.0, 0.5)", "0.5"]),
+        ({"estimator": LogisticRegression(C=-1)}, ["'C'", "-1"]),
+    ],
+)
+def test_bad_parameters(params, words):
+    X = np.random.RandomState(0).normal(size=(20, 3))
+    y = np.repeat([0, 1, 2], [14, 4, 2])
+    with pytest.raises(ValueError) as error:
+        BiasedExtrapolationSampler(**params).fit_resample(X, y)
+    assert not [word for word in words if word not in str(error.value)], error.value
+
+
+def test_one_class():
+    with pytest.raises(ValueError, match="1 class"):
+        BiasedExtrapolationSampler().fit_resample(np.eye(4), np.zeros(4))
+
+
+def test_an_estimator_fitted_on_other_classes(two, logistic):
+    X, y = two
+    with pytest.raises(ValueError, match=r"'a', but estimator was trained.* classes \[0, 1\]"):
+        BiasedExtrapolationSampler(estimator=logistic).fit_resample(X, np.array(["a", "b"])[y])
+    with pytest.raises(ValueError, match="7, but estimator"):
+        BiasedExtrapolationSampler(estimator=logistic).fit_resample(X, 7 * y)
+
+
+def test_an_estimator_fitted_on_other_features(two, logistic):
+    X, y = two
+    for estimator in (logistic, FrozenEstimator(GaussianNB().fit(X, y))):
+        with pytest.raises(ValueError, match="5 features.*estimator was fitted with 6"):
+            BiasedExtrapolationSampler(estimator=estimator).fit_resample(X[:, :5], y)
+    with pytest.raises(ValueError, match=r"estimator cannot take rows of shape \(5,\)"):
+        BiasedExtrapolationSampler(estimator=nn.Linear(6, 2)).fit_resample(X[:, :5], y)
+    with pytest.raises(ValueError, match=r"shape \(2, 3\), but estimator=None takes vectors"):
+        BiasedExtrapolationSampler().fit_resample(X.reshape(-1, 2, 3), y)
+
+
+def test_nan_is_named_by_its_row(two):
+    X, y = two[0].copy(), two[1]
+    X[17, 2] = np.nan
+    for rows in (X, sparse.csr_matrix(X)):
+        with pytest.raises(ValueError, match="NaN in row 17"):
+            BiasedExtrapolationSampler().fit_resample(rows, y)
