@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits, load_iris
+from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
 from skboundary.__main__ import main
 from skboundary._tour import Recipe
@@ -55,7 +56,7 @@ def refusal(capsys, *options):
 def test_figures_are_what_is_printed(capsys, tmp_path):
     printed, figures = tour(capsys, tmp_path / "new" / "folder")
     assert set(figures) == {
-        "arguments", "versions", "recipe", "problem", "neighbours", "seconds"
+        "arguments", "versions", "recipe", "problem", "neighbours", "missing", "seconds"
     }  # fmt: skip
     assert figures["recipe"]["seeds"] == [0, 1]
     assert figures["versions"]["torch"] == torch.__version__
@@ -99,6 +100,67 @@ def test_figures_are_what_is_printed(capsys, tmp_path):
         assert all(near["true"] == y[near["train_row"]] for near in row["neighbours"])
     befores = [row["before"][1] for row in part["least_certain"]]
     assert befores == sorted(befores)
+
+
+def test_missing_samples_are_what_is_printed(capsys, tmp_path):
+    printed, figures = tour(capsys, tmp_path, recipe=TINY._replace(max_train=400))
+    part = figures["missing"]
+    lines = printed.splitlines()
+    assert part["small_classes"] == [1, 3, 5, 7, 9]
+    y = load_digits().target
+    for label, n in part["rows"].items():
+        share = 10 if int(label) % 2 else 1
+        assert 0.6 * 40 <= n * share <= 1.5 * 40 or n == 6  # about 40 of each in 400 rows
+    assert sum(part["rows"].values()) < 300 and len(y) > 400
+    assert set(part["methods"]) == {
+        "no new samples", "no new samples, adjusted", "SMOTE", "biased extrapolation"
+    }  # fmt: skip
+    for name, row in part["methods"].items():
+        line = next(line for line in lines if line.startswith(name + "   "))
+        for metric in ("PR-AUC", "balanced accuracy"):
+            scores = row["scores"][metric]
+            assert len(scores) == 2 and 0.1 < min(scores) <= 1
+            assert row["mean"][metric] == pytest.approx(np.mean(scores))
+            assert f"{row['mean'][metric]:.3f} +- {row['std'][metric]:.3f}" in line
+    for metric in ("PR-AUC", "balanced accuracy"):
+        best = max(part["methods"], key=lambda name: part["methods"][name]["mean"][metric])
+        assert f"Best {metric}: {best} (" in part["verdict"]
+    words = part["verdict"].split()
+    assert " ".join(words) in " ".join(printed.split())
+
+
+def test_missing_samples_are_scored_as_scikit_learn_does():
+    from skboundary._tour._data import load_problem
+    from skboundary._tour._missing import _scores
+
+    problem = load_problem(None, torch.device("cpu"), TINY._replace(max_test=400))
+    p = np.random.default_rng(0).random((len(problem.y_test), 10))
+    p += 0.5 * (problem.y_test[:, None] == np.arange(10))
+    scores = _scores(problem, p)
+    assert scores["balanced accuracy"] == pytest.approx(
+        balanced_accuracy_score(problem.y_test, p.argmax(1))
+    )
+    odd = [average_precision_score(problem.y_test == c, p[:, c]) for c in (1, 3, 5, 7, 9)]
+    assert scores["PR-AUC"] == pytest.approx(np.mean(odd))
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda y: np.where(np.arange(len(y)) == 0, 77, y % 2), "class 77 has 1 training row"),
+        (lambda y: np.where(y == 0, 0, 1), "none of the classes"),
+    ],
+)
+def test_missing_samples_are_skipped_where_there_is_nothing_to_show(
+    capsys, tmp_path, change, words
+):
+    X, y = load_digits(return_X_y=True)
+    y_train, y_test = change(y[:200]), np.zeros(80, dtype=int)
+    path = save(tmp_path / "my.npz", X_train=X[:200], y_train=y_train, y_test=y_test,
+                X_test=X[200:280])  # fmt: skip
+    printed, figures = tour(capsys, tmp_path, "--data", path,
+                            recipe=TINY._replace(max_train=200))  # fmt: skip
+    assert words in printed and words in figures["missing"]["skipped"]
 
 
 def test_reproducible_and_alone_with_its_randomness(capsys, tmp_path):

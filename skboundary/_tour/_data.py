@@ -31,6 +31,7 @@ class Recipe(NamedTuple):
     max_test: int = 2000
     validation: float = 0.2  # share of the training rows that the network does not see
     noise: float = 0.32  # share of the training labels that are permuted
+    imbalance: int = 10  # by how much every second class is thinned out
     max_epochs: int = 80
     enough: float = 0.99  # training accuracy at which training ends
     batch_size: int = 64
