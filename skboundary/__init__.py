@@ -17,6 +17,7 @@ _HOMES = {
     "FrozenNetwork": "skboundary.networks",
     "LatentKNNClassifier": "skboundary.neighbors",
     "LatentTransformer": "skboundary.networks",
+    "SubspaceMargins": "skboundary.boundary",
     "TorchNearestNeighbors": "skboundary.neighbors",
 }
 

@@ -30,6 +30,7 @@ from skboundary import (
     FrozenNetwork,
     LatentKNNClassifier,
     LatentTransformer,
+    SubspaceMargins,
     TorchNearestNeighbors,
 )
 from skboundary.utils.estimator_checks import estimator_checks_generator
@@ -104,6 +105,13 @@ ESTIMATORS = {
         RandomForestClassifier(10, random_state=0)
     ),
     "LatentKNNClassifier-frozen": LatentKNNClassifier(frozen()),
+    "SubspaceMargins": SubspaceMargins(
+        make_pipeline(StandardScaler(), LogisticRegression()), max_iter=5
+    ),
+    "SubspaceMargins-forest": SubspaceMargins(
+        RandomForestClassifier(2, random_state=0), method="label", n_components=1, max_iter=2
+    ),
+    "SubspaceMargins-frozen": SubspaceMargins(frozen(), subspaces="random", max_iter=5),
     "BiasedExtrapolationSampler": BiasedExtrapolationSampler(random_state=0),
     "BiasedExtrapolationSampler-specific": BiasedExtrapolationSampler(
         estimator=RandomForestClassifier(5, random_state=0), class_specific="proportional",
@@ -125,9 +133,16 @@ EXCLUDED = {"FrozenNetwork": "cannot be fitted; tests/networks/test_frozen.py is
 
 _HASH = "joblib's hash of a module changes with every copy; check_module_untouched compares"
 _CLASSES = "a trained network keeps its classes: it refuses others and predicts all of its own"
+_N_ITER = "max_iter bounds the searches of transform; fit iterates nothing"
 XFAILS = {
     "BoundarySampleExtractor-segment-frozen": {"check_estimators_overwrite_params": _HASH},
     "LatentTransformer-frozen": {"check_estimators_overwrite_params": _HASH},
+    "SubspaceMargins": {"check_transformer_n_iter": _N_ITER},
+    "SubspaceMargins-forest": {"check_transformer_n_iter": _N_ITER},
+    "SubspaceMargins-frozen": {
+        "check_estimators_overwrite_params": _HASH,
+        "check_transformer_n_iter": _N_ITER,
+    },
     "BiasedExtrapolationSampler-frozen": {"check_estimators_overwrite_params": _HASH},
     "LatentKNNClassifier-frozen": {
         "check_estimators_overwrite_params": _HASH,

@@ -3,6 +3,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 from skboundary.boundary._extractor import BoundarySampleExtractor
+from skboundary.boundary._margins import SubspaceMargins
 from skboundary.boundary._pairs import BoundaryPairs
 
-__all__ = ["BoundaryPairs", "BoundarySampleExtractor"]
+__all__ = ["BoundaryPairs", "BoundarySampleExtractor", "SubspaceMargins"]

@@ -72,6 +72,7 @@ def take_in(
     random_state: Any = None,
     verbose: int = 0,
     logits: bool = True,
+    latent: bool = True,
 ) -> tuple[Any, NetworkView]:
     """Train what has to be trained, and look at the result as a network.
 
@@ -84,6 +85,8 @@ def take_in(
         The host's parameters.
     logits : bool, default=True
         False for a host that wants latent vectors only.
+    latent : bool, default=True
+        False for a host that can do without: the network may then have no such layer.
 
     Returns
     -------
@@ -124,10 +127,10 @@ def take_in(
         verbose=verbose,
     )
     first = _safe_indexing(X, slice(0, 1))
-    if logits:
-        _warn_of_probabilities(view, view.latent_and_logits(first)[1])
-    else:
+    if not logits:
         view.latent(first)
+        return estimator, view
+    _warn_of_probabilities(view, view.latent_and_logits(first)[1] if latent else view.logits(first))
     return estimator, view
 
 

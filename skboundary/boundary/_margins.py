@@ -1,0 +1,347 @@
+"""SubspaceMargins: the distance to the decision boundary inside chosen subspaces."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.utils import Bunch, check_random_state
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
+
+from skboundary._runtime import (
+    check_input,
+    check_targets,
+    draw_seed,
+    spawn_generators,
+    to_numpy,
+)
+from skboundary.boundary._oracle import labels_of
+from skboundary.boundary._pool import Pool
+from skboundary.boundary._rows import columns_of, numbers
+from skboundary.boundary._subspace_search import gradient_margins, label_margins
+from skboundary.boundary._subspaces import make_subspaces
+from skboundary.networks._intake import (
+    NETWORK_CONSTRAINTS,
+    is_trained,
+    take_in,
+    takes_frames,
+    takes_sparse,
+)
+
+
+class SubspaceMargins(TransformerMixin, BaseEstimator):
+    """Measure how far the decision boundary is along chosen directions.
+
+    Hold me tight [1]_: for each row, and for each of several subspaces, the length of the
+    smallest perturbation inside the subspace that DeepFool finds to change the prediction. A
+    small margin marks directions that the classifier reads, a large one those that it ignores.
+
+    Read more in the :ref:`User Guide <subspace_margins>`.
+
+    Parameters
+    ----------
+    estimator : estimator or torch.nn.Module, default=None
+        The classifier. A module, a :class:`FrozenNetwork` and a
+        :class:`~sklearn.frozen.FrozenEstimator` are used as they are; any other estimator is
+        cloned and fitted. None trains a small multilayer perceptron on standardised columns.
+    subspaces : {"auto", "dct", "pca", "random"}, None or array-like, default="auto"
+        "dct" slides a window over the frequencies of an image, from low to high along the
+        diagonal; the last two axes of X are height and width, and each channel has its own
+        directions. "pca" slides it over the principal components of the rows of fit, by falling
+        variance, and "random" over random orthonormal directions. "auto" is "dct" for images
+        and "pca" for rows. None is the whole space. An array of shape (n_subspaces, k,
+        n_features), or a list of arrays (k_i, n_features), gives bases, whose vectors need not
+        be orthonormal.
+    window : int, default=None
+        Frequencies along each axis, or components, in a subspace. None is the paper's: 8
+        frequencies, 16 from 128 pixels on, a third of the image at most. For components it
+        makes ten windows that cover all.
+    step : int, default=None
+        How far the window slides. None is the paper's: 1 below 32 pixels, 2 there, 16 from 128
+        pixels on.
+    n_components : int, default=None
+        For "pca" and "random". None is all; for "random" 640 at most.
+    method : {"gradient", "label"}, default="gradient"
+        "gradient" needs a network, or a model that can be written as one. "label" asks
+        `predict` only, 20 times for each of `max_iter` steps, and serves every classifier.
+    overshoot : float, default=0.02
+        Share by which a perturbation is lengthened before it is tried, and part of the margin
+        as in the paper.
+    censored : {"keep", "inf", "nan"}, default="keep"
+        What stands for a margin where no boundary was met within `max_iter` steps: the distance
+        walked (infinite where the subspace holds no gradient, and with "label"), infinity or
+        NaN.
+    max_iter : int, default=100
+        Steps of a search.
+    device : str or torch.device, default="auto"
+        "auto" keeps a module on the accelerator where it is, else takes the best device there
+        is.
+    batch_size : "auto" or int, default="auto"
+        Searches, pairs of a row and a subspace, that run side by side. Halved when memory runs
+        out.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the training of the default network and of skorch nets, and random directions.
+    verbose : int, default=0
+        A progress bar when positive.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Sorted class labels; for a trained network all of its classes.
+    estimator_ : estimator
+        The trained classifier.
+    n_subspaces_ : int
+        How many subspaces there are.
+    device_ : torch.device
+        Where the network runs.
+    input_shape_ : tuple of int
+        Shape of one row of X.
+    n_features_in_ : int
+        Size of the second axis of X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, when X has names that are all strings.
+
+    See Also
+    --------
+    LatentTransformer : The activations of a layer as features.
+
+    References
+    ----------
+    .. [1] G. Ortiz-Jimenez, A. Modas, S. Moosavi-Dezfooli, P. Frossard, "Hold me tight!
+       Influence of discriminative features on deep network boundaries", `arXiv 2002.06349
+       <https://arxiv.org/abs/2002.06349>`_.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from skboundary import SubspaceMargins
+    >>> X, y = load_iris(return_X_y=True)
+    >>> margins = SubspaceMargins(LogisticRegression(max_iter=1000)).fit(X, y)
+    >>> margins.transform(X[:2]).shape
+    (2, 4)
+    >>> margins.spectrum(X).median.round(1)
+    array([1.1, 2.7, 1.9, 5.2])
+    """
+
+    _parameter_constraints: dict[str, Any] = {
+        **{
+            name: NETWORK_CONSTRAINTS[name]
+            for name in ("estimator", "device", "batch_size", "random_state", "verbose")
+        },
+        "subspaces": [StrOptions({"auto", "dct", "pca", "random"}), "array-like", None],
+        "window": [Interval(Integral, 1, None, closed="left"), None],
+        "step": [Interval(Integral, 1, None, closed="left"), None],
+        "n_components": [Interval(Integral, 1, None, closed="left"), None],
+        "method": [StrOptions({"gradient", "label"})],
+        "overshoot": [Interval(Real, 0, None, closed="left")],
+        "censored": [StrOptions({"keep", "inf", "nan"})],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        subspaces: Any = "auto",
+        window: int | None = None,
+        step: int | None = None,
+        n_components: int | None = None,
+        method: str = "gradient",
+        overshoot: float = 0.02,
+        censored: str = "keep",
+        max_iter: int = 100,
+        device: Any = "auto",
+        batch_size: Any = "auto",
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.subspaces = subspaces
+        self.window = window
+        self.step = step
+        self.n_components = n_components
+        self.method = method
+        self.overshoot = overshoot
+        self.censored = censored
+        self.max_iter = max_iter
+        self.device = device
+        self.batch_size = batch_size
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: Any, y: Any = None) -> SubspaceMargins:
+        """Train the classifier where it has to be, and find the subspaces.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+        y : array-like of shape (n_samples,), default=None
+            Needed, and read, only where the classifier is trained here.
+
+        Returns
+        -------
+        self : SubspaceMargins
+
+        Raises
+        ------
+        TypeError
+            For a classifier without gradients.
+        ValueError
+            For input that is not finite, a missing y, or subspaces that do not go with X.
+        """
+        X = check_input(self, X, reset=True, keep_frame=takes_frames(self.estimator))
+        y = None if is_trained(self.estimator) else check_targets(self, X, y)
+        rng = check_random_state(self.random_state)
+        self.estimator_, self._view = take_in(
+            self.estimator,
+            X,
+            y,
+            device=self.device,
+            batch_size=self.batch_size,
+            random_state=rng,
+            verbose=self.verbose,
+            latent=False,
+        )
+        if self.method == "gradient" and not self._view.differentiable:
+            raise TypeError(
+                f"{type(self.estimator_).__name__} offers no gradient with respect to X, which "
+                "method='gradient' needs. Use method='label'."
+            )
+        self.device_ = self._view.device
+        self.classes_ = self._view.classes_
+        self._seed = draw_seed(rng)
+        self._subspaces, self._names = make_subspaces(
+            self.subspaces,
+            X,
+            self._dtype,
+            window=self.window,
+            step=self.step,
+            n_components=self.n_components,
+            generator=spawn_generators(self._seed, 1)[0],
+        )
+        self.n_subspaces_ = self._subspaces.n_subspaces
+        if self.method == "label":
+            self._columns, X = columns_of(self.estimator_, X), numbers(X)
+            codes = labels_of(self._view, self.estimator_, X, self._columns)
+            self._pool = Pool(X, codes, np.full(len(X), True))
+        return self
+
+    def transform(self, X: Any) -> NDArray[Any]:
+        """Measure the margins of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        margins : ndarray of shape (n_samples, n_subspaces)
+            Euclidean distances in the units of X, in the dtype of the computation.
+        """
+        check_is_fitted(self)
+        return self._censor(*self._search(X))
+
+    def spectrum(
+        self, X: Any, *, quantiles: Sequence[float] = (0.05, 0.25, 0.75, 0.95)
+    ) -> Bunch:
+        """Summarise the margins of rows for each subspace: the curves of the paper.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+        quantiles : sequence of float in [0, 1], default=(0.05, 0.25, 0.75, 0.95)
+
+        Returns
+        -------
+        spectrum : Bunch
+            `median` (n_subspaces,) and `quantiles` (n_quantiles, n_subspaces) of the margins,
+            censored ones taken as the parameter says and NaN left out; `censored`
+            (n_subspaces,), the share of rows that met no boundary; `margins` and `flipped`
+            (n_samples, n_subspaces), the latter true where a boundary was met; `names`
+            (n_subspaces,).
+        """
+        check_is_fitted(self)
+        distance, flipped = self._search(X)
+        margins = self._censor(distance, flipped)
+        median, *others = _quantiles(margins, [0.5, *quantiles])
+        return Bunch(
+            median=median,
+            quantiles=np.array(others).reshape(-1, self.n_subspaces_),
+            censored=1 - flipped.mean(0),
+            margins=margins,
+            flipped=flipped,
+            names=self._names,
+        )
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
+        """Name the subspaces.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Only checked.
+
+        Returns
+        -------
+        names : ndarray of shape (n_subspaces,)
+            Such as "dct_0_7" and "pca_0_2" for the first and last frequency or component,
+            "subspace_0" for a given basis, and "whole_space".
+        """
+        check_is_fitted(self)
+        _check_feature_names_in(self, input_features)
+        return self._names
+
+    def _search(self, X: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Distances (n, n_subspaces), and whether they reached the boundary."""
+        X = check_input(self, X, reset=False, keep_frame=takes_frames(self.estimator))
+        params: Any = {
+            "overshoot": self.overshoot, "max_iter": self.max_iter, "verbose": self.verbose
+        }  # fmt: skip
+        if self.method == "gradient":
+            found = gradient_margins(self._view, X, self._subspaces, self._dtype, **params)
+        else:
+            found = label_margins(
+                self._view, self.estimator_, self._columns, self._pool, numbers(X),
+                self._subspaces, seed=self._seed, **params,
+            )  # fmt: skip
+        return to_numpy(found[0]), to_numpy(found[1])
+
+    def _censor(self, distance: NDArray[Any], flipped: NDArray[np.bool_]) -> NDArray[Any]:
+        if self.censored == "keep":
+            return distance
+        return np.where(flipped, distance, distance.dtype.type(self.censored))
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return getattr(self._view.model, "input_dtype", self._view.dtype)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = not is_trained(self.estimator)
+        tags.transformer_tags.preserves_dtype = []
+        tags.input_tags.sparse = takes_sparse(self.estimator)
+        return tags
+
+
+def _quantiles(margins: NDArray[Any], levels: list[float]) -> NDArray[Any]:
+    """Quantiles (n_levels, n_subspaces) of what is not NaN; infinity may be among them."""
+    out = np.full((len(levels), margins.shape[1]), np.nan, dtype=margins.dtype)
+    for j, column in enumerate(margins.T):
+        column = np.sort(column[~np.isnan(column)])
+        if len(column):
+            place = np.asarray(levels) * (len(column) - 1)
+            low, high = column[np.floor(place).astype(int)], column[np.ceil(place).astype(int)]
+            with np.errstate(invalid="ignore"):  # between infinity and infinity
+                between = low + (high - low) * (place % 1)
+            out[:, j] = np.where(low == high, low, between)
+    return out

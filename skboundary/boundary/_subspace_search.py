@@ -1,0 +1,158 @@
+"""Searches for the boundary inside subspaces, batch by batch: by gradients and by labels."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import _safe_indexing
+from torch import Tensor
+
+from skboundary._runtime import map_batches, resolve_batch_size, row_shape, to_tensor
+from skboundary.boundary._oracle import consult, labels_of
+from skboundary.boundary._pool import Pool, find_partners
+from skboundary.functional.decision import label_search
+from skboundary.functional.subspace_deepfool import subspace_deepfool
+from skboundary.functional.subspaces import Subspaces, WholeSpace
+from skboundary.networks._view import NetworkView
+
+# A search holds the activations of its pass and ten gradients: so many times its row.
+_ROWS_HELD = 32
+_STARTS = 15  # rows of other classes that a search by labels starts from
+_NUMBERS = 2**22  # numbers in the starts of a batch
+_QUESTIONS = 20  # that stand for one step along a gradient
+
+
+def move(subspaces: Subspaces, device: torch.device) -> Subspaces:
+    """Bring the bases to a device."""
+    kind: Any = type(subspaces)
+    return kind(*(t.to(device) for t in subspaces))  # type: ignore[attr-defined]
+
+
+def gradient_margins(
+    view: NetworkView,
+    X: Any,
+    subspaces: Subspaces,
+    dtype: torch.dtype,
+    *,
+    overshoot: float,
+    max_iter: int,
+    verbose: int,
+) -> tuple[Tensor, Tensor]:
+    """Search along gradients, for all pairs of a row and a subspace.
+
+    Parameters
+    ----------
+    view : NetworkView
+        Differentiable.
+    X : array-like of shape (n, ...)
+    subspaces : Subspaces
+    dtype : torch.dtype
+        Of the rows.
+    overshoot, max_iter, verbose : see `SubspaceMargins`
+
+    Returns
+    -------
+    distance, flipped : Tensor of shape (n, n_subspaces)
+    """
+    n, device = subspaces.n_subspaces, view.device
+    row_bytes = math.prod(row_shape(X)) * dtype.itemsize
+    size = resolve_batch_size(view.batch_size, _ROWS_HELD * row_bytes, device)
+    size = size // n * n or size  # whole rows, whose first gradient serves all subspaces
+    subspaces = move(subspaces, device)
+
+    def step(pairs: slice) -> tuple[Tensor, Tensor]:
+        pair = torch.arange(pairs.start, pairs.stop, device=device)
+        first, last = pairs.start // n, (pairs.stop - 1) // n
+        x = to_tensor(_safe_indexing(X, slice(first, last + 1)), device=device, dtype=dtype)
+        found = subspace_deepfool(
+            logits, x, subspaces, pair // n - first, pair % n,
+            overshoot=overshoot, max_iter=max_iter,
+        )  # fmt: skip
+        return found.distance.cpu(), found.flipped.cpu()
+
+    with view.function() as logits:
+        parts = [*map_batches(step, X.shape[0] * n, size, verbose=verbose, desc="margins")]
+    distance, flipped = (torch.cat(part).view(-1, n) for part in zip(*parts))
+    return distance, flipped
+
+
+def label_margins(
+    view: NetworkView,
+    estimator: Any,
+    columns: Any,
+    pool: Pool,
+    X: NDArray[Any],
+    subspaces: Subspaces,
+    *,
+    overshoot: float,
+    max_iter: int,
+    seed: int,
+    verbose: int,
+) -> tuple[Tensor, Tensor]:
+    """Search by labels, one subspace after the other.
+
+    Parameters
+    ----------
+    view : NetworkView
+    estimator : fitted classifier
+    columns : see `columns_of`
+    pool : Pool
+        Rows from which the nearest of other classes are projected on x plus the subspace.
+    X : ndarray of shape (n, ...)
+    subspaces : Subspaces
+    overshoot, max_iter, verbose : see `SubspaceMargins`
+    seed : int
+        Of the directions, which all rows share.
+
+    Returns
+    -------
+    distance, flipped : Tensor of shape (n, n_subspaces)
+        The distance is infinite where no other class was found.
+    """
+    source = labels_of(view, estimator, X, columns)
+    flat = to_tensor(X).flatten(1).to(view.dtype)
+    partners = find_partners(
+        pool, to_tensor(pool.X).flatten(1).to(view.dtype), flat, source,
+        np.full(len(X), -1), min(_STARTS, len(pool.X)), np.random.default_rng(seed),
+    )  # fmt: skip
+    bases = [_basis(subspaces, s, flat) for s in range(subspaces.n_subspaces)]
+    size = max(1, _NUMBERS // (flat.shape[1] * _STARTS))
+    with consult(view, estimator, "label", columns) as oracle:
+
+        def label(points: Tensor) -> Tensor:
+            return oracle.labels(points.view(-1, *X.shape[1:]))
+
+        def step(rows: slice) -> tuple[Tensor, Tensor]:
+            x = flat[rows].to(oracle.device)
+            codes = torch.from_numpy(source[rows]).to(oracle.device)
+            starts = pool.take(partners[rows], like=x).flatten(2)
+            found = [
+                label_search(
+                    label, x, codes, starts, generator=torch.Generator().manual_seed(seed),
+                    basis=basis, budget=_QUESTIONS * max_iter,
+                )
+                for basis in bases
+            ]  # fmt: skip
+            success = torch.stack([bracket.success for bracket in found], 1)
+            length = torch.stack([(bracket.outer - x).norm(dim=1) for bracket in found], 1)
+            distance = torch.where(success, (1 + overshoot) * length, torch.inf)
+            return distance.cpu(), success.cpu()
+
+        parts = [*map_batches(step, len(X), size, verbose=verbose, desc="margins")]
+    distance, flipped = (torch.cat(part) for part in zip(*parts))
+    return distance, flipped
+
+
+def _basis(subspaces: Subspaces, s: int, like: Tensor) -> Tensor | None:
+    """Basis vectors (k, d) of a subspace, None for the whole space."""
+    if isinstance(subspaces, WholeSpace):
+        return None
+    k = subspaces.coordinates(like[:1], torch.tensor([s])).shape[1]
+    vectors = subspaces.expand(torch.eye(k).to(like), torch.full((k,), s))
+    return vectors[vectors.any(1)]

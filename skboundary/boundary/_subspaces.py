@@ -1,0 +1,145 @@
+"""Subspaces by name: what a user asks for, with defaults for the size of the rows."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from skboundary._runtime import row_shape, to_tensor
+from skboundary.functional.subspaces import (
+    Subspaces,
+    WholeSpace,
+    component_windows,
+    dct_windows,
+    explicit_bases,
+    pca_components,
+    random_components,
+)
+
+_RANDOM_COMPONENTS = 640  # ten times the dimensions of the paper's windows on grey images
+
+Named = tuple[Subspaces, NDArray[Any]]
+
+
+def make_subspaces(
+    kind: Any,
+    X: Any,
+    dtype: torch.dtype,
+    *,
+    window: int | None,
+    step: int | None,
+    n_components: int | None,
+    generator: torch.Generator,
+) -> Named:
+    """Make subspaces for rows like those of X, and name them.
+
+    Parameters
+    ----------
+    kind : {"auto", "dct", "pca", "random"}, None or sequence of array-like
+        As in `SubspaceMargins`.
+    X : array-like of shape (n, ...)
+        The rows of fit; "pca" reads them, the others take their shape only.
+    dtype : torch.dtype
+    window, step, n_components : int or None
+    generator : torch.Generator
+
+    Returns
+    -------
+    subspaces : Subspaces
+        On the CPU.
+    names : ndarray of shape (n_subspaces,)
+
+    Raises
+    ------
+    ValueError
+        For a parameter that does not go with the rows, or has no effect on this kind.
+    """
+    shape = row_shape(X)
+    if isinstance(kind, str) and kind == "auto":
+        kind = "dct" if len(shape) > 1 else "pca"
+    named = isinstance(kind, str)
+    _refuse_unused(kind, {} if named else {"window": window, "step": step})
+    _refuse_unused(kind, {} if named and kind != "dct" else {"n_components": n_components})
+    if kind is None:
+        return WholeSpace(), np.array(["whole_space"], dtype=object)
+    if not named:
+        return _given(kind, math.prod(shape), dtype)
+    if kind == "dct":
+        return _cosines(shape, dtype, window, step)
+    n, d = X.shape[0], math.prod(shape)
+    if kind == "pca" and n < 2:
+        raise ValueError(f"n_samples={n}: subspaces='pca' needs at least 2 samples in fit.")
+    limit = d if kind == "random" or n > d else n - 1
+    _check_limit("n_components", n_components, limit, f"subspaces={kind!r} of these rows")
+    if kind == "pca":
+        components = pca_components(to_tensor(X, dtype=dtype).flatten(1), n_components)
+    else:
+        size = n_components or min(limit, _RANDOM_COMPONENTS)
+        components = random_components(size, d, generator=generator, dtype=dtype)
+    size = len(components)
+    if window is None and step is None:  # ten windows that cover all
+        step = max(1, size // 10)
+        window = max(1, size - 9 * step)
+    window, step = window or step or 1, step or window or 1
+    _check_limit("window", window, size, f"{size} components")
+    starts = range(0, size - window + 1, step)
+    return component_windows(components, window, step), _names(kind, starts, window)
+
+
+def _cosines(
+    shape: tuple[int, ...], dtype: torch.dtype, window: int | None, step: int | None
+) -> Named:
+    if len(shape) < 2:
+        raise ValueError(
+            "subspaces='dct' needs images whose last two axes are height and width, and the rows "
+            f"of X have shape {shape}. Reshape X, or use subspaces='pca'."
+        )
+    height, width = shape[-2:]
+    size = min(height, width)
+    # the paper: 8 and 1 for 28 pixels, 8 and 2 for 32, 16 and 16 for 224
+    large = size >= 128
+    if window is None:
+        window = min(16 if large else 8, max(1, size // 3))
+    if step is None:
+        step = 16 if large else max(1, size // 16)
+    _check_limit("window", window, size, f"images of {height} x {width} pixels")
+    starts = range(0, size - window + 1, step)
+    return dct_windows(height, width, window, step, dtype=dtype), _names("dct", starts, window)
+
+
+def _given(bases: Any, d: int, dtype: torch.dtype) -> Named:
+    tensors = []
+    for s, basis in enumerate(bases):
+        basis = np.asarray(basis, dtype=np.float64)
+        if basis.size == 0 or basis.size % d or not np.isfinite(basis).all():
+            raise ValueError(
+                f"subspaces[{s}] has shape {basis.shape}; give finite vectors of the {d} features "
+                "of a row, one a line."
+            )
+        tensors.append(torch.tensor(basis).view(-1, d).to(dtype))
+    if not tensors:
+        raise ValueError("subspaces holds no basis. Give at least one, or None.")
+    return explicit_bases(tensors), _names("subspace", range(len(tensors)), 1)
+
+
+def _refuse_unused(kind: Any, params: dict[str, int | None]) -> None:
+    for name, value in params.items():
+        if value is not None:
+            what = repr(kind) if isinstance(kind, str) or kind is None else "given bases"
+            raise ValueError(f"{name}={value} has no effect on subspaces={what}. Leave it out.")
+
+
+def _check_limit(name: str, value: int | None, limit: int, what: str) -> None:
+    if value is not None and value > limit:
+        raise ValueError(f"{name}={value} is too large for {what}: {limit} at most.")
+
+
+def _names(kind: str, starts: range, window: int) -> NDArray[Any]:
+    ends = [f"_{s + window - 1}" if window > 1 else "" for s in starts]
+    return np.array([f"{kind}_{s}{end}" for s, end in zip(starts, ends)], dtype=object)
