@@ -77,14 +77,27 @@ def frozen():
         return FrozenNetwork(AnyNet(4).double())
 
 
+def logistic():
+    return make_pipeline(StandardScaler(), LogisticRegression())
+
+
 ESTIMATORS = {
     "BoundarySampleExtractor-segment": BoundarySampleExtractor(
-        LogisticRegression(), method="segment"
+        logistic(), method="segment", returns="distance"
     ),
-    "BoundarySampleExtractor-segment-forest": BoundarySampleExtractor(
-        RandomForestClassifier(5, random_state=0), method="segment", returns="perturbation"
+    "BoundarySampleExtractor-minimal": BoundarySampleExtractor(
+        logistic(), effort="fast", returns="class_distances"
     ),
-    "BoundarySampleExtractor-segment-frozen": BoundarySampleExtractor(frozen(), method="segment"),
+    "BoundarySampleExtractor-label": BoundarySampleExtractor(
+        RandomForestClassifier(3, random_state=0), effort="fast"
+    ),
+    "BoundarySampleExtractor-pm-frozen": BoundarySampleExtractor(
+        frozen(), method="pm", effort="fast", returns="perturbation"
+    ),
+    "BoundarySampleExtractor-score-frozen": BoundarySampleExtractor(
+        frozen(), method="score", effort="fast"
+    ),
+    "BoundarySampleExtractor-frozen": BoundarySampleExtractor(frozen(), effort="fast"),
     "TorchNearestNeighbors": TorchNearestNeighbors(n_neighbors=3),
     "TorchNearestNeighbors-cosine": TorchNearestNeighbors(n_neighbors=3, metric="cosine"),
     "LatentTransformer": LatentTransformer(),
@@ -135,7 +148,9 @@ _HASH = "joblib's hash of a module changes with every copy; check_module_untouch
 _CLASSES = "a trained network keeps its classes: it refuses others and predicts all of its own"
 _N_ITER = "max_iter bounds the searches of transform; fit iterates nothing"
 XFAILS = {
-    "BoundarySampleExtractor-segment-frozen": {"check_estimators_overwrite_params": _HASH},
+    "BoundarySampleExtractor-frozen": {"check_estimators_overwrite_params": _HASH},
+    "BoundarySampleExtractor-pm-frozen": {"check_estimators_overwrite_params": _HASH},
+    "BoundarySampleExtractor-score-frozen": {"check_estimators_overwrite_params": _HASH},
     "LatentTransformer-frozen": {"check_estimators_overwrite_params": _HASH},
     "SubspaceMargins": {"check_transformer_n_iter": _N_ITER},
     "SubspaceMargins-forest": {"check_transformer_n_iter": _N_ITER},

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +16,10 @@ from skboundary.boundary._pairs import Ends, expand
 from skboundary.boundary._pool import Pool
 from skboundary.boundary._rows import find_bounds
 from skboundary.boundary._segment import between
+from skboundary.boundary._task import Settings, Task
 from skboundary.functional.autoencode import autoencoder, generate, train_generators
 from skboundary.functional.bisect import Middle, find_middle
 from skboundary.functional.criteria import runner_up
-
-if TYPE_CHECKING:
-    from skboundary.boundary._methods import Settings, Task
 
 # Steps at most, and how many windows without growth of the yield end the training (None: none
 # does, as in the paper).

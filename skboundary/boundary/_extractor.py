@@ -19,7 +19,7 @@ from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from skboundary._runtime import check_input, check_targets, draw_seed, to_numpy
-from skboundary.boundary._methods import METHODS, Settings, choose_method
+from skboundary.boundary._methods import METHODS, choose_method
 from skboundary.boundary._oracle import find_response, labels_of
 from skboundary.boundary._pairs import BoundaryPairs
 from skboundary.boundary._pool import Pool, class_cycle, draw_noise, draw_rows
@@ -32,6 +32,7 @@ from skboundary.boundary._rows import (
     numbers,
 )
 from skboundary.boundary._search import Model, Search, find_pairs
+from skboundary.boundary._task import Settings
 from skboundary.exceptions import BoundaryNotFoundWarning
 from skboundary.functional.criteria import runner_up
 from skboundary.networks._black_box import BlackBox
@@ -41,7 +42,6 @@ from skboundary.networks._intake import (
     label_codes,
     take_in,
     takes_frames,
-    takes_sparse,
 )
 
 
@@ -59,11 +59,15 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         The classifier. A module, a :class:`FrozenNetwork` and a
         :class:`~sklearn.frozen.FrozenEstimator` are used as they are; any other estimator is
         cloned and fitted. None trains a small multilayer perceptron on standardised columns.
-    method : {"auto", "segment", "deepdig"}, default="auto"
-        "segment" looks on the segment from a row to its nearest training row, in the latent
-        space, that is predicted as another class; it serves every classifier. "deepdig" trains
-        two generators for each pair of classes, which carry a row over the boundary and back, and
-        looks in between: seconds a pair, for networks, and for `extract` rather than `transform`.
+    method : {"auto", "pm", "minimal", "deepdig", "score", "label", "segment"}, default="auto"
+        "minimal" follows gradients to the nearest boundary point, and "pm" minimises a
+        perturbation together with its start, so that both ends are predicted with `confidence`.
+        "score" and "label" do with the scores, or the labels alone, of any classifier. "segment"
+        looks on the segment from a row to its nearest training row, in the latent space (of X
+        where a network has no `torch.nn.Linear`), that is predicted as another class. "deepdig"
+        trains two generators for each pair of classes, which carry a row over the boundary and
+        back, and looks in between: seconds a pair, for networks, and for `extract` rather than
+        `transform`. "auto" is the first of "minimal", "score" and "label" that `response_` allows.
     target : {"nearest", "runner_up"} or class label, default="nearest"
         The class beyond the boundary: whichever is nearest, the one with the second largest
         score at the row, or the one that is named.
@@ -71,8 +75,9 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         What `transform` gives: the partner, the partner minus the row, the norm of that in one
         column, or such a norm for each class in turn (0 for the row's own).
     effort : {"fast", "balanced", "thorough"}, default="balanced"
-        How much is spent on a row. Without gradients 100, 2000 or 10000 questions. The generators
-        of "deepdig" train until their yield stops growing, "thorough" the paper's 5000 steps.
+        How much is spent on a row: about 11, 31 or 60 gradients for "minimal"; 12, 30 or 300 steps
+        for "pm"; at most 100, 2000 or 10000 questions for "score" and "label". The generators of
+        "deepdig" train until their yield stops growing, "thorough" the paper's 5000 steps.
     confidence : float in (0.5, 1), default=0.9
         Probability with which both ends of a pair of method "pm" are predicted.
     penalty : float, default=None
@@ -220,7 +225,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         """
         X = check_input(self, X, reset=True, keep_frame=takes_frames(self.estimator))
         y = check_targets(self, X, y)
-        X = X.toarray() if sparse.issparse(X) else X  # rows that are searched are dense anyway
+        X = X.toarray() if sparse.issparse(X) else X
         rng = check_random_state(self.random_state)
         self.estimator_, view = take_in(
             self.estimator,
@@ -230,6 +235,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
             batch_size=self.batch_size,
             random_state=rng,
             verbose=self.verbose,
+            latent=False,
         )
         view.verbose = 0  # progress is told here, by rows
         if isinstance(view.model, BlackBox) and view.batch_size == "auto":
@@ -280,7 +286,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
             )
         if self.returns == "class_distances":
             return self._class_distances(X, source)
-        pairs = self._find(X, source, self._targets(X, source), midpoint=False)
+        pairs = self._find(X, source, self._targets(X, source), pairs=False)
         self._warn(pairs)
         failed = ~pairs.success
         partner = pairs.outer
@@ -422,17 +428,17 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         source: NDArray[np.intp],
         target: NDArray[np.intp],
         *,
-        midpoint: bool = True,
+        pairs: bool = True,
         random_partners: bool = False,
     ) -> BoundaryPairs:
         method = choose_method(self.method, self.norm, self.response_, self.estimator_)
         settings = Settings(
             self.effort, self.confidence, self.penalty, self.norm, self.margin_tol,
-            self.generator,
+            self.generator, pairs,
         )
         search = Search(
-            method, settings, self.bounds_, self.bounds == "data", midpoint, random_partners,
-            self.n_jobs, self.verbose,
+            method, settings, self.bounds_, self.bounds == "data", random_partners, self.n_jobs,
+            self.verbose,
         )  # fmt: skip
         return find_pairs(self._model, search, X, source, target)
 
@@ -442,7 +448,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         rows, target = (a.ravel() for a in np.indices((n, n_classes)))
         other = target != source[rows]
         rows, target = rows[other], target[other]
-        pairs = self._find(X[rows], source[rows], target, midpoint=False)
+        pairs = self._find(X[rows], source[rows], target, pairs=False)
         self._warn(pairs)
         distances = np.zeros((n, n_classes), dtype=X.dtype)
         distances[rows, target] = np.where(
@@ -471,6 +477,6 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = not is_trained(self.estimator)
-        tags.input_tags.sparse = takes_sparse(self.estimator)
+        tags.input_tags.sparse = True  # boundary points are dense, so rows become it at once
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

@@ -123,7 +123,7 @@ def check_ends(
     target: Tensor,
     dtype: torch.dtype,
     *,
-    midpoint: bool = True,
+    pairs: bool = True,
 ) -> Checked:
     """Ask the classifier about ends rounded to the dtype of the result, and mark failures.
 
@@ -135,8 +135,9 @@ def check_ends(
         Classes; -1 takes the class that the outer point turns out to have.
     dtype : torch.dtype
         Of the rows that will be returned.
-    midpoint : bool, default=True
-        False leaves it in the middle.
+    pairs : bool, default=True
+        False asks for the outer end alone: a third class may then lie on the way to it, and the
+        midpoint is the middle.
 
     Returns
     -------
@@ -147,16 +148,20 @@ def check_ends(
     at_inner, at_outer = oracle.labels(both).chunk(2)
     target = torch.where(target < 0, at_outer, target)
     pair = torch.stack([source, target], 1)
-    ok = (at_inner == source) & (at_outer == target) & (source != target)
-    third = ~(at_inner[:, None] == pair).any(1) | ~(at_outer[:, None] == pair).any(1)
-    status = torch.where(ok, OK, torch.where(third, THIRD_CLASS, NOT_FOUND))
+    finite = torch.isfinite(both.flatten(1)).all(1).view(2, -1).all(0)
+    ok = (at_outer == target) & (source != target) & finite
+    third = ~(at_outer[:, None] == pair).any(1)
+    if pairs:
+        ok &= at_inner == source
+        third |= ~(at_inner[:, None] == pair).any(1)
+    status = torch.where(ok, OK, torch.where(third & finite, THIRD_CLASS, NOT_FOUND))
     if ends.collapsed is not None:
         status[ends.collapsed] = COLLAPSED
     if oracle.response == "label":
         margins = torch.full_like(source, torch.nan, dtype=oracle.dtype).repeat(2)
     else:
         margins = oracle.margin(both, source.repeat(2), target.repeat(2))
-    if midpoint and oracle.response != "label":
+    if pairs and oracle.response != "label":
         middle = _midpoint(oracle, inner, outer, pair, status == OK)
     else:
         middle = (inner + outer) / 2

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from skboundary._runtime import map_batches, resolve_batch_size, to_tensor
-from skboundary.boundary._methods import Method, Settings, Task
+from skboundary.boundary._methods import Method
 from skboundary.boundary._oracle import as_rows, consult
 from skboundary.boundary._pairs import (
     ALREADY_TARGET,
@@ -26,6 +26,8 @@ from skboundary.boundary._pairs import (
     norms,
 )
 from skboundary.boundary._pool import Pool, find_partners
+from skboundary.boundary._task import Settings, Task
+from skboundary.networks._torch_model import TorchModel
 from skboundary.networks._view import NetworkView
 
 # Numbers in the rows that go through a black box at a time, all of them in one call.
@@ -44,13 +46,17 @@ class Model(NamedTuple):
     seed: int
 
     def space(self, name: str) -> Tensor:
-        """Rows of the pool in the space that has this name."""
+        """Rows of the pool in the space that has this name, "latent" or "input"."""
         if name == "input":
             return to_tensor(self.pool.X).flatten(1).to(self.view.dtype)
-        return self.latent if self.latent is not None else self.latent_of(self.pool.X)
+        return self.latent_of(self.pool.X) if self.latent is None else self.latent
 
     def latent_of(self, X: NDArray[Any]) -> Tensor:
-        """Latent vectors of rows."""
+        """Latent vectors of rows; the rows themselves where a network has no such layer."""
+        model = self.view.model
+        if isinstance(model, TorchModel):
+            if not any(isinstance(part, nn.Linear) for part in model.module.modules()):
+                return to_tensor(X).flatten(1).to(self.view.dtype)
         return self.view.latent(as_rows(X, self.columns))
 
     def logits_of(self, X: NDArray[Any]) -> Tensor:
@@ -65,7 +71,6 @@ class Search(NamedTuple):
     settings: Settings
     bounds: tuple[Any, Any] | None
     widen: bool  # bounds of rows that lie outside them
-    midpoint: bool = True
     random_partners: bool = False
     n_jobs: int | None = None
     verbose: int = 0
@@ -150,7 +155,8 @@ def _solve(
         space = None if near else model.space(method.space)
         queries = None
         if not near:
-            queries = model.latent_of(X) if method.space == "latent" else to_tensor(X).flatten(1)
+            in_latent = method.space == "latent"
+            queries = model.latent_of(X) if in_latent else to_tensor(X).flatten(1)
         partners = find_partners(
             model.pool, space, queries, source, target, method.n_partners, rng
         )
@@ -165,7 +171,9 @@ def _solve(
             low, high = _limits(x, search.bounds, search.widen)
             task = Task(x, s, t, low, high, p, model.pool, model.seed)
             ends = method.search(oracle, task, search.settings)
-            found = check_ends(oracle, ends, s, t, dtype, midpoint=search.midpoint)
+            found = check_ends(
+                oracle, ends, s, t, dtype, pairs=search.settings.pairs or not method.one_sided
+            )
             return Checked(*(value.cpu() for value in found))
 
         size = _batch_size(view, X, method.batched)
