@@ -55,12 +55,15 @@ def label(oracle: Oracle, task: Task, settings: Settings) -> Ends:
 def score(oracle: Oracle, task: Task, settings: Settings) -> Ends:
     """Search by scores: Newton's steps on their finite differences."""
     flat, starts = _flatten(task)
+    budget = BUDGET[settings.effort]
+    if settings.effort == "balanced":  # a smooth score is not better known by asking more
+        budget = min(budget, 4 * (flat.shape[1] + 24) + 100)
     found = score_search(
         lambda points: oracle.logits(points.view(-1, *task.x.shape[1:])),
         flat, task.source, starts,
         target=None if (task.target < 0).all() else task.target,
         generator=torch.Generator().manual_seed(task.seed), bounds=_flat_bounds(task),
-        budget=BUDGET[settings.effort],
+        budget=budget,
     )  # fmt: skip
     return _as_ends(oracle, task, settings, found)
 
