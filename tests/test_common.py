@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator
 from sklearn.datasets import make_blobs
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks as sklearn_checks
@@ -85,18 +86,14 @@ ESTIMATORS = {
     "BoundarySampleExtractor-segment": BoundarySampleExtractor(
         logistic(), method="segment", returns="distance"
     ),
-    "BoundarySampleExtractor-minimal": BoundarySampleExtractor(
-        logistic(), effort="fast", returns="class_distances"
-    ),
+    "BoundarySampleExtractor-minimal": BoundarySampleExtractor(logistic(), effort="fast"),
     "BoundarySampleExtractor-label": BoundarySampleExtractor(
-        RandomForestClassifier(3, random_state=0), effort="fast"
+        RandomForestClassifier(3, random_state=0), effort="fast", returns="class_distances"
     ),
     "BoundarySampleExtractor-pm-frozen": BoundarySampleExtractor(
         frozen(), method="pm", effort="fast", returns="perturbation"
     ),
-    "BoundarySampleExtractor-score-frozen": BoundarySampleExtractor(
-        frozen(), method="score", effort="fast"
-    ),
+    "BoundarySampleExtractor-score": BoundarySampleExtractor(GaussianNB(), effort="fast"),
     "BoundarySampleExtractor-frozen": BoundarySampleExtractor(frozen(), effort="fast"),
     "TorchNearestNeighbors": TorchNearestNeighbors(n_neighbors=3),
     "TorchNearestNeighbors-cosine": TorchNearestNeighbors(n_neighbors=3, metric="cosine"),
@@ -150,7 +147,6 @@ _N_ITER = "max_iter bounds the searches of transform; fit iterates nothing"
 XFAILS = {
     "BoundarySampleExtractor-frozen": {"check_estimators_overwrite_params": _HASH},
     "BoundarySampleExtractor-pm-frozen": {"check_estimators_overwrite_params": _HASH},
-    "BoundarySampleExtractor-score-frozen": {"check_estimators_overwrite_params": _HASH},
     "LatentTransformer-frozen": {"check_estimators_overwrite_params": _HASH},
     "SubspaceMargins": {"check_transformer_n_iter": _N_ITER},
     "SubspaceMargins-forest": {"check_transformer_n_iter": _N_ITER},

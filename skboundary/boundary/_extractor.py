@@ -18,9 +18,14 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from skboundary._runtime import check_input, check_targets, draw_seed, to_numpy
+from skboundary._runtime import check_input, check_targets, draw_seed, to_numpy, to_tensor
 from skboundary.boundary._methods import METHODS, choose_method
-from skboundary.boundary._oracle import find_response, labels_of
+from skboundary.boundary._oracle import (
+    count_nan_gradients,
+    find_response,
+    has_scores,
+    labels_of,
+)
 from skboundary.boundary._pairs import BoundaryPairs
 from skboundary.boundary._pool import Pool, class_cycle, draw_noise, draw_rows
 from skboundary.boundary._rows import (
@@ -287,7 +292,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         if self.returns == "class_distances":
             return self._class_distances(X, source)
         pairs = self._find(X, source, self._targets(X, source), pairs=False)
-        self._warn(pairs)
+        self._warn(pairs, X)
         failed = ~pairs.success
         partner = pairs.outer
         partner[failed] = X[failed]
@@ -419,6 +424,12 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
             return np.full(len(X), -1)
         if self.target != "runner_up":
             return np.full(len(X), label_code(self.target, self.classes_, "target"))
+        model = self._model.view.model
+        if isinstance(model, BlackBox) and not has_scores(model.head):
+            raise ValueError(
+                f"target='runner_up' asks for scores, and {type(model.head).__name__} has none: "
+                "use target='nearest' or a class."
+            )
         logits = self._model.logits_of(X)
         return to_numpy(runner_up(logits, torch.from_numpy(source)).label)
 
@@ -449,27 +460,34 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         other = target != source[rows]
         rows, target = rows[other], target[other]
         pairs = self._find(X[rows], source[rows], target, pairs=False)
-        self._warn(pairs)
+        self._warn(pairs, X[rows])
         distances = np.zeros((n, n_classes), dtype=X.dtype)
         distances[rows, target] = np.where(
             pairs.success, lengths(pairs.outer - X[rows], self.norm), np.nan
         )
         return distances
 
-    def _warn(self, pairs: BoundaryPairs) -> None:
-        """Count rows without a boundary point."""
-        if pairs.success.all():
+    def _warn(self, pairs: BoundaryPairs, X: NDArray[Any]) -> None:
+        """Count rows without a boundary point, and say why where that is known."""
+        failed = ~pairs.success
+        if not failed.any():
             return
-        status, counts = np.unique(pairs.status[~pairs.success], return_counts=True)
+        status, counts = np.unique(pairs.status[failed], return_counts=True)
         counted = ", ".join(f"{name}: {n}" for name, n in zip(status, counts))
-        said = np.unique(self._model.pool.codes)
-        constant = "" if len(said) > 1 else (
-            f" {type(self.estimator_).__name__} predicts all training rows as "
-            f"{self.classes_[said[0]].item()!r}, so it may be constant."
-        )
+        why, (view, estimator), pool = "", self._model[:2], self._model.pool
+        if view.differentiable:
+            lost = X[pairs.status == "not_found"]
+            n = count_nan_gradients(view, to_tensor(lost).to(view.device, view.dtype))
+            why = f" The gradient is NaN at {n} of them." if n else ""
+        said = np.unique(pool.codes)
+        if len(said) == 1:
+            why += (
+                f" {type(estimator).__name__} predicts all training rows as "
+                f"{self.classes_[said[0]].item()!r}: it may be constant."
+            )
         warnings.warn(
             f"No boundary point was found for {counts.sum()} of {len(pairs)} rows ({counted}). "
-            f"They keep their values, and have the distance NaN.{constant}",
+            f"They keep their values, and have the distance NaN.{why}",
             BoundaryNotFoundWarning,
             stacklevel=4,
         )

@@ -8,12 +8,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from skboundary.boundary._oracle import Oracle
-from skboundary.boundary._pairs import Ends, expand
+from skboundary.boundary._pairs import Ends, expand, norms
 from skboundary.boundary._segment import step_back
 from skboundary.boundary._task import Settings, Task
-from skboundary.functional.criteria import runner_up
+from skboundary.functional.criteria import class_margin, runner_up
 from skboundary.functional.linearize import nearest_boundary
 from skboundary.functional.perturbation import fast_start, minimize_perturbation, penalty_for
 
@@ -104,12 +105,35 @@ def pm(oracle: Oracle, task: Task, settings: Settings) -> Ends:
     size = start.delta.flatten(1).norm(dim=1)
     pairs = minimize_perturbation(
         forward, start.z, start.delta, task.source, target, penalty=penalty, norm=settings.norm,
-        n_iter=_PM_STEPS[settings.effort], learning_rate=size / start.delta[0].numel() ** 0.5,
-        bounds=bounds, margin_tol=settings.margin_tol,
+        n_iter=_PM_STEPS[settings.effort], betas=(0.5, 0.9),
+        learning_rate=1.5 * size / start.delta[0].numel() ** 0.5, bounds=bounds,
+        margin_tol=settings.margin_tol,
     )  # fmt: skip
+    # a start that is the optimum already, as it is where the network is linear, stays
+    started = start.z, start.z + start.delta
+    ends = torch.stack([*started, pairs.inner, pairs.outer])
+    labels = torch.stack([task.source, target] * 2)
+    values, right = _objective(oracle, ends, labels, penalty, settings)
+    stays = expand(right[0] & (values[0] < values[1]), task.x)
+    inner, outer = (torch.where(stays, ends[i], ends[i + 2]) for i in (0, 1))
     for part in (start, pairs):
         n_evaluations += part.n_forward + part.n_backward
-    return Ends(pairs.inner, pairs.outer, n_evaluations, pairs.collapsed)
+    return Ends(inner, outer, n_evaluations + 4, pairs.collapsed & ~stays.flatten())
+
+
+def _objective(
+    oracle: Oracle, ends: Tensor, labels: Tensor, penalty: float | Tensor, settings: Settings
+) -> tuple[Tensor, Tensor]:
+    """Equation (1) of two candidates for each of n pairs, (2, n), and whether labels are right.
+
+    Candidates are inner, outer, inner, outer: ends (4, n, ...) with their labels (4, n).
+    """
+    logits = oracle.logits(ends.flatten(0, 1))
+    losses = cross_entropy(logits, labels.flatten(), reduction="none").view(2, 2, -1).sum(1)
+    size = norms((ends[1::2] - ends[::2]).flatten(0, 1), settings.norm).view(2, -1)
+    size = size.square() if settings.norm == "2sq" else size
+    right = (class_margin(logits, labels.flatten()) >= settings.margin_tol).view(2, 2, -1).all(1)
+    return losses + penalty * size, right
 
 
 def _forward(oracle: Oracle) -> Callable[[Tensor], Tensor]:

@@ -95,11 +95,24 @@ class Oracle:
 def labels_of(
     view: NetworkView, estimator: Any, X: NDArray[Any], columns: Any
 ) -> NDArray[np.intp]:
-    """What `predict` says of rows (n, ...), as positions in `classes_`, (n,)."""
+    """What `predict` says of rows (n, ...), as positions in `classes_`, (n,).
+
+    Raises
+    ------
+    ValueError
+        For a network that gives NaN, with the row.
+    """
     rows = as_rows(X, columns)
     if isinstance(view.model, BlackBox):
         return np.searchsorted(view.classes_, np.asarray(estimator.predict(rows)))
-    return to_numpy(view.logits(rows).argmax(1))
+    logits = view.logits(rows)
+    broken = logits.isnan().any(1)
+    if broken.any():
+        raise ValueError(
+            f"{type(estimator).__name__} gives NaN for row {int(broken.nonzero()[0])} of X: a "
+            "classifier that cannot tell a class has no boundary."
+        )
+    return to_numpy(logits.argmax(1))
 
 
 def as_rows(X: NDArray[Any], columns: tuple[str, Any] | None) -> Any:
@@ -135,6 +148,19 @@ def consult(
         yield Oracle(view, estimator, response, columns, forward)
 
 
+def has_scores(head: Any) -> bool:
+    """Whether a classifier gives more than labels."""
+    return hasattr(head, "predict_proba") or hasattr(head, "decision_function")
+
+
+def count_nan_gradients(view: NetworkView, x: Tensor) -> int:
+    """Count the rows (n, ...) at which the logits of a network have NaN for a gradient."""
+    with view.function() as forward, torch.enable_grad():
+        x = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(forward(x).sum(), x)
+    return int(gradient.isnan().flatten(1).any(1).sum())
+
+
 def find_response(
     view: NetworkView, estimator: Any, X: NDArray[Any], columns: Any, rng: np.random.Generator
 ) -> str:
@@ -146,9 +172,7 @@ def find_response(
     if view.differentiable:
         return "gradient"
     head = view.model.head if isinstance(view.model, BlackBox) else None
-    if head is not None and not any(
-        hasattr(head, name) for name in ("predict_proba", "decision_function")
-    ):
+    if head is not None and not has_scores(head):
         return "label"
     oracle = Oracle(view, estimator, "score", columns)
     rows, others = rng.choice(len(X), (2, min(len(X), _PROBES)))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from skboundary.boundary._oracle import Oracle
-from skboundary.boundary._pairs import Ends
+from skboundary.boundary._pairs import Ends, expand
 from skboundary.boundary._segment import between
 from skboundary.boundary._task import Settings, Task
 from skboundary.functional.decision import (
@@ -19,7 +19,7 @@ from skboundary.functional.decision import (
 )
 
 BUDGET = {"fast": 100, "balanced": 2000, "thorough": 10000}  # questions for a row
-_BEYOND = 1.02  # of the way to the bracket: so far the score is followed for its margin
+_BEYOND = 0.02  # of the way to the bracket: how far it is followed at least
 
 
 def segment(oracle: Oracle, task: Task, settings: Settings) -> Ends:
@@ -85,8 +85,11 @@ def _as_ends(oracle: Oracle, task: Task, settings: Settings, found: Bracket) -> 
     inner, outer = (side.view_as(task.x) for side in (found.inner, found.outer))
     if oracle.response == "label":
         return Ends(inner, outer, found.n_evaluations)
-    beyond = task.x + _BEYOND * (outer - task.x)
+    # far enough beyond the bracket for the score to reach the margin there, by the chord's slope
+    lead = oracle.margin(task.x, task.source, task.target)
+    extra = (4 * settings.margin_tol / lead).clamp(_BEYOND, 1)
+    beyond = task.x + expand(1 + extra, outer) * (outer - task.x)
     if task.low is not None and task.high is not None:
         beyond = torch.minimum(torch.maximum(beyond, task.low), task.high)
     ends = between(oracle, task.x, beyond, task.source, task.target, settings.margin_tol)
-    return ends._replace(n_evaluations=ends.n_evaluations + found.n_evaluations)
+    return ends._replace(n_evaluations=ends.n_evaluations + found.n_evaluations + 1)

@@ -420,3 +420,118 @@ def test_labels_of_returned_points_do_not_depend_on_the_batch(method, dtype):
             np.testing.assert_array_equal(net.predict(points[ok]), labels[ok])
         double = FrozenNetwork(pickle.loads(pickle.dumps(module)).double())
         np.testing.assert_array_equal(double.predict(points[ok]), labels[ok])
+
+
+# ----------------------------------------------------- what classifiers and methods lack
+
+
+@pytest.mark.parametrize("method", ["pm", "minimal", "deepdig"])
+def test_gradient_methods_on_a_black_box(iris, method):
+    extractor = BoundarySampleExtractor(RandomForestClassifier(3), method=method)
+    with pytest.raises(ValueError, match=f"method='{method}' needs a gradient, .*'label'"):
+        extractor.fit(*iris)
+
+
+def test_score_on_labels_alone(iris):
+    X, y = iris
+    words = r"method='score' needs a score, and .*'auto' or one of \['label', 'segment'\]"
+    with pytest.raises(ValueError, match=words):
+        BoundarySampleExtractor(Labels(), method="score").fit(X, y)
+    with pytest.raises(ValueError, match="target='runner_up' asks for scores, and Labels has none"):
+        BoundarySampleExtractor(Labels(), target="runner_up").fit(X, y).transform(X)
+
+
+@pytest.mark.parametrize("method", ["minimal", "score", "label"])
+def test_norms_that_only_pm_has(iris, frozen, method):
+    with pytest.raises(ValueError, match=r"norm=1; the methods that have it are \['deepdig', 'pm'"):
+        BoundarySampleExtractor(frozen, method=method, norm=1).fit(*iris)
+
+
+@pytest.mark.parametrize("norm", [1, 2, np.inf, "2sq"])
+def test_pm_in_every_norm(iris, frozen, norm):
+    X, y = iris
+    extractor = BoundarySampleExtractor(frozen, method="pm", norm=norm, returns="distance")
+    pairs = extractor.fit(X, y).extract_pairs(X)
+    assert pairs.success.all()
+    order = 2 if norm == "2sq" else norm
+    expected = np.linalg.norm(pairs.outer - pairs.inner, ord=order, axis=1)
+    np.testing.assert_allclose(pairs.distance, expected)
+    distance = np.linalg.norm(pairs.outer - X, ord=order, axis=1)
+    np.testing.assert_allclose(extractor.transform(X)[:, 0], distance)
+
+
+class Broken(nn.Module):
+    """Its gradient is NaN everywhere."""
+
+    def forward(self, x):
+        z = torch.stack([x[:, 0], -x[:, 0]], 1)
+        return z + (0 * x[:, :1]).sqrt()  # 0, with an infinite slope times 0
+
+
+@pytest.mark.parametrize("method", ["minimal", "pm"])
+def test_gradients_that_are_nan(method):
+    X = np.linspace(-1, 1, 20)[:, None] * np.ones((20, 3))
+    extractor = BoundarySampleExtractor(FrozenNetwork(Broken()), method=method).fit(X)
+    with pytest.warns(BoundaryNotFoundWarning, match="The gradient is NaN at 20 of them"):
+        np.testing.assert_array_equal(extractor.transform(X), X)
+    assert set(extractor.extract_pairs(X).status) == {"not_found"}
+
+
+def test_constant_classifiers_end_after_a_bounded_search(iris):
+    X, y = iris
+    net = FrozenNetwork(nn.Linear(4, 3).double(), classes=np.unique(y))
+    with torch.no_grad():
+        net.module.weight.zero_()
+        net.module.bias.copy_(torch.tensor([0.0, 1.0, 0.5]))
+    asked = []
+
+    class Constant(DummyClassifier):
+        def predict(self, X):
+            asked.append(len(X))
+            return super().predict(X)
+
+    for estimator in (net, Constant()):
+        extractor = BoundarySampleExtractor(estimator, random_state=0).fit(X, y)
+        name = type(estimator).__name__
+        asked.clear()
+        with pytest.warns(BoundaryNotFoundWarning, match=f"{name} predicts all training rows as"):
+            np.testing.assert_array_equal(extractor.transform(X[:10]), X[:10])
+        assert sum(asked) <= 10 * 200
+
+
+def test_a_network_that_gives_nan(iris):
+    X, _ = iris
+    net = FrozenNetwork(nn.Linear(4, 3).double())
+    with torch.no_grad():
+        net.module.bias[1] = float("nan")
+    with pytest.raises(ValueError, match="FrozenNetwork gives NaN for row 0 of X"):
+        BoundarySampleExtractor(net).fit(X)
+
+
+def test_all_class_pairs_are_one_batch_job(cnn, digits):
+    X, y = digits
+    calls = []
+    handle = cnn.register_forward_hook(lambda module, args, out: calls.append(len(args[0])))
+    extractor = BoundarySampleExtractor(FrozenNetwork(cnn), method="pm", random_state=0)
+    extractor.fit(X[:300], y[:300])
+    calls.clear()
+    pairs = extractor.extract(180)
+    handle.remove()
+    assert len({*zip(pairs.source, pairs.target)}) == 90
+    assert len(calls) < 150 and max(calls) >= 360  # both ends of all pairs at a time
+
+
+@pytest.mark.parametrize("method", ["label", "score"])
+def test_directions_are_shared_by_all_rows(iris, method):
+    """What a row gets does not depend on the rows beside it."""
+    X, y = iris
+    estimator = SVC() if method == "score" else Labels()
+    extractor = BoundarySampleExtractor(estimator, method=method, random_state=0)
+    extractor.fit(X[50:], y[50:])
+    rows = X[50::25]
+    together = extractor.transform(rows)
+    for i in (0, 3):
+        np.testing.assert_allclose(extractor.transform(rows[[i]])[0], together[i], rtol=1e-6)
+    np.testing.assert_array_equal(
+        extractor.set_params(batch_size=2).transform(rows[::-1]), together[::-1]
+    )

@@ -8,7 +8,6 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
-from torch import nn
 
 from skboundary import BoundarySampleExtractor, FrozenNetwork
 from skboundary.datasets import make_circle, make_linear, make_sphere, make_xor
@@ -112,7 +111,7 @@ def test_pm_reaches_the_confidence(affine, confidence, dtype):
     np.testing.assert_allclose(pairs.distance, expected, rtol=0.05)
     delta = pairs.outer - pairs.inner
     along = np.abs(delta @ affine.weights) / np.linalg.norm(delta, axis=1) / SLOPE
-    assert along.min() > 0.999
+    assert along.min() > 0.998
 
 
 @pytest.mark.parametrize("penalty", [0.3, 1.0, 2.0])
