@@ -1,10 +1,11 @@
 """Exact k nearest neighbours: scores by one matrix product, a proof, distances by differences.
 
 Half the squared distance of a query q to a row x is ``|x|^2 / 2 - q.x`` plus a term that all
-rows share, so one float32 product with a table ``[x - c, |x - c|^2 / 2]`` ranks the rows. What
-it ranks near the top is compared again by float64 differences of the rows as given, and a bound
-on the product's rounding error says whether any other row could belong there. The few queries
-for which it cannot be ruled out are searched once more in float64.
+rows share, so one float32 product with the centred rows ranks them. The rows are cut in strips
+so narrow that their scores are still in the cache when the minima of groups of scores are
+taken. What ranks near the top is compared again by float64 differences of the rows as given, and
+a bound on the product's rounding error says whether any other row could belong there. The few
+queries for which it cannot be ruled out are searched once more in float64.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -18,7 +19,8 @@ import torch
 from torch import Tensor
 
 _GROUP = 8  # scores that share one minimum
-_BLOCK = 64 * _GROUP  # table rows come in multiples; torch takes minima 64 columns at a time
+_GROUPS = 64  # groups in a strip: torch takes minima that many columns at a time
+_STRIP = _GROUP * _GROUPS  # rows of a strip
 _COARSE = 3  # coarse groups for each row on the shortlist, so that most of them are passed
 _SPARE = 4  # rows on the shortlist beyond k
 _SCORES = 2**22  # scores held at a time by the fast road, about (16 MB)
@@ -30,7 +32,8 @@ class SearchIndex(NamedTuple):
     """Rows prepared for `search`."""
 
     rows: Tensor  # (n, d): the rows as given, not copied
-    table: Tensor  # (n up to a multiple of 512, d + 1) float32: centred rows, half squared norm
+    table: Tensor  # (n_strips, d, 512) float32: centred rows
+    halves: Tensor  # (n_strips, 512) float32: half their squared norms, infinity beyond the last
     centre: Tensor  # (d,) float64
     radius: float  # largest norm of a centred row
     metric: str
@@ -76,21 +79,20 @@ def build_index(rows: Tensor, metric: str = "euclidean") -> SearchIndex:
     if rows.ndim != 2 or len(rows) == 0:
         raise ValueError(f"rows must have shape (n, d) with n >= 1, got {tuple(rows.shape)}.")
     n, d = rows.shape
-    blocks = [slice(start, start + _step(d)) for start in range(0, n, _step(d))]
     centre = _vectors(rows[:1], metric)[0].squeeze(0).zero_()
-    for block in blocks:
-        centre += _vectors(rows[block], metric)[0].sum(0)
+    for some in rows.split(_step(d)):
+        centre += _vectors(some, metric)[0].sum(0)
     centre /= n
-    table = rows.new_zeros(-(-n // _BLOCK) * _BLOCK, d + 1, dtype=torch.float32)
-    table[n:, d] = _INF
+    table = rows.new_zeros(-(-n // _STRIP), d, _STRIP, dtype=torch.float32)
+    halves = table.new_full((len(table), _STRIP), _INF)
     largest = 0.0
-    for block in blocks:
-        vectors, zero = _vectors(rows[block], metric)
+    for strip, half, some in zip(table, halves, rows.split(_STRIP)):
+        vectors, zero = _vectors(some, metric)
         squares = vectors.sub_(centre).square().sum(1)
         largest = max(largest, float(squares.max()))
-        table[:n][block, :d] = vectors
-        table[:n][block, d] = squares.add_(zero) / 2
-    return SearchIndex(rows, table, centre, math.sqrt(largest), metric)
+        strip[:, : len(some)] = vectors.T
+        half[: len(some)] = squares.add_(zero) / 2
+    return SearchIndex(rows, table, halves, centre, math.sqrt(largest), metric)
 
 
 def search(
@@ -141,12 +143,12 @@ def search(
     proven = torch.empty(len(queries), dtype=torch.bool, device=device)
     # one buffer for all products: the pages of a new one cost as much as the product
     batch_size = min(batch_size, len(queries))
-    width = _block_width(len(index.table), batch_size)
-    buffer = index.table.new_empty(batch_size * width)
+    strips = _strips(len(index.table), batch_size)
+    buffer = index.table.new_empty(strips, batch_size, _STRIP)
     for start in range(0, len(queries), batch_size):
         part = slice(start, start + batch_size)
         distances[part], indices[part], proven[part] = _search_fast(
-            index, queries[part], k, None if exclude is None else exclude[part], buffer, width
+            index, queries[part], k, None if exclude is None else exclude[part], buffer
         )
     left = (~proven).nonzero().squeeze(1)
     for start in range(0, len(left), 128):
@@ -242,10 +244,10 @@ def _relative_error(dtype: torch.dtype, d: int) -> float:
     return 4 * torch.finfo(dtype).eps * (math.sqrt(d) + 4)
 
 
-def _block_width(n: int, q: int) -> int:
-    """Columns of a block of scores: a multiple with divisors to choose coarse groups from."""
-    n_blocks = max(1, round(n * q / _SCORES))
-    return 4 * _BLOCK * math.ceil(n / (4 * _BLOCK * n_blocks))
+def _strips(n: int, q: int) -> int:
+    """Strips of a block of scores: a number with divisors to choose coarse groups from."""
+    n_blocks = max(1, round(n * _STRIP * q / _SCORES))
+    return 4 * math.ceil(n / (4 * n_blocks))
 
 
 def _search_fast(
@@ -254,19 +256,24 @@ def _search_fast(
     k: int,
     exclude: Tensor | None,
     buffer: Tensor,
-    width: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Nearest rows among the best float32 scores, and for which queries that is proven."""
     vectors, zero = _vectors(queries, index.metric)
     centred = (vectors - index.centre).to(index.table.device, torch.float32)
-    scores, rows, bound = _shortlist(index.table, centred, k + _SPARE, exclude, buffer, width)
+    scores, rows, bound = _shortlist(index, centred, k + _SPARE, exclude, buffer)
 
     scores, rows, bound = (t.to(vectors.device) for t in (scores, rows, bound))
-    missing = scores == _INF
-    halves = _half_squared(index, vectors, zero, rows).masked_fill_(missing, _INF)
     squares = centred.to(vectors.device, torch.float64).square().sum(1)
     shift = squares / 2 + zero / 2
     error = _relative_error(torch.float32, queries.shape[1])
+    # differences are dear: leave out what is clearly beyond the k-th, nearly all of the spare rows
+    likely = scores[:, k - 1] + shift
+    limit = likely + 3 * error * (2 * squares + likely.clamp(min=0)) - shift
+    width = max(k, int((scores <= limit[:, None]).sum(1).max()))
+    bound = torch.minimum(bound, scores[:, width:].amin(1)) if width < scores.shape[1] else bound
+    scores, rows = scores[:, :width], rows[:, :width]
+    missing = scores == _INF
+    halves = _half_squared(index, vectors, zero, rows).masked_fill_(missing, _INF)
     # no overflow, all seen errors within the bound (not so under TF32), and nothing left out
     wrong = (scores + shift[:, None] - halves).abs() - error * (2 * squares[:, None] + halves)
     halves, rows = (found[:, :k] for found in _sort(halves, rows))
@@ -277,56 +284,93 @@ def _search_fast(
 
 
 def _shortlist(
-    table: Tensor, queries: Tensor, m: int, exclude: Tensor | None, buffer: Tensor, width: int
+    index: SearchIndex, queries: Tensor, m: int, exclude: Tensor | None, buffer: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Best scores of centred queries, and a bound that no score left out is below.
 
     Returns
     -------
     scores : Tensor of shape (q, m + 1)
-        Infinity where there are not as many.
+        Smallest first; infinity where there are not as many.
     rows : Tensor of shape (q, m + 1)
     bound : Tensor of shape (q,)
     """
-    q, n = len(queries), len(table)
-    queries = torch.cat([queries.neg(), queries.new_ones(q, 1)], 1)
+    q = len(queries)
     best = queries.new_full((q, m + 1), _INF)
     rows = torch.zeros_like(best, dtype=torch.int64)
     bound = queries.new_full((q,), _INF)
-    for start in range(0, n, width):
-        columns = table[start : start + width]
-        scores = torch.mm(queries, columns.T, out=buffer[: q * len(columns)].view(q, -1))
+    for start in range(0, len(index.table), len(buffer)):
+        block = slice(start, start + len(buffer))
+        scores = buffer[: len(index.table[block]), :q]
+        minima = _score(index.table[block], index.halves[block], queries, scores)
         if exclude is not None:
-            inside = ((exclude >= start) & (exclude < start + width)).nonzero().squeeze(1)
-            scores[inside, exclude[inside] - start] = _INF
-        # Group j holds every column that leaves the remainder j: such minima vectorise.
-        fine = scores.view(q, _GROUP, -1)
-        minima = fine.amin(1)
-        coarse = minima.view(q, -1, _coarse_groups(minima.shape[1], m))
-        minima = coarse.amin(1)
-        crowded = ((minima < bound[:, None]).sum(1) > m).nonzero().squeeze(1)
+            _leave_out(exclude - start * _STRIP, scores, minima)
+        coarse = minima.view(q, -1, _coarse_groups(minima.shape[1], m)).amin(1)
+        crowded = ((coarse < bound[:, None]).sum(1) > m).nonzero().squeeze(1)
         if len(crowded):
             # m + 1 groups hold m + 1 scores, so the last of their minima bounds the rest
-            bound[crowded] = minima[crowded].topk(m + 1, largest=False).values[:, -1]
-        query, group = (minima < bound[:, None]).nonzero().unbind(1)
+            bound[crowded] = coarse[crowded].topk(m + 1, largest=False).values[:, -1]
+        query, group = (coarse < bound[:, None]).nonzero().unbind(1)
         if len(query) == 0:
             continue
-        query, group, _ = _below(coarse, query, group, bound)
-        query, column, found = _below(fine, query, group, bound)
-        wide, wide_rows = _append(best, rows, query, found, start + column)
+        n, step = minima.shape[1], coarse.shape[1]
+        query, place, _ = _below(minima, query * n + group, step, n // step, query, bound)
+        strip, group = place % n // _GROUPS, place % _GROUPS
+        place = strip * buffer.stride(0) + query * _STRIP + group
+        query, place, found = _below(buffer, place, _GROUPS, _GROUP, query, bound)
+        row = (start + place // buffer.stride(0)) * _STRIP + place % _STRIP
+        wide, wide_rows = _append(best, rows, query, found, row)
         best, order = wide.topk(m + 1, largest=False)
         rows = wide_rows.gather(1, order)
         bound = torch.minimum(bound, best[:, -1])
     return best, rows, bound
 
 
+def _score(table: Tensor, halves: Tensor, queries: Tensor, scores: Tensor) -> Tensor:
+    """Write the scores (n_strips, q, 512) of a block, and give the minima (q, groups).
+
+    Group j of a strip holds every score that leaves the remainder j: such minima vectorise.
+    """
+    minima = scores.new_empty(len(queries), len(table), _GROUPS)
+    if scores.device.type == "cpu":  # strip by strip, out of the cache
+        for strip, half, out, low in zip(table, halves, scores, minima.transpose(0, 1)):
+            torch.addmm(half, queries, strip, alpha=-1, out=out)
+            torch.amin(out.view(-1, _GROUP, _GROUPS), 1, out=low)
+    else:
+        _score_at_once(table, halves, queries, scores, minima.transpose(0, 1))
+    return minima.flatten(1)
+
+
+def _score_at_once(
+    table: Tensor, halves: Tensor, queries: Tensor, scores: Tensor, minima: Tensor
+) -> None:
+    """Do the same for all strips of a block at once, as accelerators like it."""
+    queries = queries.expand(len(table), -1, -1)
+    torch.baddbmm(halves[:, None], queries, table, alpha=-1, out=scores)
+    torch.amin(scores.unflatten(2, (_GROUP, _GROUPS)), 2, out=minima)
+
+
 def _below(
-    groups: Tensor, query: Tensor, group: Tensor, bound: Tensor
+    values: Tensor, first: Tensor, step: int, count: int, query: Tensor, bound: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Members of the given groups, of (q, members, groups) in all, that are below the bound."""
-    values = groups[query, :, group]
-    pair, member = (values < bound[query, None]).nonzero().unbind(1)
-    return query[pair], member * groups.shape[2] + group[pair], values[pair, member]
+    """Query, place and value of what is below its query's bound among the members of groups.
+
+    Members are at places `first` of the flat values and at every `step` from there, `count`.
+    """
+    places = first[:, None] + step * torch.arange(count, device=first.device)
+    members = values.view(-1).index_select(0, places.view(-1)).view_as(places)
+    group, member = (members < bound[query, None]).nonzero().unbind(1)
+    return query[group], places[group, member], members[group, member]
+
+
+def _leave_out(column: Tensor, scores: Tensor, minima: Tensor) -> None:
+    """Raise one score of each query to infinity, where `column` (q,) lies in the block."""
+    query = ((column >= 0) & (column < len(scores) * _STRIP)).nonzero().squeeze(1)
+    strip, column = column[query] // _STRIP, column[query] % _STRIP
+    scores[strip, query, column] = _INF
+    group = column % _GROUPS
+    members = scores.unflatten(2, (_GROUP, _GROUPS))[strip, query, :, group]
+    minima[query, strip * _GROUPS + group] = members.amin(1)
 
 
 def _coarse_groups(n_groups: int, m: int) -> int:

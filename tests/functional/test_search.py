@@ -123,6 +123,37 @@ def test_search__usual_data__is_proven_in_float32(trap, dtype, monkeypatch):
     assert sum(counted) <= 2
 
 
+def test_search__usual_data__differences_for_hardly_more_than_the_nearest(monkeypatch):
+    """The spare rows of the shortlist are there for proofs; differences of rows are dear."""
+    widths = []
+    differences = module._half_squared
+
+    def count(index, queries, zero, rows):
+        widths.append(rows.shape[1])
+        return differences(index, queries, zero, rows)
+
+    monkeypatch.setattr(module, "_half_squared", count)
+    search(build_index(gaussian(4000, 32)), gaussian(200, 32, seed=1), 5)
+    assert max(widths) <= 6
+
+
+def test_score__strip_by_strip_or_at_once__is_the_formula():
+    """An accelerator computes a block at once, the last queries in a part of the buffer."""
+    index, queries = build_index(gaussian(1500, 8)), gaussian(20, 8, seed=1)
+    buffers = index.table.new_zeros(2, len(index.table), 23, module._STRIP)[:, :, :20]
+    minima = module._score(index.table, index.halves, queries, buffers[0])
+    at_once = torch.zeros(20, len(index.table), module._GROUPS)
+    module._score_at_once(
+        index.table, index.halves, queries, buffers[1], at_once.transpose(0, 1)
+    )
+    rows = index.table.transpose(1, 2).reshape(-1, 8)
+    expected = index.halves.view(-1) - queries @ rows.T
+    for scores, low in ((buffers[0], minima), (buffers[1], at_once.flatten(1))):
+        torch.testing.assert_close(scores.transpose(0, 1).reshape(20, -1), expected)
+        groups = scores.unflatten(2, (module._GROUP, module._GROUPS)).amin(2)
+        assert torch.equal(low, groups.transpose(0, 1).flatten(1))
+
+
 def test_search__coarse_products__stays_exact():
     """A product at a lower precision (bfloat16, TF32) is noticed, and costs time only."""
     rows, queries = gaussian(3000, 64), gaussian(40, 64, seed=1)
