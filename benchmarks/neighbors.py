@@ -1,10 +1,13 @@
 """Exact nearest neighbours beside scikit-learn, faiss and the bare matrix product.
 
-    python benchmarks/neighbors.py [--quick] [--workloads 50kx512-k3 ...] [--threads 1 2]
+    python benchmarks/neighbors.py --data clustered      # and gaussian; a part replaces its records
+    python benchmarks/neighbors.py --table               # only rewrite the table of the guide
 
 All contenders run in turn in one process, round after round; a figure is the median over the
-rounds. "mm" is torch.mm of the same FLOPs in the blocks of our search. Correctness is the share
-of neighbours equal to scikit-learn's on float64 data.
+rounds: CPU time on one thread, wall time on more. scikit-learn, by far the slowest, runs in the
+first round only. "mm" is torch.mm of the same FLOPs in the blocks of our search, all of its
+results written. Correctness is the share of neighbours equal to scikit-learn's on float64 data.
+With --device cuda it is us and the product alone, timed by CUDA events.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -34,7 +37,7 @@ import torch  # noqa: E402
 from sklearn.neighbors import NearestNeighbors  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
-from skboundary.functional.search import _block_width, build_index, search  # noqa: E402
+from skboundary.functional.search import _strips, build_index, search  # noqa: E402
 
 # At its first search scikit-learn notes which BLAS it will hold to one thread. Were faiss's
 # among them, which shares OpenMP's setting, scikit-learn would hold itself to one thread too.
@@ -49,13 +52,15 @@ except ImportError:
 # which faiss leaves its matrix product.
 WORKLOADS = {
     "50kx512-k3": (50_000, 512, 3, 2048),
-    "50kx2048-k3": (50_000, 2048, 3, 1024),
+    "50kx2048-k3": (50_000, 2048, 3, 512),
     "1Mx64-k5": (1_000_000, 64, 5, 2048),
     "10kx64-k10": (10_000, 64, 10, 10_240),
     "50kx128-k10": (50_000, 128, 10, 4096),
     "50kx128-k50": (50_000, 128, 50, 4096),
 }
 RESULTS = Path(__file__).parent / "results" / "neighbors.json"
+PAGE = Path(__file__).parents[1] / "docs" / "user_guide" / "nearest_neighbors.rst"
+BEGIN, END = ".. begin of the table", ".. end of the table"
 
 
 def make_data(kind: str, n: int, d: int, q: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,16 +73,18 @@ def make_data(kind: str, n: int, d: int, q: int, seed: int) -> tuple[torch.Tenso
     return X[:n].clone(), X[n:].clone()
 
 
-def product(n: int, queries: torch.Tensor, table: torch.Tensor, batch_size: int) -> None:
+def product(queries: torch.Tensor, strips: torch.Tensor, batch_size: int) -> None:
     """Compute every score and look at none: a floor for anything that compares all rows."""
-    width = _block_width(n, batch_size)
-    buffer = torch.empty(batch_size * width)
-    for start in range(0, len(queries), batch_size):
-        rows = queries[start : start + batch_size]
-        for column in range(0, n, width):
-            columns = table[column : column + width]
-            out = buffer[: len(rows) * len(columns)].view(len(rows), -1)
-            torch.mm(rows, columns.T, out=out)
+    block = _strips(len(strips), batch_size)
+    buffer = strips.new_empty(block, batch_size, strips.shape[2])
+    for rows in queries.split(batch_size):
+        for some in strips.split(block):
+            out = buffer[: len(some), : len(rows)]
+            if strips.is_cuda:
+                torch.bmm(rows.expand(len(some), -1, -1), some, out=out)
+            else:
+                for strip, scores in zip(some, out):
+                    torch.mm(rows, strip, out=scores)
 
 
 class PeakMemory:
@@ -105,15 +112,19 @@ class PeakMemory:
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def contenders(X: torch.Tensor, Q: torch.Tensor, k: int, batch_size: int) -> dict[str, Callable]:
+def contenders(
+    X: torch.Tensor, Q: torch.Tensor, k: int, batch_size: int, device: torch.device
+) -> dict[str, Callable]:
     """Give calls that search all of Q and return the indices."""
-    index = build_index(X)
-    exact = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(X.numpy())
+    index, queries = build_index(X.to(device)), Q.to(device)
     calls = {
-        "ours": lambda: search(index, Q, k, batch_size=batch_size).indices.numpy(),
-        "sklearn": lambda: exact.kneighbors(Q.numpy(), return_distance=True)[1],
-        "mm": lambda: product(len(X), Q, X, batch_size),
+        "ours": lambda: search(index, queries, k, batch_size=batch_size).indices.cpu().numpy(),
+        "mm": lambda: product(queries, index.table, batch_size),
     }
+    if device.type != "cpu":
+        return calls
+    exact = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(X.numpy())
+    calls["sklearn"] = lambda: exact.kneighbors(Q.numpy(), return_distance=True)[1]
     if faiss is not None:
         flat = faiss.IndexFlatL2(X.shape[1])
         flat.add(X.numpy())
@@ -121,16 +132,31 @@ def contenders(X: torch.Tensor, Q: torch.Tensor, k: int, batch_size: int) -> dic
     return calls
 
 
-def measure(calls: dict[str, Callable], rounds: int) -> dict[str, dict[str, float]]:
+def measure(
+    calls: dict[str, Callable], rounds: int, device: torch.device
+) -> dict[str, dict[str, float]]:
     """Median wall and process CPU seconds of each call, taken in turn."""
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
-    for _ in range(rounds):
+    for i in range(rounds):
         for name, call in calls.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            call()
-            seconds[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+            if i == 0 or name != "sklearn":
+                seconds[name].append(timed(call, device))
     medians = {name: np.median(s, axis=0).tolist() for name, s in seconds.items()}
     return {name: dict(zip(("wall", "cpu"), pair)) for name, pair in medians.items()}
+
+
+def timed(call: Callable, device: torch.device) -> tuple[float, float]:
+    """Wall and CPU seconds of one call; on a GPU the time between two events, twice."""
+    if device.type == "cuda":
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        stop.record()
+        torch.cuda.synchronize()
+        return (start.elapsed_time(stop) / 1e3,) * 2
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def set_threads(n: int) -> None:
@@ -151,23 +177,24 @@ def run(name: str, kind: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     with PeakMemory() as building:
         index = build_index(X)
     with PeakMemory() as searching:
-        found = search(index, Q, k, batch_size=args.batch_size).indices.numpy()
+        search(index, Q, k, batch_size=args.batch_size)
     del index
     some = slice(0, 512)
     reference = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(X.double().numpy())
     truth = reference.kneighbors(Q[some].double().numpy(), return_distance=False)
     del reference
-    calls = contenders(X, Q, k, args.batch_size)
-    equal = {"ours": float((found[some] == truth).mean())}
-    for other in calls.keys() - {"ours", "mm"}:
-        equal[other] = float((calls[other]()[some] == truth).mean())
+    calls = contenders(X, Q, k, args.batch_size, args.device)
+    equal = {  # a first round for everyone, not timed
+        name: float((call()[some] == truth).mean()) for name, call in calls.items() if name != "mm"
+    }
+    calls["mm"]()
     records = []
     for threads in args.threads:
         set_threads(threads)
-        times = measure(calls, args.rounds)
+        times = measure(calls, args.rounds, args.device)
         records.append({
             "workload": name, "data": kind, "rows": n, "dimensions": d, "k": k, "queries": q,
-            "threads": threads, "seconds": times, "equal": equal,
+            "threads": threads, "device": str(args.device), "seconds": times, "equal": equal,
             "memory_mb": {"data": X.nbytes / 2**20, "index": building.megabytes,
                           "search": searching.megabytes},
         })  # fmt: skip
@@ -175,53 +202,104 @@ def run(name: str, kind: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     return records
 
 
-def print_record(record: dict[str, Any]) -> None:
-    """Print one line of the table."""
-    wall = {name: times["wall"] for name, times in record["seconds"].items()}
-    ours = wall["ours"]
-    flat = f"{ours / wall['faiss']:10.2f}" if "faiss" in wall else "         -"
+def place(record: dict[str, Any]) -> tuple[Any, ...]:
+    """Where a record stands among the others."""
+    order = list(WORKLOADS).index(record["workload"])
+    return order, record["data"], record["threads"], record.get("device", "cpu")
+
+
+def ratios(record: dict[str, Any]) -> list[float | None]:
+    """Ours over faiss, ours over mm, scikit-learn over ours, by CPU time on one thread."""
+    clock = "cpu" if record["threads"] == 1 else "wall"
+    times = {name: taken[clock] for name, taken in record["seconds"].items()}
+    ours = times["ours"]
+    return [
+        ours / times["faiss"] if "faiss" in times else None,
+        ours / times["mm"],
+        times["sklearn"] / ours if "sklearn" in times else None,
+    ]
+
+
+def beyond_data(record: dict[str, Any]) -> float:
+    """Megabytes of the index and the search beyond the size of the data."""
     memory = record["memory_mb"]
+    return memory["index"] + memory["search"] - memory["data"]
+
+
+def print_record(record: dict[str, Any]) -> None:
+    """Print one line."""
+    figures = ["-" if r is None else f"{r:.2f}" for r in ratios(record)]
+    wall = record["seconds"]["ours"]["wall"]
     print(
         f"{record['workload']:12} {record['data']:10} {record['threads']:3} "
-        f"{1e6 * ours / record['queries']:9.1f} {flat} {ours / wall['mm']:8.2f} "
-        f"{wall['sklearn'] / ours:13.2f} {record['equal']['ours']:8.5f} "
-        f"{memory['index'] + memory['search'] - memory['data']:11.0f}",
+        f"{1e6 * wall / record['queries']:9.1f} " + "".join(f"{f:>13}" for f in figures),
+        f"{record['equal']['ours']:8.5f} {beyond_data(record):8.0f}",
         flush=True,
     )
 
 
+def table(results: dict[str, Any]) -> str:
+    """The guide's table, from the JSON alone."""
+    rule = "  ".join("=" * width for width in (11, 9, 7, 10, 7, 12, 11))
+    names = "workload     data       threads  ours/faiss  ours/mm  sklearn/ours  beyond data"
+    lines = [rule, names, rule]
+    for record in results["records"]:
+        faiss_ratio, mm_ratio, sklearn_ratio = ratios(record)
+        lines.append(
+            f"{record['workload']:<13}{record['data']:<11}{record['threads']:<9}"
+            f"{faiss_ratio:<12.2f}{mm_ratio:<9.2f}{sklearn_ratio:<14.2f}"
+            f"{beyond_data(record):.0f} MB"
+        )
+    return "\n".join([*lines, rule]) + "\n"
+
+
+def write_table(results: dict[str, Any]) -> None:
+    """Put the table into the guide, between its two marks."""
+    text = PAGE.read_text()
+    first, last = text.index(BEGIN) + len(BEGIN), text.index(END)
+    PAGE.write_text(f"{text[:first]}\n\n{table(results)}\n{text[last:]}")
+
+
 def main() -> None:
-    """Run the workloads asked for, print a table, write the JSON."""
+    """Run the workloads asked for, print a table, write the JSON and the guide's table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small sizes, for a look")
+    parser.add_argument("--table", action="store_true", help="only rewrite the guide's table")
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--data", nargs="+", default=["clustered", "gaussian"])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
+    if args.table:
+        return write_table(json.loads(args.out.read_text()))
     if faiss is None:
         print("faiss is not installed: measured without it (pip install faiss-cpu)")
     print(
-        "workload     data       thr  us/query ours/faiss  ours/mm  sklearn/ours    equal "
+        "workload     data       thr  us/query    ours/faiss      ours/mm sklearn/ours    equal "
         "MB beyond data"
     )
     records = [r for name in args.workloads for kind in args.data for r in run(name, kind, args)]
+    old = json.loads(args.out.read_text())["records"] if args.out.exists() else []
+    merged = {place(record): record for record in [*old, *records]}
     result = {
         "command": " ".join(["python", "benchmarks/neighbors.py", *sys.argv[1:]]),
         "seed": args.seed,
-        "machine": {"processor": platform.processor(), "cpus": os.cpu_count()},
+        "machine": {"processor": platform.machine(), "cpus": os.cpu_count()},
         "versions": {
             "python": platform.python_version(), "torch": torch.__version__,
             "numpy": np.__version__, "scikit-learn": sklearn.__version__,
             "faiss": getattr(faiss, "__version__", None),
         },
-        "records": records,
+        "records": [merged[key] for key in sorted(merged)],
     }  # fmt: skip
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n")
+    if args.out == RESULTS:
+        write_table(result)
 
 
 if __name__ == "__main__":

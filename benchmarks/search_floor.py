@@ -1,0 +1,99 @@
+"""What the passes of an exact search cost beside the matrix product, one thread.
+
+    python benchmarks/search_floor.py
+
+512 queries and 16 strips of 512 rows, each pass timed in turn, medians of CPU time over the
+product whose scores stay in the cache. This is what the design of functional/search.py rests on.
+"""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+RESULTS = Path(__file__).parent / "results" / "search_floor.json"
+QUERIES, STRIPS, STRIP, GROUP = 512, 16, 512, 8
+
+
+def passes(d: int) -> dict[str, Callable[[], Any]]:
+    """Give calls that each run one pass over the same scores."""
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(QUERIES, d + 1, generator=generator)
+    rows = torch.randn(STRIPS, STRIP, d + 1, generator=generator)
+    wide_queries, wide_strips = queries, rows.transpose(1, 2).contiguous()
+    queries, strips = queries[:, :d].contiguous(), wide_strips[:, :d].contiguous()
+    flat, halves = rows[:, :, :d].reshape(-1, d), rows[:, :, d].contiguous()
+    cached, block = torch.empty(QUERIES, STRIP), torch.empty(STRIPS, QUERIES, STRIP)
+    whole = block.view(QUERIES, -1)
+    low = torch.empty(STRIPS, QUERIES, STRIP // GROUP)
+
+    def minima(scores: Any) -> None:
+        for out, least in zip(scores, low):
+            torch.amin(out.view(QUERIES, GROUP, -1), 1, out=least)
+
+    return {
+        "product, scores stay in the cache": lambda: [
+            torch.mm(queries, strip, out=cached) for strip in strips
+        ],
+        "product, scores written to a block": lambda: [
+            torch.mm(queries, strip, out=out) for strip, out in zip(strips, block)
+        ],
+        "the same, half norms added": lambda: [
+            torch.addmm(half, queries, strip, alpha=-1, out=out)
+            for half, strip, out in zip(halves, strips, block)
+        ],
+        "the same, half norms as one more column": lambda: [
+            torch.mm(wide_queries, strip, out=out) for strip, out in zip(wide_strips, block)
+        ],
+        "the same, one product for all strips": lambda: torch.mm(queries, flat.T, out=whole),
+        "minima, each strip in the cache": lambda: minima([cached] * STRIPS),
+        "minima, out of the block": lambda: minima(block),
+    }
+
+
+def measure(d: int, rounds: int) -> dict[str, float]:
+    """Median CPU seconds of each pass, over those of the first."""
+    calls = passes(d)
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for i in range(rounds + 1):
+        for name, call in calls.items():
+            start = time.process_time()
+            call()
+            if i:
+                seconds[name].append(time.process_time() - start)
+    medians = {name: float(np.median(values)) for name, values in seconds.items()}
+    unit = medians["product, scores stay in the cache"]
+    return {name: value / unit for name, value in medians.items()}
+
+
+def main() -> None:
+    """Measure, print and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    ratios = {str(d): measure(d, args.rounds) for d in (64, 128, 512)}
+    for name in ratios["64"]:
+        print(f"{name:40}" + "".join(f"{of_d[name]:6.2f}" for of_d in ratios.values()))
+    results = {
+        "command": "python benchmarks/search_floor.py", "seed": 0, "rounds": args.rounds,
+        "machine": {"processor": platform.machine(), "threads": 1},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "ratios": ratios,
+    }  # fmt: skip
+    args.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
