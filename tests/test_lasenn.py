@@ -1,0 +1,126 @@
+"""The script that reproduces LaSeNN's tables: its attacks, labels, metrics and page."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from skboundary import FrozenNetwork, LatentKNNClassifier
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def lasenn():
+    path = ROOT / "benchmarks/reproductions/lasenn.py"
+    spec = importlib.util.spec_from_file_location("lasenn", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_permuted_labels__the_share_asked_for__are_the_same_labels(lasenn):
+    y = np.arange(200)
+    noisy = lasenn.permute_labels(y, 0.3, np.random.default_rng(0))
+    assert np.array_equal(np.sort(noisy), y) and np.array_equal(y, np.arange(200))
+    assert 50 < (noisy != y).sum() <= 60  # some keep theirs
+    assert np.array_equal(lasenn.permute_labels(y, 0.0, np.random.default_rng(0)), y)
+
+
+@pytest.mark.parametrize("name", ["BIM", "PGD"])
+def test_attack__linear_network__goes_to_the_corner_of_the_ball(lasenn, name):
+    """The sign of the gradient is the same everywhere, so the end is known."""
+    settings = dict(lasenn.DEFAULTS[name])
+    generator = torch.Generator().manual_seed(0) if settings.pop("random") else None
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 2)).double()
+    x = torch.rand(20, 3, 4, 4, generator=torch.Generator().manual_seed(1)).double()
+    target = 1 - net(x).argmax(1)
+    moved = lasenn.attack(net, x, target, generator=generator, **settings)
+    assert (moved - x).abs().max() <= settings["eps"] + 1e-12
+    assert moved.min() >= 0 and moved.max() <= 1
+    before, after = (net(z).softmax(1)[range(20), target] for z in (x, moved))
+    assert (after > before).all()
+    weight = net[1].weight.detach().view(2, 3, 4, 4)
+    if generator is None:  # ten steps of half eps reach it, forty of a thirtieth from any start not
+        corner = x + settings["eps"] * (weight[target] - weight[1 - target]).sign()
+        torch.testing.assert_close(moved, corner.clamp(0, 1))
+    other = lasenn.attack(net, x, target, eps=0.0, step=0.1, steps=3)
+    assert torch.equal(other, x)
+
+
+def test_attack__same_generator__same_result_another__another(lasenn):
+    net, x = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), torch.full((2, 3, 2, 2), 0.5)
+    first, again, other = (
+        lasenn.attack(
+            net, x, torch.tensor([0, 1]), eps=0.3, step=0.01, steps=2,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        for seed in (0, 0, 1)
+    )  # fmt: skip
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_grid__each_average__is_what_the_classifier_scores(lasenn, cnn, digits):
+    X, y = digits
+    clf = LatentKNNClassifier(FrozenNetwork(cnn), layer="hidden", metric="cosine")
+    clf.fit(X[:300], y[:300])
+    scores = lasenn.grid(clf, X[300:], y[300:], ["proba", "logits"])
+    bare = FrozenNetwork(cnn).fit(X[:1]).score(X[300:], y[300:])
+    for average in ("proba", "logits"):
+        for k, w in ((3, 0.25), (20, 0.0)):
+            clf.set_params(n_neighbors=k, query_weight=w, average=average)
+            expected = clf.score(X[300:], y[300:])
+            i, j = lasenn.NEIGHBORS.index(k), lasenn.WEIGHTS.index(w)
+            assert scores[average][i][j] == expected
+            assert lasenn.change(scores, k, w, average) == pytest.approx(expected - bare)
+    assert lasenn.bare(scores) == bare
+    assert scores["proba"] != scores["logits"]
+
+
+@pytest.mark.parametrize("sizes", ["SMALL", "FULL"])
+def test_networks__the_layers_of_the_paper__are_there(lasenn, sizes):
+    sizes = getattr(lasenn, sizes)
+    x = np.zeros((2, 3, 32, 32), np.float32)
+    for name, net in {
+        "vgg": lasenn.Vgg(sizes.vgg, sizes.stride),
+        "resnet": lasenn.ResNet(sizes.resnet, sizes.stride),
+    }.items():
+        frozen = FrozenNetwork(net, classes=range(10))
+        assert net.layer in net.layers.values()
+        assert set(net.layers) == set(lasenn.PAPER["layer"][name])
+        widths = []
+        for layer in net.layers.values():
+            clf = LatentKNNClassifier(frozen, layer=layer, n_neighbors=1).fit(x)
+            widths.append(clf.neighbors_.n_features_in_)
+        assert widths == sorted(widths)  # from the end to the front
+
+
+@pytest.mark.data
+def test_quick_run__stores_each_cell_and_goes_on_where_it_stopped(
+    lasenn, data_folder, tmp_path, monkeypatch
+):
+    out = tmp_path / "lasenn.json"
+    monkeypatch.setattr("sys.argv", ["lasenn.py", "--quick", "--threads", "1", "--out", str(out)])
+    lasenn.main()
+    results = json.loads(out.read_text())
+    cells = {f"{name}/0/{noise}" for name in ("vgg", "resnet") for noise in ("0", "0.32")}
+    assert set(results["cells"]) == cells | {f"photos/{lasenn.V1}"}
+    record = results["cells"]["vgg/0/0"]
+    layers = record["layers"]
+    assert layers["4th last conv"]["proba"] == record["last"]["proba"]
+    assert out.with_suffix(".md").read_text() == lasenn.markdown(results)
+    # the cell taken out runs again, to the same figures, and no other does
+    kept = {key: c for key, c in results["cells"].items() if key != "vgg/0/0.32"}
+    out.write_text(json.dumps(results | {"cells": kept}))
+    monkeypatch.setattr(lasenn, "run_photos", None)
+    lasenn.main()
+    again = json.loads(out.read_text())["cells"]
+    assert again["vgg/0/0.32"]["last"] == results["cells"]["vgg/0/0.32"]["last"]
+    assert again["resnet/0/0"] == results["cells"]["resnet/0/0"]
+    monkeypatch.setattr("sys.argv", ["lasenn.py", "--out", str(out)])
+    with pytest.raises(SystemExit, match="other sizes"):
+        lasenn.main()
