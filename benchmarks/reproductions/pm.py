@@ -27,6 +27,7 @@ import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,9 @@ def of_digits(X: Tensor, y: Tensor, *digits: int) -> tuple[Tensor, Tensor]:
 def make_network() -> nn.Module:
     """Two convolutions and two linear layers, ten outputs."""
     return nn.Sequential(
-        nn.Conv2d(1, 8, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(8, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(16 * 49, 64), nn.ReLU(), nn.Linear(64, 10),
+        nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(32 * 49, 128), nn.ReLU(), nn.Linear(128, 10),
     )  # fmt: skip
 
 
@@ -168,10 +169,10 @@ def extract(net: nn.Module, z: Tensor, source: Tensor) -> tuple[Tensor, Tensor, 
     return torch.cat(ends), torch.cat(labels), {"success": torch.cat(success).float().mean().item()}
 
 
-def invert(net: nn.Module, x: Tensor, labels: Tensor, n_iter: int = 60) -> Tensor:
+def invert(net: nn.Module, x: Tensor, labels: Tensor, n_iter: int = 30) -> Tensor:
     """Images that minimise the cross-entropy of their label, from x by Adam."""
     x = x.clone().requires_grad_()
-    optimizer = torch.optim.Adam([x], 0.02)
+    optimizer = torch.optim.Adam([x], 0.04)
     for _ in range(n_iter):
         optimizer.zero_grad()
         nn.functional.cross_entropy(net(x), labels, reduction="sum").backward()
@@ -184,7 +185,7 @@ def invert(net: nn.Module, x: Tensor, labels: Tensor, n_iter: int = 60) -> Tenso
 class Experiment:
     """What one seed needs: the network that knows 0 and 1, and samples of every kind."""
 
-    def __init__(self, data: Any, seed: int, n: int, n_new: int) -> None:
+    def __init__(self, data: Any, seed: int, n: int, n_new: int, path: Path) -> None:
         self.generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
         X, y, X_test, y_test = data
@@ -194,9 +195,14 @@ class Experiment:
         some = torch.randperm(len(y_new), generator=self.generator)[:n_new]
         self.new = X_new[some], y_new[some]
         self.net = make_network()
+        if path.exists():
+            state = torch.load(path, weights_only=True)
+            self.net.load_state_dict(state.pop("net"))
+            self.samples, self.facts = state["samples"], state["facts"]
+            return
         train(self.net, X_old, y_old, 2, self.generator)
-        self.accuracy = accuracy(self.net, *self.old_test)
         frozen = self.net.eval().requires_grad_(False)
+        self.facts: dict[str, Any] = {"accuracy": accuracy(frozen, *self.old_test)}
         shuffled = torch.randperm(len(y_old), generator=self.generator)
         X_old, y_old = X_old[shuffled], y_old[shuffled]
         source = torch.arange(n // 2) % 2
@@ -204,7 +210,6 @@ class Experiment:
         real = torch.empty(n // 2, 1, 28, 28)
         for digit in (0, 1):
             real[source == digit] = X_old[y_old == digit][: int((source == digit).sum())]
-        self.facts = {}
         self.samples = {}
         for name, z in (("random", noise[: n // 2]), ("real", real)):
             images, labels, self.facts[name] = extract(frozen, z, source)
@@ -213,8 +218,10 @@ class Experiment:
         labels = torch.arange(n) % 2
         self.samples["noise"] = noise, self.shuffle(labels)
         self.samples["inversion"] = invert(frozen, noise, labels), labels
-        self.samples["replay"] = X_old[:n], y_old[:n]
-        self.net.requires_grad_(True)
+        self.samples["replay"] = X_old[:n].clone(), y_old[:n].clone()
+        state = {"net": self.net.state_dict(), "samples": self.samples, "facts": self.facts}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(state, path)
 
     def shuffle(self, labels: Tensor) -> Tensor:
         """The labels in another order."""
@@ -244,29 +251,30 @@ class Experiment:
 
 
 def figure_2(data: Any, args: argparse.Namespace, results: dict[str, Any]) -> None:
-    """Run the cells that the results lack, and write the results after each seed."""
-    counts = [n for n in args.counts if n]
-    cells = [(s, n, m) for n in counts for m in MIXINGS for s in SOURCES]
-    if 0 in args.counts:
-        cells.insert(0, (None, 0, "plain"))
+    """Run the cells that the results lack, count by count, and write each when it is finished."""
     facts = {"n_new": args.n_new, "epochs": args.epochs, "seeds": {}}
-    records = results.setdefault("figure_2", facts)
-    for seed in range(args.seeds):
-        done = records["seeds"].setdefault(str(seed), {"cells": []})
-        have = {(c["source"], c["n"], c["mixing"]) for c in done["cells"]}
-        missing = [cell for cell in cells if cell not in have]
-        if not missing:
-            continue
-        begin = time.process_time()
-        experiment = Experiment(data, seed, max(counts), args.n_new)
-        done |= {"first_accuracy": experiment.accuracy, "extraction": experiment.facts}
-        print(f"seed {seed}: {experiment.accuracy:.4f} {experiment.facts}", flush=True)
-        for source, n, mixing in missing:
-            found = experiment.second_phase(source, n, mixing, args.epochs)
-            done["cells"].append({"source": source, "n": n, "mixing": mixing} | found)
-            print(f"{source} {n} {mixing}: {found['old']:.3f} {found['new']:.3f}", flush=True)
-            done["cpu_s"] = time.process_time() - begin
-            write(results, args.out)
+    records = results.setdefault("figure_2", facts)["seeds"]
+    experiments: dict[int, Experiment] = {}
+    for n in args.counts:
+        for seed in range(args.seeds):
+            done = records.setdefault(str(seed), {"cells": []})
+            have = {(c["source"], c["n"], c["mixing"]) for c in done["cells"]}
+            cells = [(s, n, m) for m in MIXINGS for s in SOURCES] if n else [(None, 0, "plain")]
+            cells = [cell for cell in cells if cell not in have]
+            if cells and seed not in experiments:
+                path = args.cache / f"pm_{seed}_{args.samples}.pt"
+                experiments[seed] = Experiment(data, seed, args.samples, args.n_new, path)
+                done["first_phase"] = experiments[seed].facts
+                print(f"seed {seed}: {experiments[seed].facts}", flush=True)
+            for source, _, mixing in cells:
+                begin = time.process_time()
+                found = experiments[seed].second_phase(source, n, mixing, args.epochs)
+                found["cpu_s"] = time.process_time() - begin
+                done["cells"].append({"source": source, "n": n, "mixing": mixing} | found)
+                print(f"{n} {mixing} {source}: {found['old']:.3f} {found['new']:.3f}", flush=True)
+                write(results, args.out)
+            if args.minutes and time.process_time() > 60 * args.minutes:
+                sys.exit("Stopped by --minutes: run the same command again to go on.")
 
 
 # ---- output --------------------------------------------------------------------------------------
@@ -330,13 +338,17 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="folder for the pictures of Figure 1")
     parser.add_argument("--pairs", type=int, default=64, help="pairs of Figure 1, for each start")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--counts", type=int, nargs="+", default=[0, 100, 300, 1000, 3000])
-    parser.add_argument("--n-new", type=int, default=6000, help="images of 3 and 4")
+    parser.add_argument("--counts", type=int, nargs="+", default=[0, 1000, 300, 100, 3000])
+    parser.add_argument("--samples", type=int, default=3000, help="what the counts are taken from")
+    parser.add_argument("--n-new", type=int, default=4000, help="images of 3 and 4")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "skboundary")
+    parser.add_argument("--minutes", type=float, help="stop after so many; go on another time")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     if args.quick:
-        args.seeds, args.counts, args.n_new, args.pairs = 1, [0, 300], 2000, 8
+        args.seeds, args.counts, args.samples = 1, [0, 300], 300
+        args.n_new, args.pairs = 2000, 8
     results = json.loads(args.out.read_text()) if args.out.exists() else {}
     if not args.table:
         torch.set_num_threads(1)
