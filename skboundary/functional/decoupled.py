@@ -48,7 +48,7 @@ def decoupled_steps(
 
     def keep(points: Tensor, reached: Tensor) -> None:
         now = (points - search.x).norm(dim=1)
-        shorter = reached & (now < distance)
+        shorter = reached & (now < distance * (1 - 1e-6))  # not by rounding alone
         best[shorter], distance[shorter] = points[shorter], now[shorter]
 
     for i in range(n_steps):

@@ -243,7 +243,8 @@ def _nearest_of(
     near = (distance < _HOPELESS * distance.amin(1, keepdim=True)).flatten().nonzero()[:, 0]
     points[near] = _refine(inner.select(near), points[near], value[near], gradient[near], n_refine)
     distance = (points - inner.x).norm(dim=1).where(value > 0, torch.inf).view(m, n_rivals)
-    best = distance.argmin(1)
+    # the first of equals, so that rounding does not choose
+    best = (distance <= distance.amin(1, keepdim=True) * (1 + 1e-6)).byte().argmax(1)
     return points.view(m, n_rivals, -1)[search.rows(), best], distance.isfinite().any(1)
 
 
