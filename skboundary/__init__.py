@@ -11,6 +11,7 @@ __version__ = "0.1.0.dev0"
 
 # Public names and where they live: importing the package loads none of them.
 _HOMES = {
+    "BoundaryCharacterizer": "skboundary.boundary",
     "BiasedExtrapolationClassifier": "skboundary.over_sampling",
     "BiasedExtrapolationSampler": "skboundary.over_sampling",
     "BoundarySampleExtractor": "skboundary.boundary",

@@ -28,6 +28,7 @@ import skboundary
 from skboundary import (
     BiasedExtrapolationClassifier,
     BiasedExtrapolationSampler,
+    BoundaryCharacterizer,
     BoundarySampleExtractor,
     FrozenNetwork,
     LatentKNNClassifier,
@@ -84,6 +85,10 @@ def logistic():
 
 
 ESTIMATORS = {
+    "BoundaryCharacterizer": BoundaryCharacterizer(
+        LogisticRegression(), n_samples=5, n_partners=2
+    ),
+    "BoundaryCharacterizer-frozen": BoundaryCharacterizer(frozen(), n_samples=5, n_partners=2),
     "BoundarySampleExtractor-segment": BoundarySampleExtractor(
         logistic(), method="segment", returns="distance"
     ),
@@ -146,6 +151,7 @@ _CLASSES = "a trained network keeps its classes: it refuses others and predicts 
 _N_ITER = "max_iter bounds the searches of transform; fit iterates nothing"
 XFAILS = {
     "BoundarySampleExtractor-pm-frozen": {"check_estimators_overwrite_params": _HASH},
+    "BoundaryCharacterizer-frozen": {"check_estimators_overwrite_params": _HASH},
     "LatentTransformer-frozen": {"check_estimators_overwrite_params": _HASH},
     "SubspaceMargins": {"check_transformer_n_iter": _N_ITER},
     "SubspaceMargins-forest": {"check_transformer_n_iter": _N_ITER},

@@ -28,7 +28,8 @@ _EFFORT: dict[str, tuple[int, int | None]] = {
     "balanced": (5000, 4),
     "thorough": (5000, None),
 }
-_SIDE_BY_SIDE = 8  # class pairs trained in one batch: more fall out of a CPU's cache
+_SIDE_BY_SIDE = 16  # class pairs trained in one batch
+_CPU_ROWS = 128  # that the classifier takes at a time on a CPU, whose cache holds no more
 _BYTES = 2**28  # of training rows at most, where a class alone has fewer
 _ROWS = 512  # that a generator takes at a time when it is applied
 
@@ -151,7 +152,8 @@ def _train(
     seed: int,
 ) -> list[tuple[nn.Module, nn.Module, tuple[float, float]]]:
     """Train both generators of some class pairs (m, 2): those, and their yields."""
-    assert oracle.forward is not None
+    forward, chunk = oracle.forward, _CPU_ROWS if x.device.type == "cpu" else 2**31
+    assert forward is not None
     max_iter, patience = _EFFORT[effort]
     build = architecture or autoencoder
     draws, made = [], []
@@ -169,8 +171,9 @@ def _train(
         rows = torch.cat(sets)
         members = list(torch.arange(len(rows), device=x.device).split([len(r) for r in sets]))
         train_generators(
-            [made[i][which] for i in todo], oracle.forward, rows, [members[i] for i in todo],
-            wanted[todo], [draws[i] for i in todo],
+            [made[i][which] for i in todo],
+            lambda x: torch.cat([forward(part) for part in x.split(chunk)]),
+            rows, [members[i] for i in todo], wanted[todo], [draws[i] for i in todo],
             low=low, high=high, max_iter=max_iter, patience=patience,
         )  # fmt: skip
         for i in todo:

@@ -1,0 +1,301 @@
+"""DeepDIG beside its baselines and PM on MNIST and CIFAR-10, all ordered class pairs.
+
+    python benchmarks/reproductions/deepdig.py [--nets cnn fcn] [--methods deepdig nearest ...]
+    python benchmarks/reproductions/deepdig.py --table
+
+Methods: "deepdig"; "random" pairs rows at random (RPBS); "nearest" pairs each row with the nearest
+of the other class in the latent space (EPBS); "pm" is perturbation minimisation. Each is followed
+by the same halving of segments and the same measures. Nets: the paper's CNN and FCN for MNIST, a
+small ResNet for CIFAR-10 (its convolutional generators take minutes a pair on a CPU: --sources,
+--targets). Goes on where it was interrupted: one cell per net, method and source class. Nets are
+kept in a folder for temporary files. --full takes all training rows, the paper's epochs and
+segments: for a GPU. Needs the folder named by SKBOUNDARY_DATA.
+"""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sklearn
+import torch
+from torch import nn
+
+from skboundary import BoundaryCharacterizer, BoundarySampleExtractor, FrozenNetwork
+
+RESULTS = Path(__file__).parent.parent / "results" / "deepdig.json"
+METHODS: dict[str, dict[str, Any]] = {
+    "deepdig": {"method": "deepdig"},
+    "nearest": {"method": "segment", "init": "nearest"},
+    "random": {"method": "segment", "init": "random"},
+    "pm": {"method": "pm"},
+}
+NAMES = {"deepdig": "DeepDIG", "nearest": "EPBS", "random": "RPBS", "pm": "PM"}
+Data = tuple[Any, Any, Any, Any]
+
+
+def load(name: str) -> Data:
+    """Images (n, channels, height, width) in [0, 1] and labels, of training and of test."""
+    folder = os.environ.get("SKBOUNDARY_DATA")
+    if not folder:
+        sys.exit("Set SKBOUNDARY_DATA to the folder that holds mnist.npz and load.py.")
+    spec = importlib.util.spec_from_file_location("load", Path(folder) / "load.py")
+    assert spec and spec.loader
+    reader = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reader)
+    if name == "mnist":
+        X, y, X_test, y_test = reader.images("mnist")
+        X, X_test = X[:, None], X_test[:, None]
+    else:
+        (X, y), (X_test, y_test) = reader.cifar10("train"), reader.cifar10("test")
+        X, X_test = X.transpose(0, 3, 1, 2), X_test.transpose(0, 3, 1, 2)
+    scaled = [np.float32(part) / 255 for part in (X, X_test)]
+    return scaled[0], y.astype(int), scaled[1], y_test.astype(int)
+
+
+def cnn() -> nn.Module:
+    """The paper's network of two convolutions; its latent space has 50 dimensions."""
+    return nn.Sequential(
+        nn.Conv2d(1, 10, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(10, 10, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(250, 50), nn.ReLU(), nn.Linear(50, 10),
+    )  # fmt: skip
+
+
+def fcn() -> nn.Module:
+    """The paper's fully connected network."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 50), nn.ReLU(), nn.Linear(50, 50), nn.ReLU(), nn.Linear(50, 10)
+    )
+
+
+class Block(nn.Module):
+    """Two convolutions and what goes past them."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        stride = 1 if n_in == n_out else 2
+        self.body = nn.Sequential(
+            nn.Conv2d(n_in, n_out, 3, stride, 1), nn.BatchNorm2d(n_out), nn.ReLU(),
+            nn.Conv2d(n_out, n_out, 3, 1, 1), nn.BatchNorm2d(n_out),
+        )  # fmt: skip
+        self.past = nn.Identity() if n_in == n_out else nn.Conv2d(n_in, n_out, 1, stride)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Sum of both ways."""
+        return torch.relu(self.body(x) + self.past(x))
+
+
+def resnet() -> nn.Module:
+    """A residual network of four blocks."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(), Block(16, 16), Block(16, 32),
+        Block(32, 32), Block(32, 64), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10),
+    )  # fmt: skip
+
+
+NETS = {"cnn": (cnn, "mnist"), "fcn": (fcn, "mnist"), "resnet": (resnet, "cifar10")}
+
+
+def trained(name: str, data: Data, epochs: int, folder: Path) -> tuple[FrozenNetwork, float]:
+    """Train a network, or read the one that was trained, and tell its test accuracy."""
+    torch.manual_seed(0)
+    net, path = NETS[name][0](), folder / f"{name}-{epochs}.pt"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    net.to(device)
+    if path.exists():
+        net.load_state_dict(torch.load(path, weights_only=True))
+    else:
+        X, y = torch.from_numpy(data[0]), torch.from_numpy(data[1])
+        steps = epochs * -(-len(y) // 128)
+        optimizer = torch.optim.Adam(net.parameters())
+        rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, steps)
+        for _ in range(epochs):
+            for part in torch.randperm(len(y)).split(128):
+                optimizer.zero_grad()
+                out = net(X[part].to(device))
+                nn.functional.cross_entropy(out, y[part].to(device)).backward()
+                optimizer.step()
+                rate.step()
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(net.state_dict(), path)
+    frozen = FrozenNetwork(net.eval())
+    return frozen, float((frozen.predict(data[2]) == data[3]).mean())
+
+
+def some(X: Any, y: Any, n: int) -> tuple[Any, Any]:
+    """The first n rows of each class."""
+    rows = np.sort(np.concatenate([(y == c).nonzero()[0][:n] for c in np.unique(y)]))
+    return X[rows], y[rows]
+
+
+def characterize(net: FrozenNetwork, data: Data, method: str, source: int, args: Any) -> Any:
+    """One cell: all ordered pairs that start from a class."""
+    X, y, X_test, y_test = data
+    pairs = [(source, t) for t in range(10) if t != source]
+    if args.targets:
+        pairs = [(source, t) for t in args.targets if t != source]
+    model = BoundaryCharacterizer(
+        net, pairs=pairs, n_samples=args.samples, n_partners=args.partners, effort=args.effort,
+        random_state=0, **METHODS[method],
+    )  # fmt: skip
+    wall, cpu = time.perf_counter(), time.process_time()
+    model.fit(X, y, X_test=X_test, y_test=y_test)
+    seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    report = {name: column.tolist() for name, column in model.report_.items()}
+    return {"seconds": seconds, "report": report}
+
+
+def midpoints(net: FrozenNetwork, data: Data, method: str, args: Any) -> dict[str, float]:
+    """What the extractor's own pairs promise: gaps at midpoints, margins at both ends."""
+    parameters = dict(METHODS[method])
+    init = parameters.pop("init", "data")
+    extractor = BoundarySampleExtractor(net, effort="fast", random_state=0, **parameters)
+    extractor.fit(*data[:2])
+    if method == "deepdig":  # two class pairs: their generators are trained for this alone
+        parts = [extractor.extract(50, source=s, target=t) for s, t in ((4, 9), (9, 4))]
+    else:
+        parts = [extractor.extract(180, init=init)]
+    gaps, margins = [0.0], []
+    for pairs in parts:
+        p = net.predict_proba(pairs.midpoint)[pairs.success]
+        s, t = pairs.source[pairs.success], pairs.target[pairs.success]
+        every = np.arange(len(p))
+        gaps += np.abs(p[every, s] - p[every, t]).tolist()
+        ends = np.abs([pairs.margin_inner, pairs.margin_outer])
+        margins += ends[:, pairs.success].ravel().tolist()
+    return {
+        "pairs": sum(len(pairs) for pairs in parts),
+        "success": float(np.mean(np.concatenate([pairs.success for pairs in parts]))),
+        "largest_gap": max(gaps),
+        "smallest_margin": min(margins),
+        "largest_margin": max(margins),
+    }
+
+
+def write(path: Path, results: dict[str, Any]) -> None:
+    """Write the whole JSON anew: an interruption leaves the old one or the new one."""
+    results["versions"] = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "scikit-learn": sklearn.__version__,
+    }
+    cuda = torch.cuda.is_available()
+    results["machine"] = {
+        "processor": torch.cuda.get_device_name() if cuda else platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+    path.parent.mkdir(exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(results, indent=1) + "\n")
+    new.replace(path)
+
+
+def column(results: dict[str, Any], net: str, method: str, name: str) -> list[float]:
+    """One figure of every class pair that a method was run on."""
+    cells = [c for key, c in results["cells"].items() if key.startswith(f"{net}/{method}/")]
+    return [float(v) for cell in cells for v in cell["report"][name]]
+
+
+def table(results: dict[str, Any]) -> list[str]:
+    """Lines of the table in the user guide: means over class pairs, NaN left out."""
+    lines = []
+    for net in results["nets"]:
+        for method, title in NAMES.items():
+            cells = [c for k, c in results["cells"].items() if k.startswith(f"{net}/{method}/")]
+            if not cells:
+                continue
+
+            def mean(name: str) -> float:
+                return float(np.nanmean(column(results, net, method, name)))
+
+            n = len(column(results, net, method, "success_rate"))
+            seconds = sum(cell["seconds"]["cpu"] for cell in cells)
+            lines.append(
+                f"{net:<8}{title:<9}{n:<7}{mean('success_rate'):<9.3f}"
+                f"{mean('attempts_success'):<10.1f}{mean('length'):<8.2f}"
+                f"{mean('distance_source'):<9.2f}{mean('distance_target'):<9.2f}"
+                f"{mean('oscillation'):<8.4f}{mean('error_rate_borderline'):<9.3f}"
+                f"{seconds / n:.2f}"
+            )
+    return lines
+
+
+def main() -> None:
+    """Run what is missing and write it, cell by cell."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=["cnn", "fcn"])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--sources", nargs="+", type=int, default=list(range(10)))
+    parser.add_argument("--targets", nargs="+", type=int, help="all but the source")
+    parser.add_argument("--rows", type=int, default=1000, help="training rows of each class")
+    parser.add_argument("--samples", type=int, default=50, help="segments of each class pair")
+    parser.add_argument("--partners", type=int, default=4, help="the paper has 50")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--effort", default="balanced", choices=["fast", "balanced", "thorough"])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--full", action="store_true", help="the paper's sizes, for a GPU")
+    parser.add_argument("--quick", action="store_true", help="a look: two classes, few rows")
+    parser.add_argument("--table", action="store_true", help="print the table of the results")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    if args.full:
+        args.rows, args.samples, args.partners, args.epochs = 10_000, 1000, 50, 40
+        args.nets = list(NETS)
+    if args.quick:
+        args.rows, args.samples, args.epochs, args.effort = 200, 20, 1, "fast"
+        args.sources, args.targets = [4, 9], [4, 9]
+    results: dict[str, Any] = {"nets": {}, "cells": {}, "midpoints": {}, "commands": []}
+    if args.out.exists():
+        results = json.loads(args.out.read_text())
+    if args.table:
+        print("\n".join(table(results)))
+        return
+    torch.set_num_threads(args.threads)
+    results["commands"].append(" ".join(["python", "benchmarks/reproductions/deepdig.py",
+                                         *sys.argv[1:]]))  # fmt: skip
+    folder = Path(tempfile.gettempdir()) / "skboundary-nets"
+    for name in args.nets:
+        X, y, X_test, y_test = load(NETS[name][1])
+        net, accuracy = trained(name, (X, y, X_test, y_test), args.epochs, folder)
+        data = (*some(X, y, args.rows), X_test, y_test)
+        results["nets"][name] = {
+            "data": NETS[name][1], "accuracy": accuracy, "epochs": args.epochs, "seed": 0,
+            "rows": len(data[1]),
+        }  # fmt: skip
+        print(f"{name}: test accuracy {accuracy:.4f}", flush=True)
+        for method in args.methods:
+            for source in args.sources:
+                key = f"{name}/{method}/{source}"
+                if key in results["cells"]:
+                    continue
+                cell = characterize(net, data, method, source, args)
+                results["cells"][key] = cell | {
+                    "samples": args.samples, "partners": args.partners, "effort": args.effort
+                }
+                write(args.out, results)
+                rates = cell["report"]["success_rate"]
+                print(key, f"success {statistics.mean(rates):.3f}", cell["seconds"], flush=True)
+            key = f"{name}/{method}"
+            if key not in results["midpoints"] and name != "resnet":
+                results["midpoints"][key] = midpoints(net, data, method, args)
+                write(args.out, results)
+                print(key, results["midpoints"][key], flush=True)
+    print("\n".join(table(results)))
+
+
+if __name__ == "__main__":
+    main()

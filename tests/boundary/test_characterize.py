@@ -1,0 +1,233 @@
+"""BoundaryCharacterizer: boundaries of known complexity, resuming, and bad input."""
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.datasets import load_iris
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+
+from skboundary import BoundaryCharacterizer, FrozenNetwork
+from skboundary.boundary import _characterize
+from skboundary.datasets import make_checkerboard, make_linear, make_xor
+
+
+class Known(ClassifierMixin, BaseEstimator):
+    """A problem's own boundary as a fitted classifier; its latent space is X."""
+
+    def __init__(self, function):
+        self.function = function
+        self.classes_ = np.array([0, 1])
+
+    def fit(self, X, y):
+        return self
+
+    def decision_function(self, X):
+        return self.function(torch.as_tensor(X, dtype=torch.float64)).numpy()
+
+    def predict(self, X):
+        return (self.decision_function(X) > 0).astype(int)
+
+
+def known(problem):
+    return FrozenEstimator(Known(problem.module.function))
+
+
+def characterize(estimator, X, y, **params):
+    model = BoundaryCharacterizer(estimator, random_state=0, n_samples=40, **params)
+    return model.fit(X, y).report_
+
+
+@pytest.fixture(scope="module")
+def iris():
+    X, y = load_iris(return_X_y=True)
+    return X, np.array(["setosa", "versicolor", "virginica"])[y]
+
+
+@pytest.fixture(scope="module")
+def logistic(iris):
+    return FrozenEstimator(LogisticRegression(max_iter=500).fit(*iris))
+
+
+def test_a_linear_boundary_is_crossed_once_and_separates_all():
+    problem = make_linear(400, 3, random_state=0)
+    margin = problem.data @ problem.weights + problem.bias
+    clear = np.abs(margin) > 1
+    X, y = problem.data[clear], problem.target[clear]
+    report = characterize(known(problem), X, y, n_partners=5)
+    assert (report.success_rate == 1).all() and (report.third_class_rate == 0).all()
+    assert (report.error_rate_train == 0).all() and np.isnan(report.error_distance_train).all()
+    # borderline samples are within rounding of the boundary, on either side of it: a segment
+    # between two of them changes the class once where it crosses, and never otherwise
+    assert (0 < report.oscillation).all() and (report.oscillation <= 1 / 50).all()
+    assert (report.attempts_success == report.attempts).all()
+    assert np.isnan(report.attempts_fail).all() and np.isnan(report.error_rate_test).all()
+    # halving a margin of m on a segment of margin m1 + m2 needs about log2((m1 + m2) / m) steps
+    assert ((10 < report.attempts) & (report.attempts < 20)).all()
+
+
+def test_the_known_order_of_complexity():
+    """More cells, more changes of mind, and less that a line could do."""
+    problems = [make_linear(600, 2, random_state=0), make_xor(600, random_state=0)]
+    problems += [make_checkerboard(600, n_cells=n, random_state=0) for n in (4, 8)]
+    reports = [characterize(known(p), p.data, p.target) for p in problems]
+    idc = [report.oscillation.mean() for report in reports]
+    assert idc[0] < idc[1] < idc[2] < idc[3] and idc[2] > 2 * idc[0]
+    errors = [report.error_rate_train.mean() for report in reports]
+    assert errors[0] < 0.02 and min(errors[1:]) > 0.3
+    # all segments end on the boundary of the nearest cell, so at most a cell away
+    assert reports[3].length.max() < reports[2].length.max() < 0.5
+
+
+def test_the_smoother_of_two_nets_oscillates_less():
+    rows = np.random.default_rng(0).uniform(-1, 1, (400, 2))
+    idc = []
+    for pace in (2, 6, 18):
+        wave = Known(lambda x, k=pace: 8 * (x[:, 0] - 0.3 * torch.sin(k * x[:, 1])))
+        report = characterize(FrozenEstimator(wave), rows, wave.predict(rows))
+        idc.append(report.oscillation.mean())
+    assert idc[0] < idc[1] < idc[2]
+
+
+def test_columns_against_a_slow_reference(iris, logistic):
+    """Distances, lengths and linearity of one pair, from the pair's own borderline samples."""
+    X, y = iris
+    model = BoundaryCharacterizer(
+        logistic, pairs=[("versicolor", "virginica")], n_samples=30, random_state=0
+    ).fit(X, y, X_test=X[::2], y_test=y[::2])
+    report = model.report_
+    assert report.source.tolist() == ["versicolor"] and report.n_segments[0] == 30
+    right = logistic.predict(X) == y
+    a, b = X[right & (y == "versicolor")], X[right & (y == "virginica")]
+    gaps = np.linalg.norm(a[:, None] - b, axis=2)  # the latent space of a linear model is X
+    partner = b[gaps.argmin(1)]
+    lengths = gaps.min(1)
+    assert lengths.min() <= report.length[0] <= lengths.max()
+    # where the classes are equally probable, by hand, on all segments
+    score = logistic.decision_function
+    low, high = np.zeros(len(a)), np.ones(len(a))
+    for _ in range(40):
+        t = (low + high) / 2
+        s = score(a + t[:, None] * (partner - a))
+        ahead = s[:, 1] > s[:, 2]
+        low, high = np.where(ahead, t, low), np.where(ahead, high, t)
+    border = a + t[:, None] * (partner - a)
+    near = [np.linalg.norm(border[:, None] - X[y == c], axis=2).min(1) for c in np.unique(y)[1:]]
+    for name, d in zip(("source", "target"), near):
+        assert d.min() - 1e-3 <= report[f"distance_{name}"][0] <= d.max() + 1e-3
+        # same space
+        assert report[f"latent_distance_{name}"] == pytest.approx(report[f"distance_{name}"])
+    assert abs(report.error_rate_test[0] - report.error_rate_train[0]) < 0.05
+    assert model.to_frame().columns.tolist() == list(report)
+
+
+def test_what_is_finished_survives_an_interruption(iris, logistic, monkeypatch):
+    X, y = iris
+    whole = characterize(logistic, X, y)
+    measured, measure = [], _characterize.measure
+
+    def interrupted(extractor, plan, sets, pairs):
+        if len(measured) == 2 and not going_on:
+            raise KeyboardInterrupt
+        measured.append(pairs)
+        return measure(extractor, plan, sets, pairs)
+
+    monkeypatch.setattr(_characterize, "measure", interrupted)
+    model = BoundaryCharacterizer(logistic, random_state=0, n_samples=40, warm_start=True)
+    going_on = False
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, y)
+    assert len(measured) == 2 and not hasattr(model, "report_")
+    going_on = True
+    report = model.fit(X, y).report_
+    assert len(measured) == 3  # 2 of 6 pairs at a time: the last two were missing
+    for name, values in whole.items():
+        np.testing.assert_array_equal(report[name], values)
+    model.set_params(pairs=[("versicolor", "setosa")]).fit(X, y)
+    assert len(measured) == 3 and model.report_.oscillation[0] == whole.oscillation[2]
+    model.set_params(warm_start=False).fit(X, y)
+    assert len(measured) == 4
+
+
+def test_pairs_do_not_depend_on_each_other_batches_or_jobs(iris, logistic):
+    X, y = iris
+    whole = characterize(logistic, X, y)
+    some = characterize(logistic, X, y, pairs=[("virginica", "versicolor")], batch_size=7)
+    with joblib.parallel_config(backend="threading"):
+        together = characterize(logistic, X, y, n_jobs=2)
+    for name, values in whole.items():
+        np.testing.assert_array_equal(together[name], values)
+        np.testing.assert_array_equal(some[name], values[5:])
+
+
+@pytest.mark.slow
+def test_processes_give_the_same(iris):
+    X, y = iris
+    whole = characterize(None, X, y)
+    shared = characterize(None, X, y, n_jobs=2)
+    for name, values in whole.items():
+        np.testing.assert_array_equal(shared[name], values)
+
+
+def test_a_forest_has_a_boundary_between_labels(iris):
+    X, y = iris
+    forest = RandomForestClassifier(5, random_state=0)
+    report = characterize(forest, X, y, pairs=[("versicolor", "virginica")], max_iter=20)
+    assert report.success_rate[0] == 1 and report.attempts[0] == 20
+    assert 0 < report.length[0] and 0 < report.oscillation[0]
+
+
+def test_generators_report_their_yields(digits, cnn):
+    X, y = digits
+    net = FrozenNetwork(cnn)
+    settings = {"pairs": [(0, 1), (1, 0)], "effort": "fast", "n_partners": 2}
+    report = characterize(net, X, y, method="deepdig", **settings)
+    assert (report.yield_over > 0.8).all() and (report.yield_back > 0.8).all()
+    assert (report.n_segments > 20).all() and (report.success_rate > 0.8).all()
+    plain = characterize(net, X, y, **settings)
+    assert np.isnan(plain.yield_over).all()
+    assert (report.length < plain.length).all()  # over and back is a shorter way
+
+
+def test_a_class_that_is_never_predicted_leaves_gaps(iris):
+    X, y = iris
+    two = Known(lambda x: x[:, 2] - 2.5)  # setosa or not; there is a third label in y
+    two.classes_ = np.unique(y)
+    two.decision_function = lambda X: np.c_[2.5 - X[:, 2], X[:, 2] - 2.5, -9 + 0 * X[:, 0]]
+    two.predict = lambda X: two.classes_[two.decision_function(X).argmax(1)]
+    report = characterize(FrozenEstimator(two), X, y)
+    never = (report.source == "virginica") | (report.target == "virginica")
+    assert (report.n_segments[never] == 0).all() and np.isnan(report.success_rate[never]).all()
+    assert (report.success_rate[~never] == 1).all()
+    assert (report.error_rate_train[~never] == 0).all()
+    assert np.isfinite(report.error_rate_train).all()
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"pairs": [("setosa", "daisy")]}, "'daisy' is not one of the classes"),
+        ({"pairs": [("setosa", "setosa")]}, "source and target must differ"),
+        ({"pairs": ["setosa"]}, "give \\(source, target\\), two class labels"),
+        ({"pairs": "some"}, "The 'pairs' parameter"),
+        ({"n_samples": 0}, "The 'n_samples' parameter"),
+        ({"method": "deepdig", "estimator": RandomForestClassifier(5)}, "needs a gradient"),
+    ],
+)
+def test_bad_parameters_are_named(iris, params, message):
+    with pytest.raises(ValueError, match=message):
+        model = BoundaryCharacterizer(LogisticRegression(max_iter=500))
+        model.set_params(**params).fit(*iris)
+
+
+def test_bad_data_are_named(iris, logistic):
+    X, y = iris
+    with pytest.raises(ValueError, match="there is no boundary to characterise"):
+        BoundaryCharacterizer(logistic).fit(X[:50], y[:50])
+    with pytest.raises(ValueError, match="give both or neither"):
+        BoundaryCharacterizer(logistic).fit(X, y, X_test=X)
+    with pytest.raises(ValueError, match="rows of shape|features"):
+        BoundaryCharacterizer(logistic).fit(X, y, X_test=X[:, :2], y_test=y)
