@@ -1,11 +1,13 @@
 """Over-samplers beside each other: time and memory of BiasedExtrapolationSampler and SMOTE.
 
-    python benchmarks/resample_speed.py [--quick] [--rows 10000 100000] [--threads 1 2] [--table]
+    python benchmarks/resample_speed.py [--rows 10000 100000 1000000] [--threads 1 2] [--table]
 
 Rows of 64 columns, a tenth of them minors, from Gaussian clusters that overlap. The classifier is
-trained beforehand, on a sample of the rows; "default" trains its own on all of them. All contenders
-run in turn in one process, round after round; a figure is the median over the rounds. Peak memory
-is what one call adds to a process of its own that holds the data.
+trained beforehand, on 10,000 of the rows; "default" trains its own on all of them. All contenders
+run in turn in one process, round after round; a figure is the median over the rounds, of the CPU
+time of the process and of wall time. Memory is the largest growth of the process during a call.
+Records of sizes and threads that are not asked for stay in the JSON. BorderlineSMOTE is left out
+at a million rows, where it takes many times as long as SMOTE.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -13,15 +15,14 @@ is what one call adds to a process of its own that holds the data.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import os
 import platform
 import re
-import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,16 +81,22 @@ def set_threads(n: int) -> None:
 
 
 def measure(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
-    """Median wall and process CPU seconds of each call, taken in turn."""
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    """Median wall and CPU seconds of each call, taken in turn, and its largest memory in MB."""
+    seen: dict[str, list[tuple[float, float, float]]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             gc.collect()
+            ctypes.CDLL(None).malloc_trim(0)  # so that no memory is left over from another call
+            before = status("VmRSS")
+            Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
             wall, cpu = time.perf_counter(), time.process_time()
             call()
-            seconds[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    medians = {name: np.median(s, axis=0).tolist() for name, s in seconds.items()}
-    return {name: dict(zip(("wall", "cpu"), pair)) for name, pair in medians.items()}
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            seen[name].append((wall, cpu, status("VmHWM") - before))
+    return {
+        name: dict(zip(("wall", "cpu", "memory_mb"), np.median(rounds, axis=0).tolist()))
+        for name, rounds in seen.items()
+    }
 
 
 def status(key: str) -> float:
@@ -98,97 +105,81 @@ def status(key: str) -> float:
     return int(kilobytes) / 1024
 
 
-def added_memory(n: int, name: str, seed: int) -> float:
-    """Peak memory that one call adds to this process, in MB."""
-    X, y = make_data(n, seed)
-    small = slice(0, 2000)
-    samplers = make_samplers(X, y, seed)
-    samplers[name].fit_resample(X[small], y[small])  # loads what it needs
-    before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    samplers[name].fit_resample(X, y)
-    return status("VmHWM") - before
-
-
-def ask_for_memory(n: int, name: str, seed: int) -> float:
-    """Measure memory in a process of its own."""
-    command = [sys.executable, __file__, "--memory-of", name, "--rows", str(n), "--seed", str(seed)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def run(n: int, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Measure all contenders on n rows: a record for each number of threads."""
+def run(n: int, threads: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Measure the contenders on n rows."""
+    set_threads(threads)
     X, y = make_data(n, args.seed)
-    samplers = {k: s for k, s in make_samplers(X, y, args.seed).items() if k in args.contenders}
-    memory = {name: ask_for_memory(n, name, args.seed) for name in samplers}
-    records = []
-    for threads in args.threads:
-        set_threads(threads)
-        for sampler in samplers.values():
-            sampler.fit_resample(X[:2000], y[:2000])
-        calls = {name: lambda s=s: s.fit_resample(X, y) for name, s in samplers.items()}
-        seconds = measure(calls, args.rounds or ROUNDS.get(n, 3))
-        records.append({
-            "rows": n, "columns": COLUMNS, "minors": int(y.sum()), "threads": threads,
-            "seconds": seconds, "memory_mb": memory, "data_mb": X.nbytes / 2**20,
-        })  # fmt: skip
-        print(table(records[-1:], header=len(records) == 1), flush=True)
-    return records
+    samplers = make_samplers(X, y, args.seed)
+    if n >= 1_000_000:
+        del samplers["BorderlineSMOTE"]
+    for sampler in samplers.values():  # loads what it needs
+        sampler.fit_resample(X[:2000], y[:2000])
+    calls = {name: lambda s=s: s.fit_resample(X, y) for name, s in samplers.items()}
+    return {
+        "rows": n, "columns": COLUMNS, "minors": int(y.sum()), "threads": threads,
+        "rounds": args.rounds or ROUNDS.get(n, 3), "data_mb": X.nbytes / 2**20,
+        "measured": measure(calls, args.rounds or ROUNDS.get(n, 3)),
+    }  # fmt: skip
 
 
-def table(records: list[dict[str, Any]], header: bool = True) -> str:
-    """CPU seconds over SMOTE's, and added memory, as the guide shows them."""
-    lines = ["rows     threads  " + "  ".join(f"{name:>15}" for name in CONTENDERS)] * header
-    for record in records:
-        smote = record["seconds"]["SMOTE"]["cpu"]
-        cells = [f"{smote:.2f} s"]
-        cells += [f"{record['seconds'][name]['cpu'] / smote:.2f}" for name in CONTENDERS[1:]]
-        lines.append(
-            f"{record['rows']:<7}  {record['threads']:<7}  " + "  ".join(f"{c:>15}" for c in cells)
-        )
-    for record in records[:: max(1, len({r["threads"] for r in records}))]:
-        cells = [f"{record['memory_mb'][name]:.0f} MB" for name in CONTENDERS]
-        lines.append(f"{record['rows']:<7}  memory   " + "  ".join(f"{c:>15}" for c in cells))
-    return "\n".join(lines)
+def table(records: list[dict[str, Any]]) -> str:
+    """CPU time over SMOTE's, and memory in MB, as the guide shows them."""
+    rule = "  ".join(["=" * 7, "=" * 7, "=" * 8, *["=" * 15] * len(CONTENDERS)])
+    lines = [rule, line("rows", "threads", "", CONTENDERS), rule]
+    for record in sorted(records, key=lambda r: (r["rows"], r["threads"])):
+        measured, rows = record["measured"], f"{record['rows']:,}".replace(",", " ")
+        smote = measured["SMOTE"]["cpu"]
+        ratios = [f"{measured[c]['cpu'] / smote:.2f}" if c in measured else "-" for c in CONTENDERS]
+        ratios[0] = f"{smote:.3g} s"
+        lines.append(line(rows, record["threads"], "CPU time", ratios))
+        if record["threads"] == 1:
+            memory = [measured[c]["memory_mb"] if c in measured else None for c in CONTENDERS]
+            cells = ["-" if m is None else f"{m:.0f} MB" for m in memory]
+            lines.append(line(rows, 1, "memory", cells))
+    return "\n".join([*lines, rule])
+
+
+def line(rows: Any, threads: Any, what: str, cells: list[str]) -> str:
+    """Put one row of the table together."""
+    start = f"{rows:>7}  {threads!s:>7}  {what:8}  "
+    return start + "  ".join(f"{cell:15}" for cell in cells).rstrip()
 
 
 def main() -> None:
-    """Run the sizes asked for, print a table, write the JSON."""
+    """Run the sizes asked for, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes, for a look")
+    parser.add_argument("--quick", action="store_true", help="10,000 rows only, for a look")
     parser.add_argument("--rows", nargs="+", type=int, default=list(ROUNDS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     parser.add_argument("--rounds", type=int, default=0, help="0: 9, 3 and 1 by size")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--memory-of", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--table", action="store_true", help="print that of the results")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
-    warnings.simplefilter("ignore", FutureWarning)
-    if args.memory_of:
-        print(added_memory(args.rows[0], args.memory_of, args.seed))
-        return
+    result = json.loads(args.out.read_text()) if args.out.exists() else {"records": []}
     if args.table:
-        print(table(json.loads(args.out.read_text())["records"]))
+        print(table(result["records"]))
         return
-    if args.quick:
-        args.rows = [n for n in args.rows if n <= 10_000]
-    records = [record for n in args.rows for record in run(n, args)]
-    result = {
-        "command": " ".join(["python", "benchmarks/resample_speed.py", *sys.argv[1:]]),
-        "seed": args.seed,
-        "machine": {"processor": platform.machine(), "cpus": os.cpu_count()},
-        "versions": {
-            "python": platform.python_version(), "torch": torch.__version__,
-            "numpy": np.__version__, "scikit-learn": sklearn.__version__,
-            "imbalanced-learn": imblearn.__version__,
-        },
-        "bars": {str(n): bar for n, bar in BARS.items()},
-        "records": records,
-    }  # fmt: skip
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    for n in [10_000] if args.quick else args.rows:
+        for threads in args.threads:
+            record = run(n, threads, args)
+            record["command"] = " ".join(["python", "benchmarks/resample_speed.py", *sys.argv[1:]])
+            result["records"] = [
+                r for r in result["records"] if (r["rows"], r["threads"]) != (n, threads)
+            ] + [record]
+            print(table([record]), flush=True)
+            result |= {
+                "seed": args.seed,
+                "machine": {"processor": platform.machine(), "cpus": os.cpu_count()},
+                "versions": {
+                    "python": platform.python_version(), "torch": torch.__version__,
+                    "numpy": np.__version__, "scikit-learn": sklearn.__version__,
+                    "imbalanced-learn": imblearn.__version__,
+                },
+                "bars": {str(rows): bar for rows, bar in BARS.items()},
+            }  # fmt: skip
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

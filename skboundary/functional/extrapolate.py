@@ -69,7 +69,13 @@ def select_majors(
 
 
 def pair_nearest(
-    queries: Tensor, rows: Tensor, n_pairs: int, n_neighbors: int, *, generator: torch.Generator
+    queries: Tensor,
+    rows: Tensor,
+    n_pairs: int,
+    n_neighbors: int,
+    *,
+    generator: torch.Generator,
+    exclude_self: bool = False,
 ) -> Tensor:
     """Pair queries with their nearest rows.
 
@@ -83,16 +89,20 @@ def pair_nearest(
     n_pairs : int
     n_neighbors : int
     generator : torch.Generator
+    exclude_self : bool, default=False
+        The queries are the rows, and none is paired with itself.
 
     Returns
     -------
     pairs : Tensor of shape (min(n_pairs, q * m), 2)
         Query and row, all different; every query's nearest row comes before any second.
     """
-    k = min(len(rows), max(n_neighbors, math.ceil(n_pairs / len(queries))))
+    k = min(len(rows) - exclude_self, max(n_neighbors, math.ceil(n_pairs / len(queries))))
     asked = torch.randperm(len(queries), generator=generator)[: math.ceil(n_pairs / k)]
     asked = asked.sort().values.to(queries.device)
-    found = search(build_index(rows), queries[asked], k).indices.to(queries.device)
+    itself = asked if exclude_self else None
+    found = search(build_index(rows), queries[asked], k, exclude=itself).indices
+    found = found.to(queries.device)
     return torch.stack([asked.expand(k, -1), found.T], 2).reshape(-1, 2)[:n_pairs]
 
 

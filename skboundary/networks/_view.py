@@ -126,7 +126,7 @@ class NetworkView:
 
     def _outputs(self, X: Any, *, latent: bool, logits: bool) -> list[Tensor]:
         if self.folder is None:
-            out = self._run(X, np.arange(X.shape[0]), latent, logits)
+            out = self._run(X, None, latent, logits)
         else:
             store = RowStore(self.folder / ("latent" * latent + "logits" * logits))
             arrays = store.through(
@@ -139,23 +139,30 @@ class NetworkView:
             out[-1] = self._sorted(out[-1])
         return out
 
-    def _run(self, X: Any, index: NDArray[np.intp], latent: bool, logits: bool) -> list[Tensor]:
-        """Forward rows of X; the first one alone when it has to show where the layer is."""
+    def _run(
+        self, X: Any, index: NDArray[np.intp] | None, latent: bool, logits: bool
+    ) -> list[Tensor]:
+        """Forward rows of X (None = all, uncopied); the first alone when it must show the layer."""
         parts: list[list[Tensor]] = []
+        start, stop = 0, X.shape[0] if index is None else len(index)
+
+        def pick(rows: slice) -> Any:
+            return _safe_indexing(X, rows if index is None else index[rows])
+
         if latent and not self.model.probed:
             assert isinstance(self.model, TorchModel)
-            z, out = self.model.probe(_safe_indexing(X, index[:1]))
+            z, out = self.model.probe(pick(slice(0, 1)))
             parts.append([z.cpu()] * latent + [out.cpu()] * logits)
-            index = index[1:]
+            start = 1
         row_bytes = int(np.prod(X.shape[1:])) * self.dtype.itemsize
         size = resolve_batch_size(self.batch_size, row_bytes, self.device)
 
         def step(rows: slice) -> list[Tensor]:
-            batch = _safe_indexing(X, index[rows])
+            batch = pick(slice(start + rows.start, start + rows.stop))
             both = self.model.run(batch, latent=latent, logits=logits)
             return [t.cpu() for t in both if t is not None]
 
-        parts += map_batches(step, len(index), size, verbose=self.verbose, desc="network")
+        parts += map_batches(step, stop - start, size, verbose=self.verbose, desc="network")
         return [torch.cat(column) for column in zip(*parts)]
 
     def _sorted(self, logits: Tensor) -> Tensor:

@@ -27,7 +27,6 @@ from skboundary.functional.extrapolate import (
     select_majors,
     thin,
 )
-from skboundary.functional.search import build_index, search
 from skboundary.over_sampling._space import _CHUNK, Space, segment_points
 
 # DBR: how sure a major must be of its class, and how unsure a minor may be of its own.
@@ -175,16 +174,15 @@ class ClassPair:
 
     def interpolate(self, n: int) -> Plan:
         """Place n samples between minors and their neighbours among the minors, as SMOTE does."""
-        k = self.settings.n_neighbors
-        first = torch.randint(len(self.minors), (n,), generator=self.generator)
-        rank = torch.randint(k, (n,), generator=self.generator)
-        asked, which = first.unique(return_inverse=True)
         latent = self._latent(self.minors)
-        asked = asked.to(latent.device)
-        near = search(build_index(latent), latent[asked], k, exclude=asked).indices.cpu()
-        parents = torch.stack([first, near[which, rank]], 1)
+        k = min(self.settings.n_neighbors, len(latent) - 1)
+        n_pairs = min(n, k * len(latent))
+        pairs = pair_nearest(
+            latent, latent, n_pairs, k, generator=self.generator, exclude_self=True
+        )
+        parents = self.minors[fill(pairs.cpu(), n)[0]]
         nowhere = torch.full((n,), math.nan, dtype=torch.float64)
-        return self._as_plan(self.minors[parents], self._uniform(n), nowhere)
+        return self._as_plan(parents, self._uniform(n), nowhere)
 
     def _extrapolate(self, n: int, bias: str, selected: Tensor) -> Plan:
         minors, majors = self.minors[self.minor_margins > 0], self.majors[selected]
