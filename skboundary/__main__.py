@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 _ABOUT = """\
 Train small networks on scikit-learn's handwritten digits, or on your own data, and show what
 skboundary says of them: the bare network against LatentKNNClassifier with clean and with permuted
-labels, the sweep over k and query_weight, the neighbours of the test rows that the network is
-least certain of; and BiasedExtrapolationSampler against SMOTE and logit adjustment in the latent
-space of a network that saw too few rows of every second class. Every figure printed is also
-written to DIR/figures.json.
+labels, the sweep over k and query_weight, the neighbours of the test rows that the network is least
+certain of; borderline pairs of the first two classes by BoundarySampleExtractor, from noise and
+from training rows, saved as a picture; and BiasedExtrapolationSampler against SMOTE and logit
+adjustment in the latent space of a network that saw too few rows of every second class. Every
+figure printed is also written to DIR/figures.json.
 """
 
 _DATA = """\

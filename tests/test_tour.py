@@ -2,6 +2,7 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -14,12 +15,13 @@ from sklearn.datasets import load_digits, load_iris
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
 from skboundary.__main__ import main
-from skboundary._tour import Recipe
+from skboundary._tour import Recipe, load_problem
+from skboundary._tour._boundary import part_boundary
 from skboundary._tour._network import build_network
 
 TINY = Recipe(
     seeds=(0, 1), max_train=150, max_test=60, max_epochs=3, n_neighbors=(1, 3),
-    query_weight=(0.0, 0.88, 1.0),
+    query_weight=(0.0, 0.88, 1.0), pairs=4,
 )  # fmt: skip
 
 
@@ -56,7 +58,8 @@ def refusal(capsys, *options):
 def test_figures_are_what_is_printed(capsys, tmp_path):
     printed, figures = tour(capsys, tmp_path / "new" / "folder")
     assert set(figures) == {
-        "arguments", "versions", "recipe", "problem", "neighbours", "missing", "seconds"
+        "arguments", "versions", "recipe", "problem", "neighbours", "boundary", "missing",
+        "seconds",
     }  # fmt: skip
     assert figures["recipe"]["seeds"] == [0, 1]
     assert figures["versions"]["torch"] == torch.__version__
@@ -102,6 +105,72 @@ def test_figures_are_what_is_printed(capsys, tmp_path):
     assert befores == sorted(befores)
 
 
+def boundary_part(capsys, out, path=None, **changes):
+    """Run the part alone, on a network that has learnt something."""
+    recipe = TINY._replace(max_epochs=15, **changes)
+    problem = load_problem(path, torch.device("cpu"), recipe)
+    part = part_boundary(problem, out)
+    json.dumps(part, allow_nan=False)
+    return capsys.readouterr().out, part
+
+
+def test_borderline_pairs_are_what_is_printed(capsys, tmp_path):
+    printed, part = boundary_part(capsys, tmp_path, pairs=8)
+    assert part["classes"] == [0, 1] and 0 < part["network"]["accuracy"] <= 1
+    assert set(part["starts"]) == {"noise", "training rows"}
+    for name, row in part["starts"].items():
+        assert row["pairs"] == 8 == sum(row["status"].values())
+        assert row["found"] == row["status"].get("ok", 0) >= 6
+        median = row["median"]
+        assert median["length"] > 0 and median["rows"] > 60
+        assert 0.6 < min(median["p_source"], median["p_target"]) < 1
+        line = next(line for line in printed.splitlines() if line.startswith(name + "   "))
+        assert line.split()[-6:] == [
+            str(row["pairs"]), str(row["found"]), *(f"{v:.3g}" for v in median.values())
+        ]  # fmt: skip
+    if importlib.util.find_spec("matplotlib"):
+        assert part["picture"] == {"file": "borderline.png"}
+        assert (tmp_path / "borderline.png").read_bytes()[:4] == b"\x89PNG"
+        assert str(tmp_path / "borderline.png") in printed
+
+
+def test_no_picture_says_why(capsys, tmp_path, monkeypatch):
+    X, y = load_digits(return_X_y=True)
+    names = np.array(list("jihgfedcba"))[y]
+    path = save(
+        tmp_path / "my.npz", X_train=X[:200], X_test=X[200:280], y_train=names[:200],
+        y_test=names[200:280],
+    )  # fmt: skip
+    printed, part = boundary_part(capsys, tmp_path, path)
+    assert "No picture: rows that are vectors have none." in printed
+    assert part["classes"] == ["a", "b"]  # the two first
+    monkeypatch.setattr("skboundary._tour._boundary.find_spec", lambda name: None)
+    printed, part = boundary_part(capsys, tmp_path)
+    assert "No picture: matplotlib is not installed (the plot extra)." in printed
+    assert "plot extra" in part["picture"]["skipped"]
+    assert not (tmp_path / "borderline.png").exists()
+
+
+def test_no_pairs_where_the_network_knows_no_row_of_a_class(capsys, tmp_path):
+    X, y = load_digits(return_X_y=True)
+    rare = np.where(np.arange(200) == 0, -1, y[:200] // 5 + 1)  # one row, and that one wrong
+    path = save(tmp_path / "my.npz", y_train=rare, y_test=y[200:280] // 5 + 1)
+    printed, part = boundary_part(capsys, tmp_path, path, enough=0.0)
+    assert part == {"skipped": "Skipped: the network predicts no training row of class -1 rightly."}
+    assert part["skipped"] in printed
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_colours_and_other_channels_are_drawn(capsys, tmp_path, channels):
+    pytest.importorskip("matplotlib")
+    X, _ = load_digits(return_X_y=True)
+    images = np.repeat(X.reshape(-1, 1, 8, 8), channels, 1).astype(np.uint8)
+    path = save(tmp_path / "my.npz", X_train=images[:200], X_test=images[200:280])
+    _, part = boundary_part(capsys, tmp_path, path)
+    assert part["picture"] == {"file": "borderline.png"}
+    assert (tmp_path / "borderline.png").exists()
+
+
 def test_missing_samples_are_what_is_printed(capsys, tmp_path):
     printed, figures = tour(capsys, tmp_path, recipe=TINY._replace(max_train=400))
     part = figures["missing"]
@@ -130,7 +199,6 @@ def test_missing_samples_are_what_is_printed(capsys, tmp_path):
 
 
 def test_missing_samples_are_scored_as_scikit_learn_does():
-    from skboundary._tour._data import load_problem
     from skboundary._tour._missing import _scores
 
     problem = load_problem(None, torch.device("cpu"), TINY._replace(max_test=400))

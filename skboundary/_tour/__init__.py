@@ -15,6 +15,7 @@ import sklearn
 import torch
 
 import skboundary
+from skboundary._tour._boundary import part_boundary
 from skboundary._tour._data import Problem, Recipe, load_problem
 from skboundary._tour._missing import part_missing
 from skboundary._tour._neighbours import part_neighbours
@@ -24,6 +25,7 @@ __all__ = ["PARTS", "Problem", "Recipe", "load_problem", "one_thread", "versions
 # What the tour shows, in this order; a part prints, may save into `out`, returns its figures.
 PARTS: dict[str, Callable[[Problem, Path], dict[str, Any]]] = {
     "neighbours": part_neighbours,
+    "boundary": part_boundary,
     "missing": part_missing,
 }
 

@@ -38,6 +38,7 @@ class Recipe(NamedTuple):
     learning_rate: float = 0.002
     n_neighbors: tuple[int, ...] = (1, 3, 8, 20)
     query_weight: tuple[float, ...] = (0.0, 0.25, 0.52, 0.76, 0.88, 0.94, 1.0)
+    pairs: int = 100  # borderline pairs from each start
 
 
 class Problem(NamedTuple):
