@@ -36,6 +36,7 @@ def passes(d: int) -> dict[str, Callable[[], Any]]:
     cached, block = torch.empty(QUERIES, STRIP), torch.empty(STRIPS, QUERIES, STRIP)
     whole = block.view(QUERIES, -1)
     low = torch.empty(STRIPS, QUERIES, STRIP // GROUP)
+    half_queries, half_strips, half_cached = (t.bfloat16() for t in (queries, strips, cached))
 
     def minima(scores: Any) -> None:
         for out, least in zip(scores, low):
@@ -56,6 +57,9 @@ def passes(d: int) -> dict[str, Callable[[], Any]]:
             torch.mm(wide_queries, strip, out=out) for strip, out in zip(wide_strips, block)
         ],
         "the same, one product for all strips": lambda: torch.mm(queries, flat.T, out=whole),
+        "product in bfloat16": lambda: [
+            torch.mm(half_queries, strip, out=half_cached) for strip in half_strips
+        ],
         "minima, each strip in the cache": lambda: minima([cached] * STRIPS),
         "minima, out of the block": lambda: minima(block),
     }
