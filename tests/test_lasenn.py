@@ -99,6 +99,13 @@ def test_networks__the_layers_of_the_paper__are_there(lasenn, sizes):
         assert widths == sorted(widths)  # from the end to the front
 
 
+def test_pages__are_made_from_the_results(lasenn):
+    results = json.loads((ROOT / "benchmarks/results/lasenn.json").read_text())
+    assert (ROOT / "benchmarks/results/lasenn.md").read_text() == lasenn.markdown(results)
+    guide = (ROOT / "docs/user_guide/latent_knn.rst").read_text()
+    assert f"{lasenn.BEGIN}\n\n{lasenn.summary(results)}\n{lasenn.END}" in guide
+
+
 @pytest.mark.data
 def test_quick_run__stores_each_cell_and_goes_on_where_it_stopped(
     lasenn, data_folder, tmp_path, monkeypatch

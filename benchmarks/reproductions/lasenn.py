@@ -33,6 +33,8 @@ from torch import Tensor, nn
 from skboundary import FrozenNetwork, LatentKNNClassifier
 
 RESULTS = Path(__file__).parents[1] / "results" / "lasenn.json"
+PAGE = Path(__file__).parents[2] / "docs" / "user_guide" / "latent_knn.rst"
+BEGIN, END = ".. begin of the changes", ".. end of the changes"
 NEIGHBORS = [1, 2, 3, 4, 8, 20]
 WEIGHTS = [0.0, 0.25, 0.52, 0.76, 0.88, 0.94, 0.97, 1.0]
 NOISES = [0.0, 0.01, 0.04, 0.08, 0.16, 0.32]
@@ -441,6 +443,12 @@ def bare(scores: dict[str, Any]) -> float:
     return scores["proba"][0][WEIGHTS.index(1.0)]
 
 
+def default_layer(cell: dict[str, Any]) -> dict[str, Any]:
+    """The grid of both averages at the paper's layer."""
+    layers = cell["layers"]
+    return layers.get("4th last conv", layers.get("prior to pool"))
+
+
 def spread(values: list[float], digits: int = 3) -> str:
     """Mean and deviation over the seeds."""
     deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
@@ -494,14 +502,13 @@ def network_tables(name: str, cells: dict[str, Any]) -> list[str]:
         delta_row(f"{w:g}", [change(s, w=w) for s in last], paper["query_weight"].get(w))
         for w in WEIGHTS[:-1]
     ])  # fmt: skip
-    title = next(t for t, s in clean[0]["layers"].items() if s["proba"] == last[0]["proba"])
     text += [
         "", "**Probabilities or logits**, the same layer; the paper does not say which", "",
         "| w | probabilities | logits | paper |", "|---|---|---|---|",
     ]  # fmt: skip
     for w in WEIGHTS[:-1]:
         both = [
-            np.mean([change(c["layers"][title], w=w, average=average) for c in clean])
+            np.mean([change(default_layer(c), w=w, average=average) for c in clean])
             for average in ("proba", "logits")
         ]
         figure = paper["query_weight"].get(w)
@@ -608,6 +615,36 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n".join(text) + "\n"
 
 
+def summary(results: dict[str, Any]) -> str:
+    """The guide's table of mean changes in accuracy, from the JSON alone."""
+    cells = results["cells"]
+
+    def mean(name: str, noise: str, figure: Any) -> str:
+        values = [figure(c) for key, c in cells.items() if key.split("/")[::2] == [name, noise]]
+        return f"{np.mean(values):+.4f}"
+
+    rows = {f"clean, w = {w:g}": ("0", lambda c, w=w: change(c["last"], w=w)) for w in
+            (0.97, 0.88, 0.76, 0.52, 0.0)}  # fmt: skip
+    rows |= {
+        "clean, w = 0.76, logits": (
+            "0", lambda c: change(default_layer(c), w=0.76, average="logits")
+        ),
+        "BIM, a quarter of eps": ("0", lambda c: change(c["attacks"]["BIM, quarter eps"])),
+        "32% permuted, w = 0.88": ("0.32", lambda c: change(c["last"])),
+        "32% permuted, chosen": (
+            "0.32", lambda c: c["last"]["chosen"]["accuracy"] - bare(c["last"])
+        ),
+        "32% permuted, stopped early": ("0.32", lambda c: bare(c["early"]) - bare(c["last"])),
+    }  # fmt: skip
+    rule = "===========================  ========  ======="
+    lines = [rule, "change in accuracy           VGG-like  ResNet", rule]
+    lines += [
+        f"{title:29}" + "   ".join(mean(name, *row) for name in ("vgg", "resnet"))
+        for title, row in rows.items()
+    ]
+    return "\n".join([*lines, rule]) + "\n"
+
+
 def main() -> None:
     """Run the cells that are missing; write the JSON after each, and the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -646,6 +683,10 @@ def main() -> None:
     if not args.table:
         run_missing(results, sizes, device, args.out, time.monotonic() + 60 * args.minutes)
     args.out.with_suffix(".md").write_text(markdown(results))
+    if args.out == RESULTS:
+        text = PAGE.read_text()
+        first, last = text.index(BEGIN) + len(BEGIN), text.index(END)
+        PAGE.write_text(f"{text[:first]}\n\n{summary(results)}\n{text[last:]}")
 
 
 def run_missing(
