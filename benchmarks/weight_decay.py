@@ -82,7 +82,7 @@ def table(results: dict[str, Any]) -> list[str]:
         accuracy = np.mean([r["accuracy"] for r in records])
         train_accuracy = np.mean([r["train_accuracy"] for r in records])
         figures = [train_accuracy, accuracy, *means]
-        lines.append(f"{decay:<9g}" + "".join(f"{v:<13.4f}" for v in figures).rstrip())
+        lines.append(f"{decay:<7g}" + "".join(f"{v:<11.4f}" for v in figures).rstrip())
     plain = {r["seed"]: r["report"] for r in results["records"] if r["decay"] == decays[0]}
     other = {r["seed"]: r["report"] for r in results["records"] if r["decay"] == decays[-1]}
     for seed, before in plain.items():
@@ -90,8 +90,9 @@ def table(results: dict[str, Any]) -> list[str]:
         j = sharpest(after)
         pair = f"{before['source'][i]} to {before['target'][i]}"
         figures = [report[name][i] for name in COLUMNS[:2] for report in (before, after)]
+        figures += [np.nanmean(report["oscillation"]) for report in (before, after)]
         lines.append(
-            f"{seed:<6}{pair:<8}" + "".join(f"{v:<10.4f}" for v in figures)
+            f"{seed:<6}{pair:<8}" + "".join(f"{v:<8.4f}" for v in figures)
             + f"{after['source'][j]} to {after['target'][j]}"
         )  # fmt: skip
     return lines

@@ -79,6 +79,18 @@ def test_the_measured_times_are_those_of_the_results():
         assert f"{name} {1e3 * seconds:.2f}\n" in re.sub(" +", " ", text)
 
 
+@pytest.mark.parametrize("name", ["weight_decay", "reproductions/deepdig"])
+def test_the_tables_of_the_characterization_are_those_of_the_results(name):
+    spec = importlib.util.spec_from_file_location("script", ROOT / f"benchmarks/{name}.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    text = (ROOT / "docs/user_guide/characterization.rst").read_text()
+    lines = script.table(json.loads(script.RESULTS.read_text()))
+    assert lines
+    for line in lines:
+        assert f"\n{line}\n" in text
+
+
 def test_references_lead_somewhere():
     labels = {m for p in PAGES for m in re.findall(r"^\.\. _([\w-]+):$", p.read_text(), re.M)}
     used = {m for p in PAGES for m in re.findall(r":ref:`(?:[^`<]*<)?([\w-]+)>?`", p.read_text())}

@@ -211,7 +211,7 @@ def column(results: dict[str, Any], net: str, method: str, name: str) -> list[fl
 
 
 def table(results: dict[str, Any]) -> list[str]:
-    """Lines of the table in the user guide: means over class pairs, NaN left out."""
+    """Lines of the two tables in the user guide: means over class pairs, NaN left out."""
     lines = []
     for net in results["nets"]:
         for method, title in NAMES.items():
@@ -223,14 +223,24 @@ def table(results: dict[str, Any]) -> list[str]:
                 return float(np.nanmean(column(results, net, method, name)))
 
             n = len(column(results, net, method, "success_rate"))
+            yields = [f"{min(column(results, net, method, f'yield_{way}')):.3f}"
+                      for way in ("over", "back")]  # fmt: skip
+            yields = yields if method == "deepdig" else ["", ""]
             seconds = sum(cell["seconds"]["cpu"] for cell in cells)
             lines.append(
-                f"{net:<8}{title:<9}{n:<7}{mean('success_rate'):<9.3f}"
-                f"{mean('attempts_success'):<10.1f}{mean('length'):<8.2f}"
-                f"{mean('distance_source'):<9.2f}{mean('distance_target'):<9.2f}"
-                f"{mean('oscillation'):<8.4f}{mean('error_rate_borderline'):<9.3f}"
-                f"{seconds / n:.2f}"
+                f"{net:<8}{title:<9}{n:<7}{yields[0]:<7}{yields[1]:<7}"
+                f"{mean('success_rate'):<9.3f}{mean('attempts_success'):<10.1f}"
+                f"{mean('length'):<8.2f}{mean('distance_source'):<6.2f}"
+                f"{mean('distance_target'):<6.2f}{mean('oscillation'):<8.4f}"
+                f"{mean('error_rate_borderline'):<8.3f}{seconds / n:.2f}"
             )
+    for key, found in results["midpoints"].items():
+        net, method = key.split("/")
+        lines.append(
+            f"{net:<8}{NAMES[method]:<9}{found['pairs']:<7}{found['success']:<9.3f}"
+            f"{found['largest_gap']:<13.1e}{found['smallest_margin']:<17.4f}"
+            f"{found['largest_margin']:.4f}"
+        )
     return lines
 
 
@@ -265,8 +275,8 @@ def main() -> None:
         print("\n".join(table(results)))
         return
     torch.set_num_threads(args.threads)
-    results["commands"].append(" ".join(["python", "benchmarks/reproductions/deepdig.py",
-                                         *sys.argv[1:]]))  # fmt: skip
+    asked = [word for word in sys.argv[1:] if word not in ("--out", str(args.out))]
+    results["commands"].append(" ".join(["python benchmarks/reproductions/deepdig.py", *asked]))
     folder = Path(tempfile.gettempdir()) / "skboundary-nets"
     for name in args.nets:
         X, y, X_test, y_test = load(NETS[name][1])
