@@ -208,19 +208,22 @@ class ClassPair:
         latent, among = self._latent(self.minors), self._latent(majors)
         parts: list[Plan] = []
         missing = n
-        for pairs in one_to_one_rounds(latent, among, math.ceil(n / len(latent))):
-            if parts:  # to fill up, no more minors that are skipped anyway
+        rounds = one_to_one_rounds(latent, among, math.ceil(n / len(latent)))
+        for number, pairs in enumerate(rounds):
+            if number:  # to fill up, no more minors that are skipped anyway
                 pairs = pairs[sure.to(pairs.device)[pairs[:, 0]]]
             distances = (latent[pairs[:, 0]] - among[pairs[:, 1]]).norm(dim=1)
             pairs = pairs[thin(distances, missing)].cpu()
             pairs = pairs[sure[pairs[:, 0]]]
+            if not len(pairs):
+                continue
             parents = torch.stack([self.minors[pairs[:, 0]], majors[pairs[:, 1]]], 1)
             along = self.space.along(parents, self.minor, self.major)
             position, accepted = place_on_grid(along, len(parents))
             half = torch.full_like(position, 0.5)
             parts.append(self._as_plan(parents[accepted], position[accepted], half[accepted]))
             missing -= int(accepted.sum())
-            if not missing or (len(parts) > 1 and not accepted.any()):
+            if not missing or (number and not accepted.any()):
                 break
         once = join(parts)
         if not len(once.parents):

@@ -296,6 +296,18 @@ def test_dbr_is_the_literal_procedure(seed, percent):
     assert (np.abs(sampler.probabilities_ - 0.5) < 0.1).all() and no_two_equal(rows)
 
 
+def test_dbr_goes_on_when_all_that_it_thinned_out_is_skipped():
+    model, X, y = curved()
+    right = np.flatnonzero((y == 1) | (model.predict_proba(X)[:, 0] > 0.9))
+    X, y = X[right], y[right]
+    minors, majors = X[y == 1], X[y == 0]
+    nearest = np.linalg.norm(minors[:, None] - majors, axis=2).min(1).argmin()
+    assert model.predict_proba(minors[[nearest]])[0, 1] < 0.7  # the first rank is skipped
+    sampler, rows, _ = resample(X, y, estimator=model, bias="dbr", sampling_strategy={1: 51})
+    assert len(rows) == 1 and sampler.n_fallback_ == 0
+    assert model.predict_proba(X[sampler.parents_[:, 0]])[0, 1] >= 0.7
+
+
 def test_dbr_goes_on_until_the_count_is_reached():
     model, X, y = curved()
     sampler, rows, _ = resample(X, y, estimator=model, bias="dbr", sampling_strategy={1: 3050})
