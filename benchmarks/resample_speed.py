@@ -83,22 +83,25 @@ def set_threads(n: int) -> None:
 
 
 def measure(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
-    """Median wall and CPU seconds of each call, taken in turn, and its largest memory in MB."""
-    seen: dict[str, list[tuple[float, float, float]]] = {name: [] for name in calls}
+    """Median wall and CPU seconds of each call, taken in turn."""
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            gc.collect()
-            ctypes.CDLL(None).malloc_trim(0)  # so that no memory is left over from another call
-            before = status("VmRSS")
-            Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
             wall, cpu = time.perf_counter(), time.process_time()
             call()
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            seen[name].append((wall, cpu, status("VmHWM") - before))
-    return {
-        name: dict(zip(("wall", "cpu", "memory_mb"), np.median(rounds, axis=0).tolist()))
-        for name, rounds in seen.items()
-    }
+            seconds[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    medians = {name: np.median(s, axis=0).tolist() for name, s in seconds.items()}
+    return {name: dict(zip(("wall", "cpu"), pair)) for name, pair in medians.items()}
+
+
+def added_memory(call: Callable[[], Any]) -> float:
+    """Largest growth of this process's memory during a call, in MB."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # nothing left over from another call
+    before = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    call()
+    return status("VmHWM") - before
 
 
 def status(key: str) -> float:
@@ -118,33 +121,34 @@ def run(n: int, threads: int, args: argparse.Namespace) -> dict[str, Any]:
     for sampler in samplers.values():  # loads what it needs
         sampler.fit_resample(X[:2000], y[:2000])
     calls = {name: lambda s=s: s.fit_resample(X, y) for name, s in samplers.items()}
+    rounds = args.rounds or ROUNDS.get(n, 3)
+    seconds = measure(calls, rounds)
+    memory = {name: added_memory(call) for name, call in calls.items()} if threads == 1 else {}
     return {
         "rows": n, "columns": COLUMNS, "minors": int(y.sum()), "threads": threads,
-        "rounds": args.rounds or ROUNDS.get(n, 3), "data_mb": X.nbytes / 2**20,
-        "measured": measure(calls, args.rounds or ROUNDS.get(n, 3)),
+        "rounds": rounds, "data_mb": X.nbytes / 2**20, "seconds": seconds, "memory_mb": memory,
     }  # fmt: skip
 
 
 def table(records: list[dict[str, Any]]) -> str:
     """CPU time over SMOTE's, and memory in MB, as the guide shows them."""
-    rule = "  ".join(["=" * 7, "=" * 7, "=" * 8, *["=" * 15] * len(CONTENDERS)])
-    lines = [rule, line("rows", "threads", "", CONTENDERS), rule]
+    rule = "  ".join(["=" * 9, "=" * 7, "=" * 8, *["=" * 15] * len(CONTENDERS)])
+    lines = [rule, line("rows", "threads", "what", CONTENDERS), rule]
     for record in sorted(records, key=lambda r: (r["rows"], r["threads"])):
-        measured, rows = record["measured"], f"{record['rows']:,}".replace(",", " ")
-        smote = measured["SMOTE"]["cpu"]
-        ratios = [f"{measured[c]['cpu'] / smote:.2f}" if c in measured else "-" for c in CONTENDERS]
-        ratios[0] = f"{smote:.3g} s"
-        lines.append(line(rows, record["threads"], "CPU time", ratios))
-        if record["threads"] == 1:
-            memory = [measured[c]["memory_mb"] if c in measured else None for c in CONTENDERS]
-            cells = ["-" if m is None else f"{m:.0f} MB" for m in memory]
-            lines.append(line(rows, 1, "memory", cells))
+        rows, threads = f"{record['rows']:,}".replace(",", " "), record["threads"]
+        cpu = {name: seconds["cpu"] for name, seconds in record["seconds"].items()}
+        ratios = [f"{cpu[c] / cpu['SMOTE']:.2f}" if c in cpu else "-" for c in CONTENDERS]
+        lines.append(line(rows, threads, "CPU time", [f"{cpu['SMOTE']:.3g} s", *ratios[1:]]))
+        memory = record["memory_mb"]
+        if memory:
+            cells = [f"{memory[c]:.0f} MB" if c in memory else "-" for c in CONTENDERS]
+            lines.append(line(rows, threads, "memory", cells))
     return "\n".join([*lines, rule])
 
 
 def line(rows: Any, threads: Any, what: str, cells: list[str]) -> str:
     """Put one row of the table together."""
-    start = f"{rows:>7}  {threads!s:>7}  {what:8}  "
+    start = f"{rows:>9}  {threads!s:>7}  {what:8}  "
     return start + "  ".join(f"{cell:15}" for cell in cells).rstrip()
 
 
