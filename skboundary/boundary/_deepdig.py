@@ -125,7 +125,7 @@ def carry_over(
     yields = {}
     pairs = torch.stack([source, target], 1).unique(dim=0)
     low, high = _range(pool, x)
-    largest = np.bincount(pool.codes[pool.usable], minlength=1).max() * max(1, x[0].nbytes)
+    largest = np.bincount(pool.codes[pool.usable], minlength=1).max() * x[:1].nbytes
     for some in pairs.split(min(_SIDE_BY_SIDE, max(1, _BYTES // max(1, int(largest))))):
         trained = _train(oracle, pool, x, some, low, high, effort, architecture, seed)
         for (s, t), (first, second, found) in zip(some.tolist(), trained):
@@ -179,7 +179,7 @@ def _train(
         for i in todo:
             moved = _apply(made[i][which], sets[i], low, high)
             kept = oracle.labels(moved) == wanted[i]
-            yields[i, which] = float(kept.double().mean())
+            yields[i, which] = float(kept.float().mean())
             sets[i] = moved[kept]
     return [(one, two, (i, ii)) for (one, two), (i, ii) in zip(made, yields.tolist())]
 

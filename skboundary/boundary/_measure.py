@@ -212,7 +212,7 @@ def _linearity(
 
 
 def _mean(values: Tensor) -> float:
-    return float(values.double().mean())
+    return float(values.cpu().double().mean())  # MPS has no float64
 
 
 def _rng(plan: Plan, s: int, t: int) -> np.random.Generator:

@@ -231,3 +231,19 @@ def test_bad_data_are_named(iris, logistic):
         BoundaryCharacterizer(logistic).fit(X, y, X_test=X)
     with pytest.raises(ValueError, match="rows of shape|features"):
         BoundaryCharacterizer(logistic).fit(X, y, X_test=X[:, :2], y_test=y)
+
+
+@pytest.mark.parametrize("method", ["deepdig", "pm", "segment"])
+def test_nothing_to_start_from_is_no_error(iris, method):
+    """A network that predicts two of its three classes only."""
+    X, y = iris
+    module = torch.nn.Linear(4, 3).double()
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([[0, 0, -1, 0], [0, 0, 1, 0], [0, 0, 0, 0]]))
+        module.bias.copy_(torch.tensor([2.5, -2.5, -9.0]))
+    net = FrozenNetwork(module, classes=np.unique(y))
+    pairs = [("virginica", "setosa"), ("setosa", "virginica")]
+    report = characterize(net, X, y, method=method, pairs=pairs[:1], effort="fast")
+    assert report.n_segments[0] == 0 and np.isnan(report.oscillation[0])
+    report = characterize(net, X, y, method="segment", pairs=pairs)
+    assert (report.n_segments == 0).all()
