@@ -522,7 +522,8 @@ def network_tables(name: str, cells: dict[str, Any]) -> list[str]:
     ])  # fmt: skip
     text += delta_table("Table 7: permuted labels, k = 3, w = .88", "share", [
         delta_row(
-            f"{noise:g}", [change(c["last"]) for c in of_noise], paper["noise"][noise],
+            f"{noise:g}{'' if len(of_noise) == len(clean) else f' ({len(of_noise)} seeds)'}",
+            [change(c["last"]) for c in of_noise], paper["noise"][noise],
             spread([bare(c["last"]) for c in of_noise]) + " ",
         )
         for noise, of_noise in runs.items() if of_noise
