@@ -16,6 +16,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import statistics
 import sys
 import tempfile
@@ -39,6 +40,7 @@ except ImportError:
     faiss = None
 
 RESULTS = Path(__file__).parent / "results" / "latent_knn.json"
+PAGE = Path(__file__).parents[1] / "docs" / "user_guide" / "latent_knn.rst"
 
 
 def load_cifar(reference: int, queries: int) -> tuple[Any, Any, Any, Any]:
@@ -138,8 +140,18 @@ def grid_search(net: FrozenNetwork, X: Any, y: Any, rounds: int) -> dict[str, fl
     return median_seconds({"fit and score": one, "search of 12": search}, rounds)
 
 
+def write_guide(results: dict[str, Any], page: Path = PAGE) -> None:
+    """Put the ratios, and the milliseconds of one query, into the lines of the guide's tables."""
+    milliseconds = {name: 1e3 * value for name, value in results["one_query_seconds"].items()}
+    text = page.read_text()
+    for name, value in (results["ratios"] | milliseconds).items():
+        line = rf"^({re.escape(name)} +)[\d.]+$"
+        text = re.sub(line, rf"\g<1>{value:.2f}", text, count=1, flags=re.MULTILINE)
+    page.write_text(text)
+
+
 def main() -> None:
-    """Run, print and write the JSON."""
+    """Run, print, and write the JSON and the guide."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reference", type=int, default=50_000)
     parser.add_argument("--queries", type=int, default=2_000)
@@ -177,6 +189,8 @@ def main() -> None:
     }
     args.out.parent.mkdir(exist_ok=True)
     args.out.write_text(json.dumps(results, indent=1) + "\n")
+    if args.out == RESULTS:
+        write_guide(results)
     print(json.dumps(results, indent=1))
 
 
