@@ -89,6 +89,15 @@ def test_the_tables_of_the_characterization_are_those_of_the_results(name):
     assert lines
     for line in lines:
         assert f"\n{line}\n" in text
+def test_the_borderline_pairs_are_those_of_the_results():
+    text = (ROOT / "docs/user_guide/boundary_samples.rst").read_text()
+    results = json.loads((ROOT / "benchmarks/results/tour.json").read_text())["boundary"]
+    for name, row in results["starts"].items():
+        (line,) = re.findall(rf"^{name}  +(.*)$", text, re.MULTILINE)
+        m = row["median"]
+        expected = [row["pairs"], row["found"], round(m["length"], 2), round(m["p_source"], 3),
+                    round(m["p_target"], 3), m["rows"]]  # fmt: skip
+        assert [float(figure) for figure in line.split()] == expected
 
 
 def test_references_lead_somewhere():

@@ -80,7 +80,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         What `transform` gives: the partner, the partner minus the row, the norm of that in one
         column, or such a norm for each class in turn (0 for the row's own).
     effort : {"fast", "balanced", "thorough"}, default="balanced"
-        How much is spent on a row: about 11, 31 or 60 gradients for "minimal"; 12, 30 or 300 steps
+        How much is spent on a row: gradients of "minimal", see the guide; 12, 30 or 300 steps
         for "pm"; at most 100, 2000 or 10000 questions for "score" and "label". The generators of
         "deepdig" train until their yield stops growing, "thorough" the paper's 5000 steps.
     confidence : float in (0.5, 1), default=0.9
@@ -157,7 +157,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
     _parameter_constraints: dict[str, Any] = {
         **{k: v for k, v in NETWORK_CONSTRAINTS.items() if k not in ("layer", "pool", "memory")},
         "method": [StrOptions({"auto", *METHODS})],
-        "target": [str, Real],
+        "target": [str, Real, np.bool_],
         "returns": [StrOptions({"boundary", "perturbation", "distance", "class_distances"})],
         "effort": [StrOptions({"fast", "balanced", "thorough"})],
         "confidence": [Interval(Real, 0.5, 1, closed="neither")],

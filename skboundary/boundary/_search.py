@@ -109,12 +109,15 @@ def find_pairs(
         checked = [function(*args) for _, (function, args, _) in parts]
 
     n, classes = len(X), model.view.classes_
-    inner, outer, midpoint = X.copy(), X.copy(), X.copy()
+    outer = X.copy()
+    inner, midpoint = (X.copy(), X.copy()) if search.settings.pairs else (X, X)
     margins, status = np.full((2, n), np.nan, X.dtype), np.full(n, ALREADY_TARGET)
     distance, target = np.full(n, np.nan, X.dtype), target.copy()
     n_evaluations = np.zeros(n, dtype=np.int64)
     for (rows, _), found in zip(parts, checked):
-        inner[rows], outer[rows], midpoint[rows] = found.inner, found.outer, found.midpoint
+        outer[rows] = found.outer
+        if search.settings.pairs:
+            inner[rows], midpoint[rows] = found.inner, found.midpoint
         target[rows], status[rows], n_evaluations[rows] = (
             found.target, found.status, found.n_evaluations
         )  # fmt: skip
