@@ -89,6 +89,8 @@ def test_the_tables_of_the_characterization_are_those_of_the_results(name):
     assert lines
     for line in lines:
         assert f"\n{line}\n" in text
+
+
 def test_the_borderline_pairs_are_those_of_the_results():
     text = (ROOT / "docs/user_guide/boundary_samples.rst").read_text()
     results = json.loads((ROOT / "benchmarks/results/tour.json").read_text())["boundary"]
