@@ -16,16 +16,18 @@ from torch import Tensor
 from skboundary.functional.extrapolate import (
     asymmetric_target,
     centroid_ratio,
-    fill,
     margin_ratio,
-    one_to_one_rounds,
-    pair_nearest,
-    pair_one_to_one,
     place_on_grid,
     reachable,
     segment_ratio,
     select_majors,
     thin,
+)
+from skboundary.functional.pairing import (
+    fill,
+    one_to_one_rounds,
+    pair_nearest,
+    pair_one_to_one,
 )
 from skboundary.over_sampling._space import _CHUNK, Space, segment_points
 
