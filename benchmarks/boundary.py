@@ -1,13 +1,14 @@
 """How near, for how much: boundary points beside DeepFool, DDN, Carlini-Wagner; PM's pairs.
 
     python benchmarks/boundary.py --part gradient [--quick] [--rows 150] [--rounds 3]
+    python benchmarks/boundary.py --part black-box [--quick] [--rows 20]
     python benchmarks/boundary.py --table
 
 Part "gradient": two MNIST networks, held-out rows, the image range as box. Contenders run in turn
 in one process; a time is the median of the process's CPU time over the rounds, and a gradient is
 counted where it arrives at the input. Peers' points go through the polish that ours go through.
 Networks are trained here and kept in --cache. Needs the folder named by SKBOUNDARY_DATA and, for
-the peers, foolbox.
+the peers, foolbox. Part "black-box" is told in black_box.py.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -25,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from black_box import black_box, black_box_tables
 from skboundary.functional._passes import Passes, Search
 from skboundary.functional.criteria import class_margin
 from skboundary.functional.linearize import _polish, box, nearest_boundary
@@ -344,7 +347,21 @@ def rst_table(cells: list[list[str]]) -> list[str]:
     return [rule, rows[0].rstrip(), rule, *[row.rstrip() for row in rows[1:]], rule]
 
 
-PARTS = {"gradient": (gradient, gradient_tables)}
+def versions(*packages: str) -> dict[str, str]:
+    """Those of the packages that are installed."""
+    installed = {d.name: d.version for d in metadata.distributions()}
+    return {name: installed[name] for name in packages if name in installed}
+
+
+def black_box_lines(records: dict[str, Any]) -> list[str]:
+    """The part of the user guide that shows these results."""
+    return [line for cells in black_box_tables(records) for line in [*rst_table(cells), ""]]
+
+
+PARTS = {
+    "gradient": (gradient, gradient_tables, 150),  # and the number of rows
+    "black-box": (black_box, black_box_lines, 20),
+}
 
 
 def main() -> None:
@@ -353,7 +370,7 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, default="gradient")
     parser.add_argument("--quick", action="store_true", help="few rows, one round")
     parser.add_argument("--table", action="store_true")
-    parser.add_argument("--rows", type=int, default=150)
+    parser.add_argument("--rows", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--per-pair", type=int, default=1)
     parser.add_argument("--nets", nargs="+", choices=NETWORKS, default=list(NETWORKS))
@@ -361,14 +378,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     if args.quick:
-        args.rows, args.rounds = 20, 1
+        args.rows, args.rounds = args.rows or 20, 1
     results = json.loads(args.out.read_text()) if args.out.exists() else {}
     if args.table:
-        for part, (_, tables) in PARTS.items():
+        for part, (_, tables, _) in PARTS.items():
             if part in results:
                 print("\n".join(tables(results[part]["records"])))
         return
     torch.set_num_threads(1)
+    args.rows = args.rows or PARTS[args.part][2]
     records = PARTS[args.part][0](args)
     results[args.part] = {
         "command": " ".join(["python", "benchmarks/boundary.py", *sys.argv[1:]]),
@@ -378,6 +396,7 @@ def main() -> None:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "numpy": np.__version__,
+            **versions("scikit-learn", "foolbox", "adversarial-robustness-toolbox"),
         },
         "records": records,
     }

@@ -18,6 +18,7 @@ from torch import Tensor
 NUMBERS = 2**24  # numbers in the points of one call, about
 COARSE = 0.02  # relative width at which a segment's bracket leaves the contest
 RESERVE = 12  # questions kept back to close a bracket
+_MISSES = 64  # coordinates tried in vain before a row gives up
 
 
 class Bracket(NamedTuple):
@@ -168,16 +169,20 @@ def settle(search: Search, tol: float) -> None:
 
 
 def reset(search: Search, rows: Tensor, halvings: int) -> None:
-    """Set coordinates of `outer` back to those of x, the largest change first, as long as the
-    point stays across the boundary; what does not go back wholly goes by bisection."""
+    """Set coordinates of `outer` back to those of x where the point stays across the boundary.
+
+    The largest change first; what does not go back wholly goes by bisection. A row is left after
+    64 coordinates running of which nothing went back.
+    """
     x = search.x[rows]
+    misses = torch.zeros_like(rows)
     change = search.outer[rows] - x
     order = change.abs().sort(dim=1, descending=True, stable=True).indices
     for j in order.T:
         everyone = torch.arange(len(rows), device=rows.device)
         whole = change[everyone, j]
         low, high = torch.zeros_like(whole), torch.ones_like(whole)
-        i = everyone[whole != 0]
+        i = everyone[(whole != 0) & (misses < _MISSES)]
         for halving in range(halvings + 1):
             i = i[search.left[rows[i]] > RESERVE]
             if not len(i):
@@ -191,5 +196,5 @@ def reset(search: Search, rows: Tensor, halvings: int) -> None:
             change[kept], search.outer[rows[kept]] = moved[crossed], points[crossed]
             high[kept], low[i[~crossed]] = t[crossed], t[~crossed]
             i = i[high[i] > 0]
-    search.radius[rows] = change.norm(dim=1)
-    search.inner[rows] = torch.where((search.radius[rows] > 0)[:, None], x, search.inner[rows])
+        misses = torch.where(high < 1, 0, misses + 1)
+    search.radius[rows], search.inner[rows] = change.norm(dim=1), x

@@ -19,6 +19,7 @@ _N_RAYS = 48  # random rays for rows whose starts are all on their own side
 _LATE = 5  # the last fifth of the budget belongs to the best walk
 _REST = 0.995  # a step that leaves more than this of the radius is none
 _N_RESTS = 3  # so many of them running end a walk
+_GAIN = 1e-6  # least relative gain of a turn
 _TRIAL = 4  # steps after which a walk must be
 _PROMISE = 1.1  # within so much of the best radius
 _ALIKE = 0.9  # cosine from which a start lies where a walk has been
@@ -165,7 +166,8 @@ class Walker(NamedTuple):
             direction = cos * ray[i] + sin * across[i]
             points = search.clip(x[i] + cos * radius[i, None] * direction, rows[i])
             distance = (points - x[i]).norm(dim=1)
-            crossed = search.crossed(points, rows[i]) & (distance < search.radius[rows[i]])
+            nearer = distance < (1 - _GAIN) * search.radius[rows[i]]  # by more than rounding
+            crossed = search.crossed(points, rows[i]) & nearer
             better = rows[i[crossed]]
             search.outer[better], search.radius[better] = points[crossed], distance[crossed]
             search.inner[better] = x[i[crossed]]
