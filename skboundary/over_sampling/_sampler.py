@@ -76,7 +76,8 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         used in this round. "nearest": every selected major asks its `n_neighbors` nearest
         minors. "nearest-major": every minor asks its `n_neighbors` nearest selected majors.
     n_neighbors : int, default=5
-        Neighbours in the "nearest" pairings and within the class.
+        Neighbours in the "nearest" pairings and within the class; a class with fewer other
+        samples uses all of them there.
     bias : {"asymmetric", "bottom", "top", "random", "dbr"}, default="asymmetric"
         Which majors on their own side of the boundary are selected: the least sure of their
         class ("bottom"), the surest ("top") or any ("random"). "asymmetric" selects as "bottom"
@@ -94,12 +95,12 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         How equation 1 measures d_normal / d_abnormal: distances of the crossing from the
         means of the two classes, from the two samples, or the mean margins of the samples of
         either class that are least sure.
-    placement : {"boundary", "spread"}, default="boundary"
-        "boundary" puts a sample at the wanted probability, "spread" anywhere between the minor
-        and there.
-    within_class : float in [0, 1], default=0.0
+    placement : {"boundary", "spread"}, default="spread"
+        "boundary" puts a sample at the wanted probability, as the paper does, "spread" anywhere
+        between the minor and there.
+    within_class : float in [0, 1], default=0.5
         Share of the new samples that is put between neighbours of the small class instead, as
-        SMOTE does.
+        SMOTE does. The paper's is 0.
     class_specific : {"threshold", "proportional"}, default=None
         Bias by pair of classes: "threshold" (Algorithm 1) gives pairs that are told apart
         better than `tau` the bias "random"; "proportional" (Algorithm 2) biases a share
@@ -218,8 +219,8 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         p_max: float = 1.0,
         p_min: float = 0.05,
         distance_ratio: str = "centroid",
-        placement: str = "boundary",
-        within_class: float = 0.0,
+        placement: str = "spread",
+        within_class: float = 0.5,
         class_specific: str | None = None,
         tau: float = 0.7,
         device: Any = "auto",
@@ -293,7 +294,7 @@ class BiasedExtrapolationSampler(BaseOverSampler):
             folds = self.class_specific is not None and not is_trained(self.estimator)
             for least, name, applies in (
                 (k, "n_neighbors", grows and self.instance_pairing == "nearest"),
-                (k + 1, "n_neighbors", grows and self.within_class > 0),
+                (2, "within_class", grows and self.within_class > 0),
                 (FOLDS, "class_specific", folds),
             ):
                 if applies and count < least:

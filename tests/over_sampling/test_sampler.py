@@ -67,8 +67,12 @@ def curved(n=300, dtype=np.float64):
     return net, X, (np.arange(n) >= n - n // 6).astype(int)
 
 
+# what the tests of single parts go by; the defaults have tests of their own
+PAPER = {"placement": "boundary", "within_class": 0.0}
+
+
 def resample(X, y, **params):
-    sampler = BiasedExtrapolationSampler(**{"random_state": 0, **params})
+    sampler = BiasedExtrapolationSampler(**{"random_state": 0, **PAPER, **params})
     X_new, y_new = sampler.fit_resample(X, y)
     assert np.array_equal(X_new[: len(X)], X) and np.array_equal(y_new[: len(y)], y)
     return sampler, X_new[len(X) :], y_new[len(y) :]
@@ -496,7 +500,7 @@ def test_sparse(two, kind):
     X, y = two
     dense = np.where(np.abs(X) < 0.3, 0, X)
     _, rows, _ = resample(dense, y)
-    X_new, _ = BiasedExtrapolationSampler(random_state=0).fit_resample(kind(dense), y)
+    X_new, _ = BiasedExtrapolationSampler(random_state=0, **PAPER).fit_resample(kind(dense), y)
     assert sparse.issparse(X_new) and X_new.shape == (680, 6)
     np.testing.assert_allclose(X_new.toarray()[400:], rows)
 
@@ -527,7 +531,6 @@ def test_integers(two):
     ("params", "words"),
     [
         ({"instance_pairing": "nearest"}, ["class 1", "4 samples", "n_neighbors=5"]),
-        ({"within_class": 0.1, "n_neighbors": 4}, ["class 1", "4 samples", "n_neighbors=4"]),
         ({"class_specific": "threshold"}, ["class 2", "2 samples", "class_specific='threshold'"]),
         ({"class_pairs": {1: "x"}}, ["class_pairs", "'x'", "[0, 1, 2]"]),
         ({"class_pairs": {7: 0}}, ["class_pairs", "7", "[0, 1, 2]"]),
@@ -545,6 +548,15 @@ def test_bad_parameters(params, words):
     with pytest.raises(ValueError) as error:
         BiasedExtrapolationSampler(**params).fit_resample(X, y)
     assert not [word for word in words if word not in str(error.value)], error.value
+
+
+def test_a_class_of_one_sample_has_no_neighbours():
+    X, y = np.random.RandomState(0).normal(size=(21, 3)), np.repeat([0, 1], [20, 1])
+    with pytest.raises(ValueError, match="class 1 has 1 samples, but within_class=0.5 needs"):
+        BiasedExtrapolationSampler().fit_resample(X, y)
+    assert len(BiasedExtrapolationSampler(within_class=0).fit_resample(X, y)[0]) == 40
+    few = BiasedExtrapolationSampler(within_class=1).fit_resample(X, np.repeat([0, 1], [18, 3]))
+    assert len(few[0]) == 36
 
 
 def test_one_class():
