@@ -153,7 +153,8 @@ def train_generators(
         The paper's number of steps.
     patience : int, default=4
         A generator is done when its yield, the share of rows that reach the target, has not
-        grown through so many times 25 steps. None trains `max_iter` steps.
+        grown through so many times 25 steps; one that has never reached it goes on. None trains
+        `max_iter` steps.
 
     Returns
     -------

@@ -247,3 +247,17 @@ def test_nothing_to_start_from_is_no_error(iris, method):
     assert report.n_segments[0] == 0 and np.isnan(report.oscillation[0])
     report = characterize(net, X, y, method="segment", pairs=pairs)
     assert (report.n_segments == 0).all()
+
+
+def test_perturbations_have_the_length_of_the_closed_form():
+    """On a linear net of slope L the ends, each predicted with .9, are 2 log(9) / L apart."""
+    problem = make_linear(200, 2, slope=4.0, random_state=0)
+    module = torch.nn.Linear(2, 2).double()
+    with torch.no_grad():
+        w = torch.from_numpy(problem.weights)
+        module.weight.copy_(torch.stack([-w, w]) / 2)
+        module.bias.copy_(torch.tensor([-problem.bias, problem.bias]) / 2)
+    report = characterize(FrozenNetwork(module), problem.data, problem.target, method="pm")
+    assert (report.n_segments == 40).all() and (report.success_rate == 1).all()
+    assert report.length == pytest.approx(2 * np.log(9) / 4, rel=0.05)
+    assert np.isnan(report.yield_over).all()
