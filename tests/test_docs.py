@@ -102,6 +102,17 @@ def test_the_borderline_pairs_are_those_of_the_results():
         assert [float(figure) for figure in line.split()] == expected
 
 
+def test_deepdig_keeps_its_promises_in_the_results():
+    results = json.loads((ROOT / "benchmarks/results/deepdig.json").read_text())
+    assert all(found["largest_gap"] < 1e-4 for found in results["midpoints"].values())
+    cells = {key: cell for key, cell in results["cells"].items() if "/deepdig/" in key}
+    for cell in cells.values():
+        assert min(cell["report"]["yield_over"] + cell["report"]["yield_back"]) >= 0.95
+    for net in results["nets"]:
+        seconds = [cell["seconds"]["wall"] for key, cell in cells.items() if key.startswith(net)]
+        assert len(seconds) == 10 and sum(seconds) < 15 * 60
+
+
 def test_references_lead_somewhere():
     labels = {m for p in PAGES for m in re.findall(r"^\.\. _([\w-]+):$", p.read_text(), re.M)}
     used = {m for p in PAGES for m in re.findall(r":ref:`(?:[^`<]*<)?([\w-]+)>?`", p.read_text())}

@@ -234,8 +234,10 @@ def table(results: dict[str, Any]) -> list[str]:
                 f"{mean('distance_target'):<6.2f}{mean('oscillation'):<8.4f}"
                 f"{mean('error_rate_borderline'):<8.3f}{seconds / n:.2f}"
             )
-    for key, found in results["midpoints"].items():
-        net, method = key.split("/")
+    for net, method in ((net, method) for net in results["nets"] for method in NAMES):
+        found = results["midpoints"].get(f"{net}/{method}")
+        if found is None:
+            continue
         lines.append(
             f"{net:<8}{NAMES[method]:<9}{found['pairs']:<7}{found['success']:<9.3f}"
             f"{found['largest_gap']:<13.1e}{found['smallest_margin']:<17.4f}"
