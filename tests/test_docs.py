@@ -119,3 +119,20 @@ def test_references_lead_somewhere():
     for module in (ROOT / "skboundary").rglob("*.py"):
         used |= set(re.findall(r":ref:`[^`<]*<([\w-]+)>`", module.read_text()))
     assert used <= labels, used - labels
+
+
+def test_the_measured_black_boxes_are_those_of_the_results():
+    path = ROOT / "benchmarks/black_box.py"
+    spec = importlib.util.spec_from_file_location("black_box_benchmark", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    text = re.sub(" +", " ", (ROOT / "docs/user_guide/boundary_samples.rst").read_text())
+    results = json.loads((ROOT / "benchmarks/results/boundary.json").read_text())["black-box"]
+    for cells in benchmark.black_box_tables(results["records"]):
+        for row in cells:
+            assert " ".join(row) + "\n" in text
+    for record in results["records"].values():
+        ours, peer = record["contenders"]["labels, 2000"], record["contenders"]["HopSkipJump"]
+        assert ours["success"] == 1 and ours["questions"] <= benchmark.BUDGET
+        assert record["contenders"]["ten segments"]["questions"] <= 100
+        assert peer["success"] < 1 or ours["mean_distance"] < peer["mean_distance"]
