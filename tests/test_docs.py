@@ -136,3 +136,14 @@ def test_the_measured_black_boxes_are_those_of_the_results():
         assert ours["success"] == 1 and ours["questions"] <= benchmark.BUDGET
         assert record["contenders"]["ten segments"]["questions"] <= 100
         assert peer["success"] < 1 or ours["mean_distance"] < peer["mean_distance"]
+
+
+def test_the_measured_margins_are_those_of_the_results():
+    path = ROOT / "benchmarks/reproductions/hold_me_tight.py"
+    spec = importlib.util.spec_from_file_location("hold_me_tight", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    results = json.loads((ROOT / "benchmarks/results/hold_me_tight.json").read_text())
+    assert results["figures"] == pytest.approx(benchmark.figures(results["cells"]))
+    text = (ROOT / "docs/user_guide/subspace_margins.rst").read_text()
+    assert "\n".join(benchmark.tables(results["cells"])) in text

@@ -65,8 +65,8 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
         frequencies, 16 from 128 pixels on, a third of the image at most. For components it
         makes ten windows that cover all.
     step : int, default=None
-        How far the window slides. None is the paper's: 1 below 32 pixels, 2 there, 16 from 128
-        pixels on.
+        How far the window slides. None is the paper's: 1 for 28 pixels, 2 for 32 (a sixteenth of
+        the image), 16 from 128 pixels on.
     n_components : int, default=None
         For "pca" and "random". None is all; for "random" 640 at most.
     method : {"gradient", "label"}, default="gradient"
