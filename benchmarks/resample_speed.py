@@ -40,6 +40,8 @@ from threadpoolctl import threadpool_limits
 from skboundary import BiasedExtrapolationSampler
 
 RESULTS = Path(__file__).parent / "results" / "resample_speed.json"
+GUIDE = Path(__file__).parents[1] / "docs" / "user_guide" / "biased_extrapolation.rst"
+MARKS = ".. the speed table starts\n", ".. the speed table ends\n"
 COLUMNS, SHARE = 64, 0.1
 # rounds for each number of rows; SMOTE takes more than a minute for a million
 ROUNDS = {10_000: 9, 100_000: 3, 1_000_000: 1}
@@ -148,6 +150,13 @@ def table(records: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, rule])
 
 
+def write_guide(records: list[dict[str, Any]]) -> None:
+    """Put the table into the user guide, between its two marks."""
+    before, rest = GUIDE.read_text().split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    GUIDE.write_text(f"{before}{MARKS[0]}\n{table(records)}\n\n{MARKS[1]}{after}")
+
+
 def line(rows: Any, threads: Any, what: str, cells: list[str]) -> str:
     """Put one row of the table together."""
     start = f"{rows:>9}  {threads!s:>7}  {what:9}  "
@@ -163,12 +172,13 @@ def main() -> None:
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     parser.add_argument("--rounds", type=int, default=0, help="0: 9, 3 and 1 by size")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--table", action="store_true", help="print that of the results")
+    parser.add_argument("--table", action="store_true", help="that of the results, into the guide")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     result = json.loads(args.out.read_text()) if args.out.exists() else {"records": []}
     if args.table:
         print(table(result["records"]))
+        write_guide(result["records"])
         return
     for n in [10_000] if args.quick else args.rows:
         for threads in args.threads:
@@ -190,6 +200,8 @@ def main() -> None:
             }  # fmt: skip
             args.out.parent.mkdir(parents=True, exist_ok=True)
             args.out.write_text(json.dumps(result, indent=1) + "\n")
+    if args.out == RESULTS:
+        write_guide(result["records"])
 
 
 if __name__ == "__main__":

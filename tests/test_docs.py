@@ -113,6 +113,15 @@ def test_deepdig_keeps_its_promises_in_the_results():
         assert len(seconds) == 10 and sum(seconds) < 15 * 60
 
 
+def test_the_measured_speed_of_the_sampler_is_that_of_the_results():
+    spec = importlib.util.spec_from_file_location("speed", ROOT / "benchmarks/resample_speed.py")
+    speed = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(speed)
+    text = (ROOT / "docs/user_guide/biased_extrapolation.rst").read_text()
+    for line in speed.table(json.loads(speed.RESULTS.read_text())["records"]).splitlines():
+        assert f"\n{line}\n" in text, line
+
+
 def test_references_lead_somewhere():
     labels = {m for p in PAGES for m in re.findall(r"^\.\. _([\w-]+):$", p.read_text(), re.M)}
     used = {m for p in PAGES for m in re.findall(r":ref:`(?:[^`<]*<)?([\w-]+)>?`", p.read_text())}
