@@ -122,6 +122,26 @@ def test_the_measured_speed_of_the_sampler_is_that_of_the_results():
         assert f"\n{line}\n" in text, line
 
 
+def test_the_boundary_tables_are_those_of_the_results(monkeypatch):
+    """Line by line what ``--table`` of the scripts prints."""
+    text = (ROOT / "docs/user_guide/boundary_samples.rst").read_text()
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    boundary, pm = load_script("boundary.py"), load_script("reproductions/pm.py")
+    results = json.loads(boundary.RESULTS.read_text())
+    lines = boundary.gradient_tables(results["gradient"]["records"])
+    for name in re.findall(r"benchmarks/results/(pm\w*\.json)", text):
+        lines += pm.tables(json.loads((pm.RESULTS.parent / name).read_text()))
+    assert len(lines) > 50
+    assert not [line for line in lines if line not in text.splitlines()]
+
+
+def load_script(name):
+    spec = importlib.util.spec_from_file_location("script", ROOT / "benchmarks" / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def test_references_lead_somewhere():
     labels = {m for p in PAGES for m in re.findall(r"^\.\. _([\w-]+):$", p.read_text(), re.M)}
     used = {m for p in PAGES for m in re.findall(r":ref:`(?:[^`<]*<)?([\w-]+)>?`", p.read_text())}

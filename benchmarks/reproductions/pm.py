@@ -254,21 +254,23 @@ def figure_2(data: Any, args: argparse.Namespace, results: dict[str, Any]) -> No
     """Run the cells that the results lack, count by count, and write each when it is finished."""
     facts = {"n_new": args.n_new, "epochs": args.epochs, "seeds": {}}
     records = results.setdefault("figure_2", facts)["seeds"]
-    experiments: dict[int, Experiment] = {}
+    experiments: dict[tuple[int, int], Experiment] = {}
     for n in args.counts:
+        pool = max(n, args.samples)
         for seed in range(args.seeds):
             done = records.setdefault(str(seed), {"cells": []})
             have = {(c["source"], c["n"], c["mixing"]) for c in done["cells"]}
-            cells = [(s, n, m) for m in MIXINGS for s in SOURCES] if n else [(None, 0, "plain")]
+            cells = [(s, n, m) for m in args.mixings for s in args.sources]
+            cells = cells if n else [(None, 0, "plain")]
             cells = [cell for cell in cells if cell not in have]
-            if cells and seed not in experiments:
-                path = args.cache / f"pm_{seed}_{args.samples}.pt"
-                experiments[seed] = Experiment(data, seed, args.samples, args.n_new, path)
-                done["first_phase"] = experiments[seed].facts
-                print(f"seed {seed}: {experiments[seed].facts}", flush=True)
+            if cells and (seed, pool) not in experiments:
+                path = args.cache / f"pm_{seed}_{pool}.pt"
+                experiments[seed, pool] = Experiment(data, seed, pool, args.n_new, path)
+                done[f"first phase, {pool} samples"] = experiments[seed, pool].facts
+                print(f"seed {seed}: {experiments[seed, pool].facts}", flush=True)
             for source, _, mixing in cells:
                 begin = time.process_time()
-                found = experiments[seed].second_phase(source, n, mixing, args.epochs)
+                found = experiments[seed, pool].second_phase(source, n, mixing, args.epochs)
                 found["cpu_s"] = time.process_time() - begin
                 done["cells"].append({"source": source, "n": n, "mixing": mixing} | found)
                 print(f"{n} {mixing} {source}: {found['old']:.3f} {found['new']:.3f}", flush=True)
@@ -298,7 +300,7 @@ def tables(results: dict[str, Any]) -> list[str]:
         for mixing in MIXINGS:
             cells = [["samples"] + [str(n) for n in counts]]
             for source in SOURCES:
-                line = [source]
+                line = ["noise, random labels" if source == "noise" else source]
                 for n in counts:
                     key = (source, mixing) if n else (None, "plain")
                     old = [c["old"] for s in seeds for c in s["cells"]
@@ -306,7 +308,11 @@ def tables(results: dict[str, Any]) -> list[str]:
                     spread = f" ± {statistics.stdev(old):.3f}" if len(old) > 1 else ""
                     line.append(f"{statistics.mean(old):.3f}{spread}" if old else "")
                 cells.append(line)
-            lines += [f"Figure 2, {mixing} mixing, {len(seeds)} seeds:", "", *rst_table(cells), ""]
+            n_new = results["figure_2"]["n_new"]
+            title = f"{mixing} mixing, {len(seeds)} seeds, {n_new} images of 3 and 4:"
+            cells = [line for line in cells if any(line[1:])]
+            if len(cells) > 1:
+                lines += [title.capitalize(), "", *rst_table(cells), ""]
     return lines
 
 
@@ -338,8 +344,10 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="folder for the pictures of Figure 1")
     parser.add_argument("--pairs", type=int, default=64, help="pairs of Figure 1, for each start")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--counts", type=int, nargs="+", default=[0, 1000, 300, 100, 3000])
-    parser.add_argument("--samples", type=int, default=3000, help="what the counts are taken from")
+    parser.add_argument("--counts", type=int, nargs="+", default=[0, 1000, 100, 300, 3000])
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=SOURCES)
+    parser.add_argument("--mixings", nargs="+", choices=MIXINGS, default=MIXINGS)
+    parser.add_argument("--samples", type=int, default=1000, help="least number to extract")
     parser.add_argument("--n-new", type=int, default=4000, help="images of 3 and 4")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "skboundary")
     parser.add_argument("--minutes", type=float, help="stop after so many; go on another time")
@@ -353,11 +361,11 @@ def main() -> None:
     if not args.table:
         torch.set_num_threads(1)
         data = load_mnist()
+        if args.figure in (None, 2):
+            figure_2(data, args, results)
         if args.figure in (None, 1) and "figure_1" not in results:
             results["figure_1"] = figure_1(data, args.pairs, args.pictures)
             write(results, args.out)
-        if args.figure in (None, 2):
-            figure_2(data, args, results)
     print("\n".join(tables(results)))
 
 
