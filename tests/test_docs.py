@@ -6,7 +6,10 @@ import re
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from skboundary import BiasedExtrapolationSampler
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
@@ -140,6 +143,57 @@ def load_script(name):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_the_measured_ranks_are_those_of_the_results():
+    text = (ROOT / "docs/user_guide/biased_extrapolation.rst").read_text()
+    lines = [re.sub(" +", " ", line).strip() for line in text.splitlines()]
+    results = json.loads((ROOT / "benchmarks/results/oversampling.json").read_text())
+    half, choice = results["reported half"], results["choice"]
+    assert not set(half["tables"]) & set(choice["tables"])
+    for method in half["G-mean"]["mean rank"]:
+        ranks = [
+            half[metric][by][method]
+            for metric in ("balanced accuracy", "PR-AUC")
+            for by in ("mean rank", "LogisticRegression", "RandomForest", "HistGradientBoosting")
+        ]
+        ranks.append(half["G-mean"]["mean rank"][method])
+        assert f"{method} " + " ".join(f"{rank:.2f}" for rank in ranks) in lines
+    assert f"difference is {half['critical difference']:.2f}" in text
+    for name, ranks in choice["mean rank of each candidate among the peers"].items():
+        assert f"{name} {ranks['balanced accuracy']:.2f} {ranks['PR-AUC']:.2f}" in lines
+    assert choice["chosen"] == "asymmetric, spread, within .5"
+    nested = choice["nested mean rank"]
+    assert f"{nested['balanced accuracy']:.2f} and {nested['PR-AUC']:.2f}" in text
+
+
+def test_the_defaults_are_the_ones_that_were_chosen():
+    spec = importlib.util.spec_from_file_location("bench", ROOT / "benchmarks/oversampling.py")
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    results = json.loads((ROOT / "benchmarks/results/oversampling.json").read_text())
+    chosen = bench.CANDIDATES[results["choice"]["chosen"]]
+    defaults = BiasedExtrapolationSampler().get_params()
+    assert chosen == {name: defaults[name] for name in chosen}
+
+
+def test_the_table_of_the_rounds_is_that_of_the_results():
+    text = (ROOT / "docs/user_guide/biased_extrapolation.rst").read_text()
+    results = json.loads((ROOT / "benchmarks/results/extrapolation.json").read_text())
+    records = [list(cells.values()) for cells in results["records"].values()]
+    n_seeds = [str(len(cells)) for cells in records]
+    assert f"seeds ({n_seeds[0]}, {n_seeds[1]} and {n_seeds[2]} of them" in text
+    for name in records[0][0]:
+        if name == "training seconds":
+            continue
+        means = []
+        for key in ("PR-AUC", "balanced accuracy", "fewer rounds"):
+            for cells in records:
+                values = [cell[name][key] for cell in cells]
+                rows = [list(v.values()) if key == "PR-AUC" else v for v in values]
+                means.append(np.mean(rows))
+        line = [f"{v:.3f}" for v in means[:6]] + [f"{v:.0%}" for v in means[6:]]
+        assert f"\n{name} {' '.join(line)}\n" in re.sub(" +", " ", text), name
 
 
 def test_references_lead_somewhere():
