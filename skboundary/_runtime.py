@@ -138,7 +138,9 @@ def to_tensor(array: Any, *, device: Any = "cpu", dtype: torch.dtype | None = No
     array = np.asarray(array)
     if array.dtype not in _TORCH_READS:  # unsigned 16 to 64 bits, foreign byte order, objects
         array = array.astype(np.float64)
-    array = np.ascontiguousarray(array)  # torch refuses negative strides
+    array = np.ascontiguousarray(array)
+    # torch refuses negative strides, which an axis of length 1 keeps in a contiguous array
+    array = array.copy() if min(array.strides, default=0) < 0 else array
     # torch warns about read-only memory even when it only reads it: copy instead
     tensor = torch.from_numpy(array) if array.flags.writeable else torch.tensor(array)
     # two steps: bytes travel to the device as they are and become floats there

@@ -138,6 +138,7 @@ def test_any_rows_become_a_tensor(make, dtype, tmp_path):
 @pytest.mark.filterwarnings("error")
 def test_negative_strides_become_a_tensor():
     assert torch.equal(rt.to_tensor(ROWS[::-1, ::-1]), torch.tensor(ROWS).flip(0, 1))
+    assert torch.equal(rt.to_tensor(ROWS[::-1][-1:]), torch.tensor(ROWS[:1]))
 
 
 def test_big_arrays_are_not_copied():
