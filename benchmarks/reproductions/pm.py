@@ -310,7 +310,8 @@ def tables(results: dict[str, Any]) -> list[str]:
                 cells.append(line)
             n_new = results["figure_2"]["n_new"]
             title = f"{mixing} mixing, {len(seeds)} seeds, {n_new} images of 3 and 4:"
-            cells = [line for line in cells if any(line[1:])]
+            first = 1 + (0 in counts)  # the column n = 0 has no samples and no mixing
+            cells = [line for line in cells if any(line[first:])]
             if len(cells) > 1:
                 lines += [title.capitalize(), "", *rst_table(cells), ""]
     return lines
