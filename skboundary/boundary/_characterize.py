@@ -138,7 +138,7 @@ class BoundaryCharacterizer(BaseEstimator):
     >>> report = BoundaryCharacterizer(n_samples=20, random_state=0).fit(X, y).report_
     >>> report.source.tolist(), report.target.tolist()
     ([0, 0, 1, 1, 2, 2], [1, 2, 0, 2, 0, 1])
-    >>> bool(report.error_rate_train[0] < report.error_rate_train[3])
+    >>> bool(report.length[3] < report.length[0])  # versicolor lies nearer to virginica
     True
     """
 

@@ -179,9 +179,9 @@ class BiasedExtrapolationSampler(BaseOverSampler):
     >>> sampler = BiasedExtrapolationSampler(random_state=0)
     >>> X_resampled, y_resampled = sampler.fit_resample(X, y)
     >>> np.bincount(y), np.bincount(y_resampled)
-    (array([446,  54]), array([446, 446]))
+    (array([450,  50]), array([450, 450]))
     >>> sampler.parents_.shape
-    (392, 2)
+    (400, 2)
     """
 
     _parameter_constraints: dict[str, Any] = {
