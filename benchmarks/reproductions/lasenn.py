@@ -597,6 +597,12 @@ def markdown(results: dict[str, Any]) -> str:
         "otherwise. \"Paper\" is ResNet-10 and VGG13 with all 50,000 images. Signs are compared "
         "after rounding to three digits.",
     ]  # fmt: skip
+    wanted = [
+        f"{name}/{seed}/{noise:g}"
+        for noise in sizes["noises"] for seed in sizes["seeds"] for name in ("vgg", "resnet")
+    ]  # fmt: skip
+    if missing := [key for key in wanted if key not in cells]:
+        text += ["", f"Not run yet (network/seed/share): {', '.join(missing)}."]
     for name in ("vgg", "resnet"):
         text += network_tables(name, cells)
     photos = {key.split("/")[1]: c for key, c in cells.items() if key.startswith("photos/")}
