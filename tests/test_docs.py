@@ -111,7 +111,7 @@ def test_deepdig_keeps_its_promises_in_the_results():
     cells = {key: cell for key, cell in results["cells"].items() if "/deepdig/" in key}
     for cell in cells.values():
         assert min(cell["report"]["yield_over"] + cell["report"]["yield_back"]) >= 0.95
-    for net in results["nets"]:
+    for net in ("cnn", "fcn"):  # all pairs of MNIST
         seconds = [cell["seconds"]["wall"] for key, cell in cells.items() if key.startswith(net)]
         assert len(seconds) == 10 and sum(seconds) < 15 * 60
 

@@ -231,7 +231,7 @@ def table(results: dict[str, Any]) -> list[str]:
                 f"{net:<8}{title:<9}{n:<7}{yields[0]:<7}{yields[1]:<7}"
                 f"{mean('success_rate'):<9.3f}{mean('attempts_success'):<10.1f}"
                 f"{mean('length'):<8.2f}{mean('distance_source'):<6.2f}"
-                f"{mean('distance_target'):<6.2f}{mean('oscillation'):<8.4f}"
+                f"{mean('distance_target'):<7.2f}{mean('oscillation'):<8.4f}"
                 f"{mean('error_rate_borderline'):<8.3f}{seconds / n:.2f}"
             )
     for net, method in ((net, method) for net in results["nets"] for method in NAMES):
