@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from imblearn.utils import estimator_checks as imblearn_checks
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.datasets import make_blobs
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -42,14 +42,15 @@ from skboundary.utils.estimator_checks import estimator_checks_generator
 class AnyNet(nn.Module):
     """Take rows of any width: a trained network for checks that bring rows of many widths."""
 
-    def __init__(self, n_outputs):
+    def __init__(self, n_outputs, bend=torch.tanh, slope=1.0):
         super().__init__()
         self.hidden, self.head = nn.Linear(2, 8), nn.Linear(8, n_outputs)
+        self.bend, self.slope = bend, slope
 
     def forward(self, x):
         x = x.flatten(1)
         x = torch.stack([x.mean(1), x[:, ::2].mean(1)], 1)  # two features of any row
-        return self.head(torch.tanh(self.hidden(x)))
+        return self.slope * self.head(self.bend(self.hidden(x)))
 
 
 class SizedNet(nn.Sequential):
@@ -74,10 +75,10 @@ def skorch_net():
     )  # fmt: skip
 
 
-def frozen():
+def frozen(seed=0, bend=torch.tanh, slope=1.0):
     with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return FrozenNetwork(AnyNet(4).double())
+        torch.manual_seed(seed)
+        return FrozenNetwork(AnyNet(4, bend, slope).double())
 
 
 def logistic():
@@ -97,7 +98,8 @@ ESTIMATORS = {
         DecisionTreeClassifier(random_state=0), effort="fast", returns="class_distances"
     ),
     "BoundarySampleExtractor-pm-frozen": BoundarySampleExtractor(
-        frozen(), method="pm", effort="fast", returns="perturbation"
+        # steep, and flat nowhere: with a slope of 1 all pairs collapse, and nothing is checked
+        frozen(2, torch.asinh, 10.0), method="pm", effort="fast", returns="perturbation"
     ),
     "BoundarySampleExtractor-score": BoundarySampleExtractor(GaussianNB(), effort="fast"),
     "TorchNearestNeighbors": TorchNearestNeighbors(n_neighbors=3),
@@ -226,6 +228,15 @@ def own_params():
                     continue  # this network computes in float64, whatever comes in
                 kind = "images" if data is IMAGES else "rows"
                 yield pytest.param(*item, id=f"{name}-{kind}-{item[1].__name__}")
+
+
+@pytest.mark.parametrize("name", [n for n in ESTIMATORS if n.startswith("BoundarySample")])
+@pytest.mark.parametrize("integers", [False, True], ids=["floats", "integers"])
+def test_extractors_find_the_boundary_in_the_data_of_our_checks(name, integers):
+    for X, y in (ROWS, IMAGES) if "frozen" in name else (ROWS,):
+        X = np.rint((X - X.min()) * (255 / np.ptp(X))) if integers else X
+        extractor = clone(ESTIMATORS[name]).set_params(random_state=0).fit(X, y)
+        assert extractor.extract_pairs(X).success.all()
 
 
 @pytest.mark.parametrize(("estimator", "check"), list(sklearn_params()))

@@ -17,7 +17,7 @@ from torch import Tensor
 from skboundary._runtime import map_batches, resolve_batch_size, to_numpy, to_tensor
 from skboundary.exceptions import ScoreMismatchWarning
 from skboundary.functional.bisect import find_root
-from skboundary.functional.criteria import class_margin
+from skboundary.functional.criteria import class_margin, pairwise_margin
 from skboundary.networks._black_box import BlackBox
 from skboundary.networks._view import NetworkView
 
@@ -84,9 +84,7 @@ class Oracle:
         """Lead (n,) of the class `source` over `target`, over its best rival where that is -1."""
         logits = self.logits(x)
         lead = class_margin(logits, source)
-        rival = logits.gather(1, target.clamp_min(0)[:, None])[:, 0]
-        pairwise = logits.gather(1, source[:, None])[:, 0] - rival
-        return torch.where(target < 0, lead, pairwise)
+        return torch.where(target < 0, lead, pairwise_margin(logits, target.clamp_min(0), source))
 
     def _rows(self, x: Tensor) -> Any:
         return as_rows(to_numpy(x), self.columns)

@@ -135,7 +135,7 @@ def train_default(
         max_epochs=math.ceil(_STEPS / math.ceil(n / _BATCH)),
         iterator_train__shuffle=True,
         train_split=None,
-        callbacks=None if verbose > 0 else "disable",  # a third of the time of a small fit
+        callbacks=None if verbose > 0 else "disable",  # much of the time of a small fit
         device=str(device),
         verbose=verbose,
     )
