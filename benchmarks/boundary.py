@@ -16,7 +16,6 @@ the peers, foolbox. Part "black-box" is told in black_box.py.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
 import os
@@ -35,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from black_box import black_box, black_box_tables
+from data_folder import load_mnist
 from skboundary.functional._passes import Passes, Search
 from skboundary.functional.criteria import class_margin
 from skboundary.functional.linearize import _polish, box, nearest_boundary
@@ -46,21 +46,6 @@ BOX = torch.tensor(0.0), torch.tensor(1.0)
 
 
 # ---- networks ------------------------------------------------------------------------------------
-
-
-def load_mnist() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Images (n, 1, 28, 28) in [0, 1] and labels, training and test."""
-    folder = os.environ.get("SKBOUNDARY_DATA")
-    if not folder:
-        sys.exit("Set SKBOUNDARY_DATA to the folder that holds mnist.npz and load.py.")
-    spec = importlib.util.spec_from_file_location("load", Path(folder) / "load.py")
-    assert spec and spec.loader
-    load = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(load)
-    X, y, X_test, y_test = load.images("mnist")
-    images = [torch.from_numpy(a).float().div(255)[:, None] for a in (X, X_test)]
-    labels = [torch.from_numpy(a).long() for a in (y, y_test)]
-    return images[0], labels[0], images[1], labels[1]
 
 
 def make_cnn() -> nn.Module:

@@ -12,7 +12,6 @@ process, figures are medians over the rounds. Needs the folder named by SKBOUNDA
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -32,6 +31,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
+from data_folder import data_reader
 from skboundary import FrozenNetwork, LatentKNNClassifier, TorchNearestNeighbors
 
 try:
@@ -45,13 +45,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "user_guide" / "latent_knn.rst"
 
 def load_cifar(reference: int, queries: int) -> tuple[Any, Any, Any, Any]:
     """CIFAR-10 as uint8 images (n, 3, 32, 32), read by the data folder's own reader."""
-    folder = os.environ.get("SKBOUNDARY_DATA")
-    if not folder:
-        sys.exit("Set SKBOUNDARY_DATA to the folder that holds cifar10_jpeg.npz and load.py.")
-    spec = importlib.util.spec_from_file_location("load", Path(folder) / "load.py")
-    assert spec and spec.loader
-    load = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(load)
+    load = data_reader()
     X, y = load.cifar10("train", limit=reference)
     X_test, y_test = load.cifar10("test", limit=queries)
     return X.transpose(0, 3, 1, 2), y.astype(int), X_test.transpose(0, 3, 1, 2), y_test.astype(int)

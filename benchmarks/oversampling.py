@@ -38,6 +38,8 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score
 from sklearn.model_selection import RepeatedStratifiedKFold, train_test_split
 from sklearn.preprocessing import StandardScaler
 
+from data_folder import data_folder
+
 RESULTS = Path(__file__).parent / "results" / "oversampling.json"
 CHOOSING = (
     "ecoli", "libras_move", "us_crime", "yeast_me2", "oil", "abalone", "car_eval_34",
@@ -97,10 +99,7 @@ def make_classifiers(class_weight: str | None) -> dict[str, Any]:
 
 def load_table(name: str, rows: int) -> tuple[Any, Any]:
     """X in float64, y with 1 for the minority; at most `rows` rows, drawn by class."""
-    folder = os.environ.get("SKBOUNDARY_DATA")
-    if not folder:
-        sys.exit("Set SKBOUNDARY_DATA to the folder that holds imbalanced_zenodo24.npz.")
-    with np.load(Path(folder) / "imbalanced_zenodo24.npz", allow_pickle=False) as archive:
+    with np.load(data_folder() / "imbalanced_zenodo24.npz", allow_pickle=False) as archive:
         X, y = archive[name + "__X"].astype(float), (archive[name + "__y"] == 1).astype(int)
     if len(y) > rows:
         X, _, y, _ = train_test_split(X, y, train_size=rows, stratify=y, random_state=0)
@@ -109,9 +108,7 @@ def load_table(name: str, rows: int) -> tuple[Any, Any]:
 
 def table_names() -> list[str]:
     """Names of the 24 tables: the choosing half, then the others in the archive's order."""
-    with np.load(
-        Path(os.environ["SKBOUNDARY_DATA"]) / "imbalanced_zenodo24.npz", allow_pickle=False
-    ) as archive:
+    with np.load(data_folder() / "imbalanced_zenodo24.npz", allow_pickle=False) as archive:
         names = archive["names"].tolist()
     return [*CHOOSING, *(name for name in names if name not in CHOOSING)]
 

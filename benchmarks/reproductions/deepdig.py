@@ -17,7 +17,6 @@ segments: for a GPU. Needs the folder named by SKBOUNDARY_DATA.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -35,6 +34,10 @@ from torch import nn
 
 from skboundary import BoundaryCharacterizer, BoundarySampleExtractor, FrozenNetwork
 
+# run as a script, it sees its own folder alone
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from data_folder import data_reader  # noqa: E402
+
 RESULTS = Path(__file__).parent.parent / "results" / "deepdig.json"
 METHODS: dict[str, dict[str, Any]] = {
     "deepdig": {"method": "deepdig"},
@@ -48,13 +51,7 @@ Data = tuple[Any, Any, Any, Any]
 
 def load(name: str) -> Data:
     """Images (n, channels, height, width) in [0, 1] and labels, of training and of test."""
-    folder = os.environ.get("SKBOUNDARY_DATA")
-    if not folder:
-        sys.exit("Set SKBOUNDARY_DATA to the folder that holds mnist.npz and load.py.")
-    spec = importlib.util.spec_from_file_location("load", Path(folder) / "load.py")
-    assert spec and spec.loader
-    reader = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(reader)
+    reader = data_reader()
     if name == "mnist":
         X, y, X_test, y_test = reader.images("mnist")
         X, X_test = X[:, None], X_test[:, None]

@@ -16,7 +16,6 @@ VGG-19, for a GPU. Needs the folder named by SKBOUNDARY_DATA.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -32,6 +31,10 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score
 from torch import Tensor, nn
 
 from skboundary import BiasedExtrapolationClassifier, BiasedExtrapolationSampler, FrozenNetwork
+
+# run as a script, it sees its own folder alone
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from data_folder import data_reader  # noqa: E402
 
 RESULTS = Path(__file__).parents[1] / "results" / "extrapolation.json"
 CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
@@ -67,13 +70,7 @@ def make_methods() -> dict[str, dict[str, Any]]:
 
 def load_cifar() -> tuple[Any, ...]:
     """CIFAR-10 as uint8 images (n, 3, 32, 32) and labels, read by the data folder's own reader."""
-    folder = os.environ.get("SKBOUNDARY_DATA")
-    if not folder:
-        sys.exit("Set SKBOUNDARY_DATA to the folder that holds cifar10_jpeg.npz and load.py.")
-    spec = importlib.util.spec_from_file_location("load", Path(folder) / "load.py")
-    assert spec and spec.loader
-    load = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(load)
+    load = data_reader()
     parts = []
     for split, limit in (("train", 32_000), ("test", None)):
         X, y = load.cifar10(split, limit=limit)

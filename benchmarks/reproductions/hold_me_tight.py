@@ -18,7 +18,6 @@ Needs the folder named by SKBOUNDARY_DATA. --full: 30 epochs and all training im
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -39,6 +38,10 @@ from torch import Tensor, nn
 
 from skboundary import SubspaceMargins
 from skboundary.functional.subspaces import dct_windows, frequency_flip, low_pass
+
+# run as a script, it sees its own folder alone
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from data_folder import data_reader  # noqa: E402
 
 RESULTS = Path(__file__).parent.parent / "results" / "hold_me_tight.json"
 
@@ -108,13 +111,7 @@ def resnet() -> nn.Sequential:
 
 def load_images(name: str, n_train: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Images (n, channels, height, width) in [0, 1] and labels, training and test."""
-    folder = os.environ.get("SKBOUNDARY_DATA")
-    if not folder:
-        sys.exit("Set SKBOUNDARY_DATA to the folder that holds load.py and the data it reads.")
-    spec = importlib.util.spec_from_file_location("load", Path(folder) / "load.py")
-    assert spec and spec.loader
-    load = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(load)
+    load = data_reader()
     if name == "mnist":
         X, y, X_test, y_test = load.images("mnist")
         arrays = [X[:n_train, None], y[:n_train], X_test[:, None], y_test]

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import importlib.util
 import json
 import os
 import platform
@@ -31,6 +30,10 @@ import torch
 from torch import Tensor, nn
 
 from skboundary import FrozenNetwork, LatentKNNClassifier
+
+# run as a script, it sees its own folder alone
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from data_folder import data_reader  # noqa: E402
 
 RESULTS = Path(__file__).parents[1] / "results" / "lasenn.json"
 PAGE = Path(__file__).parents[2] / "docs" / "user_guide" / "latent_knn.rst"
@@ -200,18 +203,6 @@ class Split(NamedTuple):
     y_val: Any
     X_test: Any
     y_test: Any
-
-
-def data_reader() -> Any:
-    """The data folder's own readers."""
-    folder = os.environ.get("SKBOUNDARY_DATA")
-    if not folder:
-        sys.exit("Set SKBOUNDARY_DATA to the folder that holds cifar10_jpeg.npz and load.py.")
-    spec = importlib.util.spec_from_file_location("load", Path(folder) / "load.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def permute_labels(y: Any, share: float, rng: np.random.Generator) -> Any:

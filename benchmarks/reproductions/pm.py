@@ -21,7 +21,6 @@ folder named by SKBOUNDARY_DATA.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -37,25 +36,14 @@ from torch import Tensor, nn
 
 from skboundary.functional.perturbation import Pairs, fast_start, minimize_perturbation
 
+# run as a script, it sees its own folder alone
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from data_folder import load_mnist  # noqa: E402
+
 RESULTS = Path(__file__).parent.parent / "results" / "pm.json"
 BOX = torch.tensor(0.0), torch.tensor(1.0)
 SOURCES = ["random", "random, shuffled", "real", "real, shuffled", "noise", "inversion", "replay"]
 MIXINGS = ["plain", "balanced"]
-
-
-def load_mnist() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Images (n, 1, 28, 28) in [0, 1] and labels, training and test."""
-    folder = os.environ.get("SKBOUNDARY_DATA")
-    if not folder:
-        sys.exit("Set SKBOUNDARY_DATA to the folder that holds mnist.npz and load.py.")
-    spec = importlib.util.spec_from_file_location("load", Path(folder) / "load.py")
-    assert spec and spec.loader
-    load = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(load)
-    X, y, X_test, y_test = load.images("mnist")
-    images = [torch.from_numpy(a).float().div(255)[:, None] for a in (X, X_test)]
-    labels = [torch.from_numpy(a).long() for a in (y, y_test)]
-    return images[0], labels[0], images[1], labels[1]
 
 
 def of_digits(X: Tensor, y: Tensor, *digits: int) -> tuple[Tensor, Tensor]:
