@@ -110,6 +110,7 @@ def test_pages__are_made_from_the_results(lasenn):
 def test_quick_run__stores_each_cell_and_goes_on_where_it_stopped(
     lasenn, data_folder, tmp_path, monkeypatch
 ):
+    pytest.importorskip("PIL", reason="the images are JPEG files: install the bench extra")
     out = tmp_path / "lasenn.json"
     monkeypatch.setattr("sys.argv", ["lasenn.py", "--quick", "--threads", "1", "--out", str(out)])
     lasenn.main()
