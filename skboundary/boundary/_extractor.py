@@ -26,16 +26,9 @@ from skboundary.boundary._oracle import (
     has_scores,
     labels_of,
 )
-from skboundary.boundary._pairs import BoundaryPairs
+from skboundary.boundary._pairs import BoundaryPairs, norms
 from skboundary.boundary._pool import Pool, class_cycle, draw_noise, draw_rows
-from skboundary.boundary._rows import (
-    columns_of,
-    find_bounds,
-    floating,
-    label_code,
-    lengths,
-    numbers,
-)
+from skboundary.boundary._rows import columns_of, find_bounds, floating, label_code, numbers
 from skboundary.boundary._search import Model, Search, find_pairs
 from skboundary.boundary._task import Settings
 from skboundary.exceptions import BoundaryNotFoundWarning
@@ -300,7 +293,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
             return partner
         if self.returns == "perturbation":
             return partner - X
-        distances = lengths(partner - X, self.norm)
+        distances = _lengths(partner - X, self.norm)
         distances[failed] = np.nan
         return distances[:, None]
 
@@ -463,7 +456,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         self._warn(pairs, X[rows])
         distances = np.zeros((n, n_classes), dtype=X.dtype)
         distances[rows, target] = np.where(
-            pairs.success, lengths(pairs.outer - X[rows], self.norm), np.nan
+            pairs.success, _lengths(pairs.outer - X[rows], self.norm), np.nan
         )
         return distances
 
@@ -498,3 +491,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         tags.input_tags.sparse = True  # boundary points are dense, so rows become it at once
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _lengths(perturbations: NDArray[Any], norm: Any) -> NDArray[Any]:
+    return to_numpy(norms(torch.from_numpy(perturbations), norm))

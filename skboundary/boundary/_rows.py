@@ -62,12 +62,6 @@ def label_code(label: Any, classes: NDArray[Any], name: str) -> int:
     return known.index(label)
 
 
-def lengths(perturbations: NDArray[Any], norm: Any) -> NDArray[Any]:
-    """Norm (n,) of each row; "2sq" has the distances of 2."""
-    order = 2 if norm == "2sq" else norm
-    return np.linalg.norm(perturbations.reshape(len(perturbations), -1), ord=order, axis=1)
-
-
 def find_bounds(bounds: Any, X: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]] | None:
     """Lowest and highest values of points, and whether X lies between them.
 

@@ -154,11 +154,10 @@ def _solve(
     rng = np.random.default_rng(model.seed)
     partners = np.full((len(X), method.n_partners), -1)
     if method.n_partners:
-        near = search.random_partners
-        space = None if near else model.space(method.space)
-        queries = None
-        if not near:
+        space = queries = None
+        if not search.random_partners:
             in_latent = method.space == "latent"
+            space = model.space(method.space)
             queries = model.latent_of(X) if in_latent else to_tensor(X).flatten(1)
         partners = find_partners(
             model.pool, space, queries, source, target, method.n_partners, rng
