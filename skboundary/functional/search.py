@@ -13,6 +13,7 @@ queries for which it cannot be ruled out are searched once more in float64.
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import torch
@@ -23,7 +24,8 @@ _GROUPS = 64  # groups in a strip: torch takes minima that many columns at a tim
 _STRIP = _GROUP * _GROUPS  # rows of a strip
 _COARSE = 3  # coarse groups for each row on the shortlist, so that most of them are passed
 _SPARE = 4  # rows on the shortlist beyond k
-_SCORES = 2**22  # scores held at a time by the fast road, about (16 MB)
+_SCORES = 2**22  # scores held at a time by a thread of the fast road, about (16 MB)
+_SHARE = 64  # queries that are worth a thread of their own
 _FLOAT64 = 2**17  # float64 numbers in one temporary, about (1 MB stays in the cache)
 _INF = float("inf")
 
@@ -114,7 +116,7 @@ def search(
     exclude : Tensor of shape (q,), dtype int64, default=None
         For each query the index of a row not to return, such as the query itself.
     batch_size : int, default=512
-        Queries compared at a time. It does not change the result.
+        Queries compared at a time by each thread. It does not change the result.
 
     Returns
     -------
@@ -137,19 +139,7 @@ def search(
     available = len(index.rows) - (exclude is not None)
     if not 1 <= k <= available:
         raise ValueError(f"k must be between 1 and {available}, the number of rows, got {k}.")
-    device = index.centre.device
-    distances = torch.empty(len(queries), k, dtype=torch.float64, device=device)
-    indices = torch.empty(len(queries), k, dtype=torch.int64, device=device)
-    proven = torch.empty(len(queries), dtype=torch.bool, device=device)
-    # one buffer for all products: the pages of a new one cost as much as the product
-    batch_size = min(batch_size, len(queries))
-    strips = _strips(len(index.table), batch_size)
-    buffer = index.table.new_empty(strips, batch_size, _STRIP)
-    for start in range(0, len(queries), batch_size):
-        part = slice(start, start + batch_size)
-        distances[part], indices[part], proven[part] = _search_fast(
-            index, queries[part], k, None if exclude is None else exclude[part], buffer
-        )
+    distances, indices, proven = _share_out(index, queries, k, exclude, batch_size)
     left = (~proven).nonzero().squeeze(1)
     for start in range(0, len(left), 128):
         some = left[start : start + 128]
@@ -248,6 +238,50 @@ def _strips(n: int, q: int) -> int:
     """Strips of a block of scores: a number with divisors to choose coarse groups from."""
     n_blocks = max(1, round(n * _STRIP * q / _SCORES))
     return 4 * math.ceil(n / (4 * n_blocks))
+
+
+def _share_out(
+    index: SearchIndex, queries: Tensor, k: int, exclude: Tensor | None, batch_size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Search by scores, on the CPU with a share of the queries for each of torch's threads.
+
+    The products of one batch are too small, and the steps between them too many, for several
+    threads to work on them together.
+    """
+    threads = torch.get_num_threads() if queries.device.type == "cpu" else 1
+    n_shares = min(threads, len(queries) // _SHARE)
+    if n_shares <= 1:
+        return _search_share(index, queries, k, exclude, batch_size)
+    shares = queries.tensor_split(n_shares)
+    excludes = [None] * n_shares if exclude is None else exclude.tensor_split(n_shares)
+    try:
+        with ThreadPoolExecutor(n_shares, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            found = pool.map(
+                lambda part: _search_share(index, part[0], k, part[1], batch_size),
+                zip(shares, excludes),
+            )
+            distances, indices, proven = (torch.cat(parts) for parts in zip(*found))
+    finally:
+        torch.set_num_threads(threads)  # a thread's own affair, but new threads take the last one
+    return distances, indices, proven
+
+
+@torch.no_grad()
+def _search_share(
+    index: SearchIndex, queries: Tensor, k: int, exclude: Tensor | None, batch_size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Search batch by batch by scores: half squared distances, rows, and whether proven."""
+    # one buffer for all products: the pages of a new one cost as much as the product
+    batch_size = min(batch_size, len(queries))
+    strips = _strips(len(index.table), batch_size)
+    buffer = index.table.new_empty(strips, batch_size, _STRIP)
+    found = []
+    for start in range(0, len(queries), batch_size):
+        part = slice(start, start + batch_size)
+        of_part = None if exclude is None else exclude[part]
+        found.append(_search_fast(index, queries[part], k, of_part, buffer))
+    distances, indices, proven = (torch.cat(parts) for parts in zip(*found))
+    return distances, indices, proven
 
 
 def _search_fast(

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -190,6 +192,37 @@ def test_search__batch_size__no_influence(metric):
         batched = search(index, queries, 6, batch_size=batch_size)
         assert torch.equal(batched.indices, whole.indices)
         assert torch.equal(batched.distances, whole.distances)
+
+
+@pytest.fixture
+def three_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_search__shares_of_threads__no_influence(three_threads, monkeypatch):
+    shares, inner = [], module._search_share
+
+    def spy(index, queries, *args):
+        shares.append((len(queries), torch.get_num_threads()))
+        return inner(index, queries, *args)
+
+    monkeypatch.setattr(module, "_search_share", spy)
+    rows = gaussian(700, 6).round()
+    assert_exact(rows, rows[:200], 3, exclude=torch.arange(200), batch_size=64)
+    assert sorted(shares) == [(66, 1), (67, 1), (67, 1)]
+    with ThreadPoolExecutor(1) as pool:  # what a new thread takes
+        assert torch.get_num_threads() == pool.submit(torch.get_num_threads).result() == 3
+    with torch.inference_mode():
+        rows = gaussian(700, 6)
+        found = search(build_index(rows), rows, 3)
+    assert torch.equal(found.indices[:, 0], torch.arange(700))
+    monkeypatch.setattr(module, "_search_share", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        search(build_index(rows), rows, 3)
+    assert torch.get_num_threads() == 3
 
 
 @pytest.mark.parametrize("metric", METRICS)
