@@ -15,6 +15,13 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
 
 
+def load_script(name):
+    spec = importlib.util.spec_from_file_location("script", ROOT / "benchmarks" / name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def code_blocks(page):
     text = page.read_text()
     if page.suffix == ".md":
@@ -62,10 +69,7 @@ def test_the_measured_table_is_that_of_the_results():
 
 
 def test_the_measured_times_are_those_of_the_results():
-    path = ROOT / "benchmarks/neighbors.py"
-    spec = importlib.util.spec_from_file_location("neighbors_benchmark", path)
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    benchmark = load_script("neighbors.py")
     results = json.loads((ROOT / "benchmarks/results/neighbors.json").read_text())
     text = (ROOT / "docs/user_guide/nearest_neighbors.rst").read_text()
     assert f"{benchmark.BEGIN}\n\n{benchmark.table(results)}\n{benchmark.END}" in text
@@ -84,9 +88,7 @@ def test_the_measured_times_are_those_of_the_results():
 
 @pytest.mark.parametrize("name", ["weight_decay", "reproductions/deepdig"])
 def test_the_tables_of_the_characterization_are_those_of_the_results(name):
-    spec = importlib.util.spec_from_file_location("script", ROOT / f"benchmarks/{name}.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script(f"{name}.py")
     text = (ROOT / "docs/user_guide/characterization.rst").read_text()
     lines = script.table(json.loads(script.RESULTS.read_text()))
     assert lines
@@ -117,9 +119,7 @@ def test_deepdig_keeps_its_promises_in_the_results():
 
 
 def test_the_measured_speed_of_the_sampler_is_that_of_the_results():
-    spec = importlib.util.spec_from_file_location("speed", ROOT / "benchmarks/resample_speed.py")
-    speed = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(speed)
+    speed = load_script("resample_speed.py")
     text = (ROOT / "docs/user_guide/biased_extrapolation.rst").read_text()
     for line in speed.table(json.loads(speed.RESULTS.read_text())["records"]).splitlines():
         assert f"\n{line}\n" in text, line
@@ -136,13 +136,6 @@ def test_the_boundary_tables_are_those_of_the_results(monkeypatch):
         lines += pm.tables(json.loads((pm.RESULTS.parent / name).read_text()))
     assert len(lines) > 50
     assert not [line for line in lines if line not in text.splitlines()]
-
-
-def load_script(name):
-    spec = importlib.util.spec_from_file_location("script", ROOT / "benchmarks" / name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_measured_ranks_are_those_of_the_results():
@@ -168,9 +161,7 @@ def test_the_measured_ranks_are_those_of_the_results():
 
 
 def test_the_defaults_are_the_ones_that_were_chosen():
-    spec = importlib.util.spec_from_file_location("bench", ROOT / "benchmarks/oversampling.py")
-    bench = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bench)
+    bench = load_script("oversampling.py")
     results = json.loads((ROOT / "benchmarks/results/oversampling.json").read_text())
     chosen = bench.CANDIDATES[results["choice"]["chosen"]]
     defaults = BiasedExtrapolationSampler().get_params()
@@ -205,10 +196,7 @@ def test_references_lead_somewhere():
 
 
 def test_the_measured_black_boxes_are_those_of_the_results():
-    path = ROOT / "benchmarks/black_box.py"
-    spec = importlib.util.spec_from_file_location("black_box_benchmark", path)
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    benchmark = load_script("black_box.py")
     text = re.sub(" +", " ", (ROOT / "docs/user_guide/boundary_samples.rst").read_text())
     results = json.loads((ROOT / "benchmarks/results/boundary.json").read_text())["black-box"]
     for cells in benchmark.black_box_tables(results["records"]):
@@ -222,10 +210,7 @@ def test_the_measured_black_boxes_are_those_of_the_results():
 
 
 def test_the_measured_margins_are_those_of_the_results():
-    path = ROOT / "benchmarks/reproductions/hold_me_tight.py"
-    spec = importlib.util.spec_from_file_location("hold_me_tight", path)
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    benchmark = load_script("reproductions/hold_me_tight.py")
     results = json.loads((ROOT / "benchmarks/results/hold_me_tight.json").read_text())
     assert results["figures"] == pytest.approx(benchmark.figures(results["cells"]))
     text = (ROOT / "docs/user_guide/subspace_margins.rst").read_text()
