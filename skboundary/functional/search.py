@@ -25,7 +25,7 @@ _STRIP = _GROUP * _GROUPS  # rows of a strip
 _COARSE = 3  # coarse groups for each row on the shortlist, so that most of them are passed
 _SPARE = 4  # rows on the shortlist beyond k
 _SCORES = 2**22  # scores held at a time by a thread of the fast road, about (16 MB)
-_SHARE = 64  # queries that are worth a thread of their own
+_SHARE = 64  # fewer queries are not worth a thread of their own, nor a product for each strip
 _FLOAT64 = 2**17  # float64 numbers in one temporary, about (1 MB stays in the cache)
 _INF = float("inf")
 
@@ -366,7 +366,7 @@ def _score(table: Tensor, halves: Tensor, queries: Tensor, scores: Tensor) -> Te
     Group j of a strip holds every score that leaves the remainder j: such minima vectorise.
     """
     minima = scores.new_empty(len(queries), len(table), _GROUPS)
-    if scores.device.type == "cpu":  # strip by strip, out of the cache
+    if scores.device.type == "cpu" and len(queries) > _SHARE:  # strip by strip, out of the cache
         for strip, half, out, low in zip(table, halves, scores, minima.transpose(0, 1)):
             torch.addmm(half, queries, strip, alpha=-1, out=out)
             torch.amin(out.view(-1, _GROUP, _GROUPS), 1, out=low)
@@ -378,7 +378,7 @@ def _score(table: Tensor, halves: Tensor, queries: Tensor, scores: Tensor) -> Te
 def _score_at_once(
     table: Tensor, halves: Tensor, queries: Tensor, scores: Tensor, minima: Tensor
 ) -> None:
-    """Do the same for all strips of a block at once, as accelerators like it."""
+    """Do the same for all strips of a block at once, better for accelerators and few queries."""
     queries = queries.expand(len(table), -1, -1)
     torch.baddbmm(halves[:, None], queries, table, alpha=-1, out=scores)
     torch.amin(scores.unflatten(2, (_GROUP, _GROUPS)), 2, out=minima)

@@ -65,6 +65,13 @@ TRAPS = {
 }
 
 
+@pytest.fixture(params=[1, 64], ids=["strip by strip", "at once"])
+def product(request, monkeypatch):
+    """The road of many queries with the few of a test, and the one of few."""
+    monkeypatch.setattr(module, "_SHARE", request.param)
+
+
+@pytest.mark.usefixtures("product")
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("trap", TRAPS)
@@ -76,6 +83,7 @@ def test_search__trap__equals_reference(trap, dtype, metric):
     assert_exact(rows, rows[itself] + gaussian(30, 16, dtype, seed=1), 5, metric)
 
 
+@pytest.mark.usefixtures("product")
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(
     ("n", "d", "k"),
@@ -88,6 +96,7 @@ def test_search__shape__equals_reference(n, d, k, metric):
         assert_exact(rows, rows[:1], k, metric, exclude=torch.tensor([0]))
 
 
+@pytest.mark.usefixtures("product")
 @pytest.mark.parametrize("seed", range(6))
 def test_search__several_column_blocks__equals_reference(seed, monkeypatch):
     monkeypatch.setattr(module, "_SCORES", 20_000)
@@ -141,17 +150,17 @@ def test_search__usual_data__differences_for_hardly_more_than_the_nearest(monkey
 
 def test_score__strip_by_strip_or_at_once__is_the_formula():
     """An accelerator computes a block at once, the last queries in a part of the buffer."""
-    index, queries = build_index(gaussian(1500, 8)), gaussian(20, 8, seed=1)
-    buffers = index.table.new_zeros(2, len(index.table), 23, module._STRIP)[:, :, :20]
+    index, queries = build_index(gaussian(1500, 8)), gaussian(80, 8, seed=1)
+    buffers = index.table.new_zeros(2, len(index.table), 83, module._STRIP)[:, :, :80]
     minima = module._score(index.table, index.halves, queries, buffers[0])
-    at_once = torch.zeros(20, len(index.table), module._GROUPS)
+    at_once = torch.zeros(80, len(index.table), module._GROUPS)
     module._score_at_once(
         index.table, index.halves, queries, buffers[1], at_once.transpose(0, 1)
     )
     rows = index.table.transpose(1, 2).reshape(-1, 8)
     expected = index.halves.view(-1) - queries @ rows.T
     for scores, low in ((buffers[0], minima), (buffers[1], at_once.flatten(1))):
-        torch.testing.assert_close(scores.transpose(0, 1).reshape(20, -1), expected)
+        torch.testing.assert_close(scores.transpose(0, 1).reshape(80, -1), expected)
         groups = scores.unflatten(2, (module._GROUP, module._GROUPS)).amin(2)
         assert torch.equal(low, groups.transpose(0, 1).flatten(1))
 
