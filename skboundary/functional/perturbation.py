@@ -266,21 +266,27 @@ def fast_start(
     foot, _ = descend(search, None, n_refine)
     search = search._replace(x=foot, goal=lambda out, i: pairwise_margin(out, source[i], target[i]))
     _, value, gradient = search.derivative(foot, rows)
-    height = math.log(confidence / (1 - confidence))
-    ends = [_climb(search, sign, height, value, gradient) for sign in (-1, 1)]
+    sign = torch.ones_like(value).repeat(2)
+    sign[: len(x)] = -1
+    inner, outer = _climb(
+        search.select(rows.repeat(2)), sign, math.log(confidence / (1 - confidence)),
+        value.repeat(2), gradient.repeat(2, 1),
+    ).chunk(2)  # fmt: skip
     return Start(
-        ends[0].view_as(x), (ends[1] - ends[0]).view_as(x), gradient.view_as(x),
+        inner.view_as(x), (outer - inner).view_as(x), gradient.view_as(x),
         passes.forward, passes.backward,
     )  # fmt: skip
 
 
-def _climb(search: Search, sign: int, height: float, value: Tensor, gradient: Tensor) -> Tensor:
+def _climb(
+    search: Search, sign: Tensor, height: float, value: Tensor, gradient: Tensor
+) -> Tensor:
     """Follow the gradient, or its opposite, until the margin is `height` on that side."""
     rows, slope, tol = search.rows(), gradient.norm(dim=1), 0.02 * height
-    way = sign * normalize(gradient)
+    way = sign[:, None] * normalize(gradient)
 
     def short_of(t: Tensor, i: Tensor) -> Tensor:
-        return sign * search.margin(search.along(t, way[i], i), i) - height
+        return sign[i] * search.margin(search.along(t, way[i], i), i) - height
 
     t = (height - sign * value) / slope
     f = short_of(t, rows)
