@@ -7,6 +7,7 @@ from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
 from scipy import sparse
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from sklearn.compose import make_column_transformer
+from sklearn.datasets import make_blobs
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -239,6 +240,14 @@ def test_black_boxes_give_scores_and_x(model, n_classes, iris):
         np.testing.assert_allclose(logits, scores)
     with pytest.raises(TypeError, match="offers no gradient"), view.function():
         pass
+
+
+@pytest.mark.parametrize("n_classes", [3, 4])
+def test_scores_of_pairs_of_classes_are_refused(n_classes):
+    X, y = make_blobs(60, 3, centers=n_classes, random_state=0)
+    with pytest.raises(ValueError, match="SVC has a column for each pair .*shape='ovr'"):
+        LatentKNNClassifier(SVC(decision_function_shape="ovo")).fit(X, y)
+    LatentKNNClassifier(SVC(decision_function_shape="ovo")).fit(X, np.minimum(y, 1))  # one column
 
 
 def test_a_classifier_that_only_predicts(iris):
