@@ -19,7 +19,6 @@ import json
 import os
 import platform
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +36,7 @@ import torch  # noqa: E402
 from sklearn.neighbors import NearestNeighbors  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
+from peak_memory import added_memory  # noqa: E402
 from skboundary.functional.search import _strips, build_index, search  # noqa: E402
 
 # At its first search scikit-learn notes which BLAS it will hold to one thread. Were faiss's
@@ -85,31 +85,6 @@ def product(queries: torch.Tensor, strips: torch.Tensor, batch_size: int) -> Non
             else:
                 for strip, scores in zip(some, out):
                     torch.mm(rows, strip, out=scores)
-
-
-class PeakMemory:
-    """Largest growth of this process's resident memory inside the block, in MB."""
-
-    def __enter__(self) -> PeakMemory:
-        self.start = self.peak = self._resident()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._done.set()
-        self._thread.join()
-        self.megabytes = (max(self.peak, self._resident()) - self.start) / 2**20
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.002):
-            self.peak = max(self.peak, self._resident())
-
-    @staticmethod
-    def _resident() -> int:
-        pages = Path("/proc/self/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 def contenders(
@@ -174,11 +149,13 @@ def run(name: str, kind: str, args: argparse.Namespace) -> list[dict[str, Any]]:
         n, q = max(n // 20, 2000), max(q // 8, 128_000 // d + 1)
     X, Q = make_data(kind, n, d, q, args.seed)
     set_threads(os.cpu_count() or 1)
-    with PeakMemory() as building:
-        index = build_index(X)
-    with PeakMemory() as searching:
-        search(index, Q, k, batch_size=args.batch_size)
-    del index
+    built: list[Any] = []
+    memory = {
+        "data": X.nbytes / 2**20,
+        "index": added_memory(lambda: built.append(build_index(X))),
+        "search": added_memory(lambda: search(built[0], Q, k, batch_size=args.batch_size)),
+    }
+    built.clear()
     some = slice(0, 512)
     reference = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(X.double().numpy())
     truth = reference.kneighbors(Q[some].double().numpy(), return_distance=False)
@@ -194,8 +171,7 @@ def run(name: str, kind: str, args: argparse.Namespace) -> list[dict[str, Any]]:
         records.append({
             "workload": name, "data": kind, "rows": n, "dimensions": d, "k": k, "queries": q,
             "threads": threads, "device": str(args.device), "seconds": times, "equal": equal,
-            "memory_mb": {"data": X.nbytes / 2**20, "index": building.megabytes,
-                          "search": searching.megabytes},
+            "memory_mb": memory,
         })  # fmt: skip
         print_record(records[-1])
     return records

@@ -16,12 +16,9 @@ rows, where it takes many times as long as SMOTE.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
 import os
 import platform
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -37,6 +34,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
+from peak_memory import added_memory
 from skboundary import BiasedExtrapolationSampler
 
 RESULTS = Path(__file__).parent / "results" / "resample_speed.json"
@@ -94,22 +92,6 @@ def measure(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[
             seconds[name].append((time.perf_counter() - wall, time.process_time() - cpu))
     medians = {name: np.median(s, axis=0).tolist() for name, s in seconds.items()}
     return {name: dict(zip(("wall", "cpu"), pair)) for name, pair in medians.items()}
-
-
-def added_memory(call: Callable[[], Any]) -> float:
-    """Largest growth of this process's memory during a call, in MB."""
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # nothing left over from another call
-    before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    call()
-    return status("VmHWM") - before
-
-
-def status(key: str) -> float:
-    """Read a figure of this process from the kernel, in MB."""
-    (kilobytes,) = re.findall(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
-    return int(kilobytes) / 1024
 
 
 def run(n: int, threads: int, args: argparse.Namespace) -> dict[str, Any]:
