@@ -315,8 +315,11 @@ def rst_table(cells: list[list[str]]) -> list[str]:
 
 def write(results: dict[str, Any], out: Path) -> None:
     """Put the results where they belong."""
+    # the command that began the file; a later one goes on with it
+    results.setdefault(
+        "command", " ".join(["python", "benchmarks/reproductions/pm.py", *sys.argv[1:]])
+    )
     results |= {
-        "command": " ".join(["python", "benchmarks/reproductions/pm.py", *sys.argv[1:]]),
         "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": 1},
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
