@@ -550,7 +550,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--timed", type=int, default=8, help="images of the timing")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--scale", type=int, default=1000, help="images; also a tenth, and twice as many")
+    parser.add_argument("--scale", type=int, default=1000, help="images; also a tenth, and twice")
     parser.add_argument("--out", type=Path, default=RESULTS)
     folder = Path(tempfile.gettempdir()) / "skboundary_hold_me_tight"
     parser.add_argument("--work", type=Path, default=folder, help="folder for trained networks")
