@@ -112,7 +112,7 @@ def test_quick_run__stores_each_cell_and_goes_on_where_it_stopped(
 ):
     pytest.importorskip("PIL", reason="the images are JPEG files: install the bench extra")
     out = tmp_path / "lasenn.json"
-    monkeypatch.setattr("sys.argv", ["lasenn.py", "--quick", "--threads", "1", "--out", str(out)])
+    monkeypatch.setattr("sys.argv", ["lasenn.py", "--quick", "--out", str(out)])
     lasenn.main()
     results = json.loads(out.read_text())
     cells = {f"{name}/0/{noise}" for name in ("vgg", "resnet") for noise in ("0", "0.32")}
