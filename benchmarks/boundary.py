@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from black_box import black_box, black_box_tables
 from data_folder import load_mnist
+from rst_table import rst_table
 from skboundary.functional._passes import Passes, Search
 from skboundary.functional.criteria import class_margin
 from skboundary.functional.linearize import _polish, box, nearest_boundary
@@ -322,14 +323,6 @@ def gradient_tables(records: dict[str, Any]) -> list[str]:
 
 
 # ---- both parts ----------------------------------------------------------------------------------
-
-
-def rst_table(cells: list[list[str]]) -> list[str]:
-    """A simple table; the first line is its head."""
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    rule = "  ".join("=" * width for width in widths)
-    rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)) for line in cells]
-    return [rule, rows[0].rstrip(), rule, *[row.rstrip() for row in rows[1:]], rule]
 
 
 def versions(*packages: str) -> dict[str, str]:

@@ -45,6 +45,7 @@ from skboundary.functional.subspaces import dct_windows, frequency_flip, low_pas
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data_folder import data_reader  # noqa: E402
 from peak_memory import added_memory  # noqa: E402
+from rst_table import rst_table  # noqa: E402
 
 RESULTS = Path(__file__).parent.parent / "results" / "hold_me_tight.json"
 
@@ -446,14 +447,6 @@ def figures(cells: dict[str, Any]) -> dict[str, float]:
             share = wall["batch"] / wall["loop, as published"]
             out[f"share of the authors' wall time, {label}"] = share
     return out
-
-
-def rst_table(rows: list[list[str]]) -> list[str]:
-    """A simple table, the first row its header."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    line = "  ".join("=" * w for w in widths)
-    body = ["  ".join(c.ljust(w) for c, w in zip(row, widths)).rstrip() for row in rows]
-    return [line, body[0], line, *body[1:], line]
 
 
 def tables(cells: dict[str, Any]) -> list[str]:

@@ -39,6 +39,7 @@ from skboundary.functional.perturbation import Pairs, fast_start, minimize_pertu
 # run as a script, it sees its own folder alone
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data_folder import load_mnist  # noqa: E402
+from rst_table import rst_table  # noqa: E402
 
 RESULTS = Path(__file__).parent.parent / "results" / "pm.json"
 BOX = torch.tensor(0.0), torch.tensor(1.0)
@@ -303,14 +304,6 @@ def tables(results: dict[str, Any]) -> list[str]:
             if len(cells) > 1:
                 lines += [title.capitalize(), "", *rst_table(cells), ""]
     return lines
-
-
-def rst_table(cells: list[list[str]]) -> list[str]:
-    """A simple table; the first line is its head."""
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    rule = "  ".join("=" * width for width in widths)
-    rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)) for line in cells]
-    return [rule, rows[0].rstrip(), rule, *[row.rstrip() for row in rows[1:]], rule]
 
 
 def write(results: dict[str, Any], out: Path) -> None:
