@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from skboundary._runtime import check_input, check_targets, draw_seed, to_numpy, to_tensor
+from skboundary._runtime import check_input, check_targets, draw_seed, to_numpy
 from skboundary.boundary._methods import METHODS, choose_method
 from skboundary.boundary._oracle import (
     count_nan_gradients,
@@ -469,8 +469,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         counted = ", ".join(f"{name}: {n}" for name, n in zip(status, counts))
         why, (view, estimator), pool = "", self._model[:2], self._model.pool
         if view.differentiable:
-            lost = X[pairs.status == "not_found"]
-            n = count_nan_gradients(view, to_tensor(lost).to(view.device, view.dtype))
+            n = count_nan_gradients(view, X[pairs.status == "not_found"])
             why = f" The gradient is NaN at {n} of them." if n else ""
         said = np.unique(pool.codes)
         if len(said) == 1:

@@ -151,12 +151,18 @@ def has_scores(head: Any) -> bool:
     return hasattr(head, "predict_proba") or hasattr(head, "decision_function")
 
 
-def count_nan_gradients(view: NetworkView, x: Tensor) -> int:
+def count_nan_gradients(view: NetworkView, X: NDArray[Any]) -> int:
     """Count the rows (n, ...) at which the logits of a network have NaN for a gradient."""
+    row_bytes = int(np.prod(X.shape[1:])) * view.dtype.itemsize
+    size = resolve_batch_size(view.batch_size, row_bytes, view.device)
     with view.function() as forward, torch.enable_grad():
-        x = x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(forward(x).sum(), x)
-    return int(gradient.isnan().flatten(1).any(1).sum())
+
+        def step(rows: slice) -> int:
+            x = to_tensor(X[rows], device=view.device, dtype=view.dtype).requires_grad_()
+            (gradient,) = torch.autograd.grad(forward(x).sum(), x)
+            return int(gradient.isnan().flatten(1).any(1).sum())
+
+        return sum(map_batches(step, len(X), size))
 
 
 def find_response(

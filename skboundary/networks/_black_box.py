@@ -59,22 +59,17 @@ class BlackBox:
             scores = self._tensor(self.head.decision_function(rows))
             if scores.ndim == 1:
                 return torch.stack([-scores, scores], 1) / 2
-            self._check_columns(scores.shape[1])
+            if getattr(self.head, "decision_function_shape", "ovr") == "ovo":
+                raise ValueError(
+                    f"decision_function of {type(self.head).__name__} has a column for each pair "
+                    "of classes, where one for each class is needed. Set "
+                    "decision_function_shape='ovr'."
+                )
             return scores
         else:
             labels = np.asarray(self.head.predict(rows))
             p = self._tensor(labels[:, None] == self.head.classes_)
         return p.clamp_min(torch.finfo(p.dtype).tiny).log()
-
-    def _check_columns(self, n: int) -> None:
-        n_classes = len(self.head.classes_)
-        # of three classes there are as many pairs
-        if n != n_classes or getattr(self.head, "decision_function_shape", "ovr") == "ovo":
-            raise ValueError(
-                f"decision_function of {type(self.head).__name__} has a column for each pair of "
-                f"classes ({n} for {n_classes} classes), where one for each class is needed. Set "
-                "decision_function_shape='ovr'."
-            )
 
     def _tensor(self, array: Any) -> Tensor:
         return to_tensor(array, device=self.device, dtype=self.dtype)
