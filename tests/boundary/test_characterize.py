@@ -69,6 +69,11 @@ def test_a_linear_boundary_is_crossed_once_and_separates_all():
     assert ((10 < report.attempts) & (report.attempts < 20)).all()
 
 
+def test_the_nearest_rows_across_or_random_ones(iris, logistic):
+    near, drawn = (characterize(logistic, *iris, init=init) for init in ("nearest", "random"))
+    assert (near.length < drawn.length).all()
+
+
 def test_the_known_order_of_complexity():
     """More cells, more changes of mind, and less that a line could do."""
     problems = [make_linear(600, 2, random_state=0), make_xor(600, random_state=0)]

@@ -23,6 +23,8 @@ from torch import nn
 
 from skboundary import BoundarySampleExtractor, FrozenNetwork
 from skboundary.boundary._methods import METHODS
+from skboundary.boundary._oracle import count_nan_gradients
+from skboundary.boundary._pairs import Ends
 from skboundary.datasets import make_linear
 from skboundary.exceptions import BoundaryNotFoundWarning, ScoreMismatchWarning
 
@@ -475,6 +477,49 @@ def test_gradients_that_are_nan(method):
     with pytest.warns(BoundaryNotFoundWarning, match="The gradient is NaN at 20 of them"):
         np.testing.assert_array_equal(extractor.transform(X), X)
     assert set(extractor.extract_pairs(X).status) == {"not_found"}
+
+
+def test_gradients_that_are_nan_are_counted_batch_by_batch(monkeypatch):
+    X, sizes, forward = np.ones((20, 3)), [], Broken.forward
+    extractor = BoundarySampleExtractor(FrozenNetwork(Broken()), batch_size=7).fit(X)
+    monkeypatch.setattr(Broken, "forward", lambda net, x: sizes.append(len(x)) or forward(net, x))
+    assert count_nan_gradients(extractor._model.view, X) == 20
+    assert sizes == [7, 7, 6]
+    assert count_nan_gradients(extractor._model.view, X[:0]) == 0
+
+
+@pytest.mark.parametrize("target", ["nearest", "versicolor"])
+def test_points_that_are_not_finite_are_not_found(monkeypatch, iris, target):
+    def search(oracle, task, settings):
+        return Ends(task.x, torch.full_like(task.x, torch.inf), torch.zeros_like(task.source))
+
+    monkeypatch.setitem(METHODS, "minimal", METHODS["minimal"]._replace(search=search))
+    extractor = BoundarySampleExtractor(LogisticRegression(max_iter=1000), target=target)
+    said = extractor.fit(*iris).estimator_.predict(iris[0])
+    X = iris[0][said != target]
+    assert set(extractor.extract_pairs(X).status) == {"not_found"}
+    with pytest.warns(BoundaryNotFoundWarning, match=f"{len(X)} of {len(X)} rows"):
+        np.testing.assert_array_equal(extractor.transform(X), X)
+
+
+@pytest.mark.parametrize("method", ["minimal", "pm"])
+def test_transform_looks_at_the_inner_end_of_pm_alone(monkeypatch, iris, method):
+    X, y = iris
+    other = torch.from_numpy(X[y == "versicolor"][:1])
+
+    def search(oracle, task, settings):  # both ends beyond the boundary
+        outer = other.expand_as(task.x).clone()
+        return Ends(outer, outer, torch.zeros_like(task.source))
+
+    monkeypatch.setitem(METHODS, method, METHODS[method]._replace(search=search))
+    extractor = BoundarySampleExtractor(
+        LogisticRegression(max_iter=1000), method=method, target="versicolor", returns="distance"
+    ).fit(X, y)
+    assert not extractor.extract_pairs(X[y == "setosa"]).success.any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BoundaryNotFoundWarning)
+        distances = extractor.transform(X[y == "setosa"])
+    assert np.isnan(distances).all() == (method == "pm")
 
 
 def test_constant_classifiers_end_after_a_bounded_search(iris):

@@ -228,6 +228,9 @@ def test_search__shares_of_threads__no_influence(three_threads, monkeypatch):
         rows = gaussian(700, 6)
         found = search(build_index(rows), rows, 3)
     assert torch.equal(found.indices[:, 0], torch.arange(700))
+    index, queries = build_index(rows.clone()), rows.clone().requires_grad_()
+    with torch.no_grad():  # holds for one thread, like the number of threads
+        assert not search(index, queries, 3).distances.requires_grad
     monkeypatch.setattr(module, "_search_share", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         search(build_index(rows), rows, 3)

@@ -453,6 +453,16 @@ def test_default_pairs_in_the_scaled_space(two):
     np.testing.assert_allclose(rows, others / scale, atol=1e-3)
 
 
+def test_the_default_classifier_knows_the_columns_of_a_frame(two):
+    pd = pytest.importorskip("pandas")
+    X = pd.DataFrame(two[0], columns=list("abcdef"))
+    sampler = BiasedExtrapolationSampler(random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sampler.fit_resample(X, two[1])
+        sampler.estimator_.predict(X)
+
+
 def test_a_pipeline_that_selects_columns_by_name(two):
     pd = pytest.importorskip("pandas")
     X = pd.DataFrame(two[0], columns=list("abcdef"))
