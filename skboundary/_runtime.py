@@ -88,6 +88,18 @@ def module_dtype(module: torch.nn.Module) -> torch.dtype:
     return torch.float32
 
 
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """Dtype in which values of `dtype` are computed with: float32 for half precisions."""
+    return torch.promote_types(torch.float32, dtype)
+
+
+def coarsest_eps(module: torch.nn.Module, dtype: torch.dtype) -> float:
+    """Largest machine epsilon among `dtype` and the parameters and buffers of a module."""
+    tensors = [*module.parameters(), *module.buffers()]
+    floating = {dtype, *(t.dtype for t in tensors if t.is_floating_point())}
+    return max(torch.finfo(d).eps for d in floating)
+
+
 # --------------------------------------------------------------------------------- seeds
 
 

@@ -39,7 +39,8 @@ class BlackBox:
         self, head: Any, *, steps: Any, pool: str | None, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.head, self.steps, self.pool = head, list(steps), pool
-        self.device, self.dtype = device, dtype
+        self.device, self.dtype, self.input_dtype = device, dtype, dtype
+        self.eps = torch.finfo(dtype).eps
 
     def run(self, rows: Any, *, latent: bool, logits: bool) -> tuple[Tensor | None, Tensor | None]:
         """Latent vectors (n, n_latent) and logits (n, n_classes), each when asked for."""

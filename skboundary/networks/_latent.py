@@ -155,7 +155,7 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Returns
         -------
         latent : ndarray of shape (n_samples, n_latent)
-            In the dtype of the network.
+            In the dtype of the network, float32 at least.
         """
         check_is_fitted(self)
         X = check_input(self, X, reset=False, keep_frame=takes_frames(self.estimator))

@@ -15,7 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from skboundary._runtime import module_dtype, resolve_device, to_tensor
+from skboundary._runtime import (
+    at_least_float32,
+    coarsest_eps,
+    module_dtype,
+    resolve_device,
+    to_tensor,
+)
 from skboundary.networks._layers import (
     Layer,
     Tap,
@@ -64,6 +70,18 @@ class TorchModel:
         From logits to probabilities.
     preprocess : callable, default=None
         Tensor to tensor, run before the module in its dtype.
+
+    Attributes
+    ----------
+    input_dtype : torch.dtype
+        Of the points that a search moves, float32 at least. `forward` casts them to the dtype of
+        the module, so half precision does not round the points themselves.
+    dtype : torch.dtype
+        Of latent vectors and logits, float32 at least; they are wider where the module's own
+        outputs are.
+    eps : float
+        Machine epsilon of the coarsest floating dtype that takes part: parameters, buffers, and
+        the outputs seen so far. Logits are rounded to about eps times the largest of them.
     """
 
     def __init__(
@@ -83,7 +101,9 @@ class TorchModel:
         self.preprocess = (
             _on_device(preprocess, device) if isinstance(preprocess, nn.Module) else preprocess
         )
-        self.dtype = self.input_dtype = module_dtype(self.module)
+        self._module_dtype = module_dtype(self.module)
+        self.dtype = self.input_dtype = at_least_float32(self._module_dtype)
+        self.eps = coarsest_eps(self.module, self._module_dtype)
         self.steps: list[Any] = []  # of a pipeline: transformers that run on arrays
         self.front: nn.Module | None = None  # of a pipeline: affine steps, as a module
         self.tap: Tap | None = None
@@ -142,7 +162,8 @@ class TorchModel:
 
     def _prepare(self, x: Tensor) -> Tensor:
         if self.front is not None:
-            x = self.front(x.flatten(1)).to(self.dtype)
+            x = self.front(x.flatten(1))
+        x = x.to(self._module_dtype)
         return x if self.preprocess is None else self.preprocess(x)
 
     def _as_latent(self, latent: Tensor, n: int) -> Tensor:
@@ -151,10 +172,12 @@ class TorchModel:
                 f"layer={self.layer!r} gives an activation of shape {tuple(latent.shape)} for "
                 f"{n} rows: its first axis must count them. Choose another layer."
             )
-        return flatten_latent(latent, self.pool)
+        return flatten_latent(latent.to(at_least_float32(latent.dtype)), self.pool)
 
     def _as_logits(self, output: Tensor) -> Tensor:
         """Raw logits whatever the net ends in; one logit becomes minus and plus its half."""
+        self.eps = max(self.eps, torch.finfo(output.dtype).eps)
+        output = output.to(at_least_float32(output.dtype))
         if output.ndim == 1:
             output = output[:, None]
         if output.ndim != 2:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing
 from torch import Tensor, nn
 
-from skboundary._runtime import map_batches, resolve_batch_size, to_numpy
+from skboundary._runtime import at_least_float32, map_batches, resolve_batch_size, to_numpy
 from skboundary.networks._black_box import BlackBox
 from skboundary.networks._row_store import RowStore
 from skboundary.networks._torch_model import TorchModel
@@ -41,7 +41,12 @@ class NetworkView:
     classes_ : ndarray of shape (n_classes,)
         Known once a row has run, like `n_latent`.
     n_latent : int
-    device, dtype : of the computation
+    device : torch.device
+        Of the computation.
+    input_dtype : torch.dtype
+        Of the points that a search moves, never a half precision.
+    dtype : torch.dtype
+        Of latent vectors and logits: float32, or float64 where the classifier computes in it.
     """
 
     def __init__(
@@ -54,7 +59,7 @@ class NetworkView:
         verbose: int = 0,
     ) -> None:
         self.model, self.batch_size, self.verbose = model, batch_size, verbose
-        self.device, self.dtype = model.device, model.dtype
+        self.device, self.dtype, self.input_dtype = model.device, model.dtype, model.input_dtype
         self.folder = None if folder is None else folder / model.digest()
         self._given = None if classes is None else np.asarray(classes)
         self.classes_: NDArray[Any] = np.empty(0)
@@ -65,6 +70,15 @@ class NetworkView:
     def differentiable(self) -> bool:
         """Whether logits have gradients with respect to X."""
         return isinstance(self.model, TorchModel) and not self.model.steps
+
+    @property
+    def eps(self) -> float:
+        """Machine epsilon of the coarsest floating dtype that takes part in the logits.
+
+        Known for certain once a sample has run: a network may end in a coarser dtype than that
+        of its parameters, under `torch.autocast` for instance.
+        """
+        return self.model.eps
 
     def latent(self, X: Any) -> Tensor:
         """Latent vectors (n_samples, n_latent), on the CPU."""
@@ -117,8 +131,9 @@ class NetworkView:
         layer = model.module.get_submodule(model.tap.name)
         if not isinstance(layer, nn.Linear):
             return None
-        weight = layer.weight.detach().clone().cpu()
-        bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().cpu()
+        weight = layer.weight.detach().to("cpu", at_least_float32(layer.weight.dtype), copy=True)
+        bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
+        bias = bias.to(weight)
         if len(weight) == 1:
             weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
         fits = tuple(weight.shape) == (len(self.classes_), self.n_latent)
@@ -132,7 +147,7 @@ class NetworkView:
             arrays = store.through(
                 X, lambda new: [to_numpy(t) for t in self._run(X, new, latent, logits)]
             )
-            out = [torch.from_numpy(a).to(self.dtype) for a in arrays]
+            out = [torch.from_numpy(a) for a in arrays]
         if latent:
             self.n_latent = out[0].shape[1]
         if logits:
