@@ -24,11 +24,11 @@ def pair_nearest(
     *,
     generator: torch.Generator,
     exclude_self: bool = False,
+    replace: bool = False,
 ) -> Tensor:
-    """Pair queries with their nearest rows.
+    """Draw pairs of a query and one of its nearest rows, each such pair with the same chance.
 
-    No more queries are asked than the pairs need: a random choice of them. Where n_neighbors
-    of each are too few, all of them are asked for more.
+    Neighbors are searched for the queries that were drawn, and for no others.
 
     Parameters
     ----------
@@ -36,22 +36,32 @@ def pair_nearest(
     rows : Tensor of shape (m, d)
     n_pairs : int
     n_neighbors : int
+        Nearest rows of a query among which its partner is drawn. Without replacement it is
+        raised to ``ceil(n_pairs / q)`` where it is less; there are at most m.
     generator : torch.Generator
     exclude_self : bool, default=False
         The queries are the rows, and none is paired with itself.
+    replace : bool, default=False
+        Whether a pair may be drawn again, as in SMOTE. If not, all pairs are different.
 
     Returns
     -------
-    pairs : Tensor of shape (min(n_pairs, q * m), 2)
-        Query and row, all different; every query's nearest row comes before any second.
+    pairs : Tensor of shape (n_pairs, 2), or (min(n_pairs, q * m), 2) without replacement
+        Query and row, in the order in which they were drawn.
     """
-    k = min(len(rows) - exclude_self, max(n_neighbors, math.ceil(n_pairs / len(queries))))
-    asked = torch.randperm(len(queries), generator=generator)[: math.ceil(n_pairs / k)]
-    asked = asked.sort().values.to(queries.device)
+    k = n_neighbors if replace else max(n_neighbors, math.ceil(n_pairs / len(queries)))
+    k = min(len(rows) - exclude_self, k)
+    n_all = len(queries) * k
+    if replace:
+        drawn = torch.randint(n_all, (n_pairs,), generator=generator)
+    else:
+        drawn = torch.randperm(n_all, generator=generator)[:n_pairs]
+    asked, place = (drawn // k).unique(return_inverse=True)
+    asked, place, rank = (part.to(queries.device) for part in (asked, place, drawn % k))
     itself = asked if exclude_self else None
     found = search(build_index(rows), queries[asked], k, exclude=itself).indices
     found = found.to(queries.device)
-    return torch.stack([asked.expand(k, -1), found.T], 2).reshape(-1, 2)[:n_pairs]
+    return torch.stack([asked[place], found[place, rank]], 1)
 
 
 def pair_one_to_one(minors: Tensor, majors: Tensor, n_pairs: int) -> Tensor:

@@ -178,11 +178,10 @@ class ClassPair:
         """Place n samples between minors and their neighbours among the minors, as SMOTE does."""
         latent = self._latent(self.minors)
         k = min(self.settings.n_neighbors, len(latent) - 1)
-        n_pairs = min(n, k * len(latent))
         pairs = pair_nearest(
-            latent, latent, n_pairs, k, generator=self.generator, exclude_self=True
+            latent, latent, n, k, generator=self.generator, exclude_self=True, replace=True
         )
-        parents = self.minors[fill(pairs.cpu(), n)[0]]
+        parents = self.minors[pairs.cpu()]
         nowhere = torch.full((n,), math.nan, dtype=torch.float64)
         return self._as_plan(parents, self._uniform(n), nowhere)
 

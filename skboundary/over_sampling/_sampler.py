@@ -73,8 +73,10 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         leaves out grow towards the nearest. Several majors get equal shares.
     instance_pairing : {"one-to-one", "nearest", "nearest-major"}, default="one-to-one"
         "one-to-one": in each round every minor gets its nearest selected major that is not
-        used in this round. "nearest": every selected major asks its `n_neighbors` nearest
-        minors. "nearest-major": every minor asks its `n_neighbors` nearest selected majors.
+        used in this round. "nearest": a pair is drawn uniformly from all pairs of a selected
+        major and one of its `n_neighbors` nearest minors. "nearest-major": from all pairs of a
+        minor and one of its `n_neighbors` nearest selected majors. No pair comes twice; where
+        more are needed than these, more neighbors are asked.
     n_neighbors : int, default=5
         Neighbours in the "nearest" pairings and within the class; a class with fewer other
         samples uses all of them there.
@@ -99,8 +101,9 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         "boundary" puts a sample at the wanted probability, as the paper does, "spread" anywhere
         between the minor and there.
     within_class : float in [0, 1], default=0.5
-        Share of the new samples that is put between neighbours of the small class instead, as
-        SMOTE does. The paper's is 0.
+        Share of the new samples that is put between neighbors of the small class instead, as
+        SMOTE does: each between a sample drawn uniformly, with replacement, and one of its
+        `n_neighbors` nearest. The paper's is 0.
     class_specific : {"threshold", "proportional"}, default=None
         Bias by pair of classes: "threshold" (Algorithm 1) gives pairs that are told apart
         better than `tau` the bias "random"; "proportional" (Algorithm 2) biases a share

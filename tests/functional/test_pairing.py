@@ -1,9 +1,8 @@
 """Pairing against literal restatements in plain loops."""
 
-import math
-
 import pytest
 import torch
+from scipy.stats import chi2
 
 from skboundary.functional import pairing
 from skboundary.functional.pairing import (
@@ -12,6 +11,7 @@ from skboundary.functional.pairing import (
     pair_nearest,
     pair_one_to_one,
 )
+from skboundary.functional.search import search
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -88,19 +88,71 @@ def test_rounds_use_a_major_once_and_leave_no_pair_over():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_nearest_asks_no_more_than_it_needs(dtype):
+@pytest.mark.parametrize("exclude_self", [False, True])
+def test_nearest_pairs_are_near_and_different(dtype, exclude_self):
     g = generator()
     queries, rows = (torch.randn(k, 4, generator=g).to(dtype) for k in (50, 30))
-    order = distances(queries, rows).argsort(dim=1, stable=True)
-    for n_pairs, k, asked in ((100, 5, 20), (250, 5, 50), (600, 12, 50), (7, 5, 2), (9999, 30, 50)):
-        pairs = pair_nearest(queries, rows, n_pairs, 5, generator=generator())
-        assert len(pairs) == min(n_pairs, 1500) == len(pairs.unique(dim=0))
-        assert len(pairs[:, 0].unique()) == asked
-        for rank, part in enumerate(pairs.split(asked)):
-            assert torch.equal(part[:, 1], order[part[:, 0], rank])
-        assert math.ceil(len(pairs) / asked) <= k
-    one, two = (pair_nearest(queries, rows, 7, 5, generator=generator(s)) for s in (1, 2))
-    assert not torch.equal(one, two)
+    rows = queries if exclude_self else rows
+    m = len(rows) - exclude_self
+    order = distances(queries, rows).argsort(dim=1, stable=True)[:, exclude_self:]
+    for n_pairs, k in ((100, 5), (250, 5), (251, 6), (600, 12), (7, 5), (9999, m)):
+        pairs = pair_nearest(
+            queries, rows, n_pairs, 5, generator=generator(), exclude_self=exclude_self
+        )
+        assert len(pairs) == min(n_pairs, 50 * m) == len(pairs.unique(dim=0))
+        assert (order[pairs[:, 0], :k] == pairs[:, 1:]).any(1).all()
+    few = pair_nearest(queries, rows, 99, 99, generator=generator(), replace=True)
+    assert len(few) == 99 and few[:, 1].max() < len(rows)
+    one, two, again = (
+        pair_nearest(queries, rows, 7, 5, generator=generator(s)) for s in (1, 2, 1)
+    )
+    assert torch.equal(one, again) and not torch.equal(one, two)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_each_pair_is_drawn_with_the_same_chance(replace):
+    g = generator()
+    queries, rows = torch.randn(9, 2, generator=g), torch.randn(12, 2, generator=g)
+    n_draws, n_pairs, k = 400, 10, 3
+    counts = torch.zeros(9, 12, dtype=torch.float64)
+    for _ in range(n_draws):
+        pairs = pair_nearest(queries, rows, n_pairs, k, generator=g, replace=replace)
+        counts.index_put_(tuple(pairs.T), torch.ones(n_pairs).double(), accumulate=True)
+    near = distances(queries, rows).argsort(dim=1, stable=True)[:, :k]
+    drawn = counts.gather(1, near).flatten()
+    assert drawn.sum() == counts.sum() == n_draws * n_pairs  # none but the nearest
+    expected = n_draws * n_pairs / (9 * k)
+    statistic = ((drawn - expected) ** 2 / expected).sum()
+    if not replace:  # so many of the pairs at once vary less
+        statistic /= (9 * k - n_pairs) / (9 * k - 1)
+    assert 0.001 < chi2.sf(float(statistic), 9 * k - 1) < 0.999
+
+
+def test_with_replacement_as_many_queries_serve_as_in_smote():
+    rows = torch.randn(53, 4, generator=generator())
+    for n, expected in ((53, 33.7), (26, 20.7)):
+        bases = [
+            len(
+                pair_nearest(
+                    rows, rows, n, 5, generator=generator(s), exclude_self=True, replace=True
+                )[:, 0].unique()
+            )
+            for s in range(40)
+        ]
+        assert sum(bases) / 40 == pytest.approx(expected, abs=1) and min(bases) > expected - 8
+
+
+def test_only_queries_that_were_drawn_are_searched(monkeypatch):
+    asked = []
+
+    def spy(index, queries, k, **kwargs):
+        asked.append(len(queries))
+        return search(index, queries, k, **kwargs)
+
+    monkeypatch.setattr(pairing, "search", spy)
+    rows = torch.randn(500, 4, generator=generator())
+    pairs = pair_nearest(rows, rows, 20, 5, generator=generator(), exclude_self=True)
+    assert asked == [len(pairs[:, 0].unique())] and asked[0] <= 20
 
 
 def test_fill_repeats_from_the_first():

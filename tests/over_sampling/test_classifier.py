@@ -203,6 +203,22 @@ def test_the_boundary_is_that_of_the_head(blobs, monkeypatch):
     assert clf.sampler_.estimator.C == 0.1
 
 
+def test_rounds_draw_several_bases_within_a_class(blobs, monkeypatch):
+    X, y = blobs
+    bases = []
+    resample = BiasedExtrapolationSampler.fit_resample
+
+    def spy(self, Z, y):
+        out = resample(self, Z, y)
+        first, second = self.parents_.T
+        bases.append(len(np.unique(first[(y[first] == 1) & (y[second] == 1)])))
+        return out
+
+    monkeypatch.setattr(BiasedExtrapolationSampler, "fit_resample", spy)
+    fit(X, y, sampler=BiasedExtrapolationSampler(within_class=1.0), stopping=None)
+    assert len(bases) == 3 and min(bases) >= 6  # nine samples of 90 minors in each round
+
+
 def test_what_is_no_over_sampler_is_refused(blobs):
     with pytest.raises(TypeError, match="RandomUnderSampler is no over-sampler"):
         fit(*blobs, sampler=RandomUnderSampler())

@@ -353,6 +353,20 @@ def test_within_class_interpolates_between_neighbours(two, logistic):
     assert (y[everything.parents_] == 1).all()
 
 
+def test_within_class_takes_as_many_bases_as_smote():
+    """53 draws among 53 minors take 34 of them, 26 draws take 21."""
+    X, y = np.random.RandomState(0).normal(size=(253, 4)), np.repeat([0, 1], [200, 53])
+    for n, expected in ((53, 33.7), (26, 20.7)):
+        bases = [
+            len(np.unique(sampler.parents_[:, 0]))
+            for seed in range(15)
+            for sampler, *_ in [
+                resample(X, y, within_class=1.0, sampling_strategy={1: 53 + n}, random_state=seed)
+            ]
+        ]
+        assert np.mean(bases) == pytest.approx(expected, abs=2) and min(bases) > expected - 8
+
+
 # -------------------------------------------------------------------------------- classes
 
 
