@@ -101,6 +101,8 @@ class Ends(NamedTuple):
     outer: Tensor  # (n, ...)
     n_evaluations: Tensor  # (n,)
     collapsed: Tensor | None = None  # (n,) bool
+    target: Tensor | None = None  # (n,) classes that were sought; None are those of the task
+    found: Tensor | None = None  # (n,) bool: False is "not_found"; None leaves it to the labels
 
 
 class Checked(NamedTuple):
@@ -132,7 +134,7 @@ def check_ends(
     oracle : Oracle
     ends : Ends
     source, target : Tensor of shape (n,)
-        Classes; -1 takes the class that the outer point turns out to have.
+        Classes; -1 takes the class that the outer point turns out to have. Ends may name others.
     dtype : torch.dtype
         Of the rows that will be returned.
     pairs : bool, default=True
@@ -146,7 +148,7 @@ def check_ends(
     inner, outer = (end.to(dtype).to(oracle.dtype) for end in (ends.inner, ends.outer))
     both = torch.cat([inner, outer])
     at_inner, at_outer = oracle.labels(both).chunk(2)
-    target = torch.where(target < 0, at_outer, target)
+    target = torch.where(target < 0, at_outer, target) if ends.target is None else ends.target
     pair = torch.stack([source, target], 1)
     finite = torch.isfinite(both.flatten(1)).all(1).view(2, -1).all(0)
     ok = (at_outer == target) & (source != target) & finite
@@ -157,6 +159,8 @@ def check_ends(
     status = torch.where(ok, OK, torch.where(third & finite, THIRD_CLASS, NOT_FOUND))
     if ends.collapsed is not None:
         status[ends.collapsed] = COLLAPSED
+    if ends.found is not None:
+        status[~ends.found] = NOT_FOUND
     if oracle.response == "label":
         margins = torch.full_like(source, torch.nan, dtype=oracle.dtype).repeat(2)
     else:

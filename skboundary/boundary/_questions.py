@@ -32,7 +32,7 @@ def segment(oracle: Oracle, task: Task, settings: Settings) -> Ends:
         found = between(
             oracle, task.x[rows], ends, task.source[rows], task.target[rows], settings.margin_tol
         )
-        inner[rows], outer[rows], n_evaluations[rows], _ = found
+        inner[rows], outer[rows], n_evaluations[rows] = found[:3]
     return Ends(inner, outer, n_evaluations)
 
 

@@ -39,15 +39,22 @@ class Passes:
         self._logits, self._shape = logits, x.shape[1:]
         self.forward = torch.zeros(len(x), dtype=torch.long, device=x.device)
         self.backward = torch.zeros_like(self.forward)
+        self._n_classes = 0
 
     def logits(self, points: Tensor, rows: Tensor) -> Tensor:
         """Logits of `points` (m, d), which belong to `rows` (m,)."""
+        if not len(points) and self._n_classes:  # a module may not take an empty batch
+            return points.new_empty(0, self._n_classes)
         self.forward.index_add_(0, rows, torch.ones_like(rows))
         with torch.no_grad():
-            return self._logits(points.reshape(-1, *self._shape))
+            logits = self._logits(points.reshape(-1, *self._shape))
+        self._n_classes = logits.shape[1]
+        return logits
 
     def derivative(self, points: Tensor, rows: Tensor, margin: Margin) -> Derivative:
         """Value and gradient of ``margin(logits, rows)`` at `points` (m, d)."""
+        if not len(points) and self._n_classes:
+            return Derivative(self.logits(points, rows), points.new_empty(0), points)
         for count in (self.forward, self.backward):
             count.index_add_(0, rows, torch.ones_like(rows))
         with torch.enable_grad():
@@ -70,7 +77,7 @@ class Search(NamedTuple):
         The row that passes are counted for.
     low, high : Tensor of shape (m, d)
         The box.
-    aim : float
+    aim : Tensor of shape (m,)
         How far beyond the goal a step is meant to go, in units of the margin.
     goal : callable
         ``goal(logits, rows)``, with `rows` counting the rows of this search.
@@ -83,7 +90,7 @@ class Search(NamedTuple):
     owner: Tensor
     low: Tensor
     high: Tensor
-    aim: float
+    aim: Tensor
     goal: Margin
     at_x: Tensor
 
@@ -95,7 +102,7 @@ class Search(NamedTuple):
         """The search of some of the rows."""
         return Search(
             self.passes, self.x[rows], self.owner[rows], self.low[rows], self.high[rows],
-            self.aim, lambda logits, i: self.goal(logits, rows[i]), self.at_x[rows],
+            self.aim[rows], lambda logits, i: self.goal(logits, rows[i]), self.at_x[rows],
         )  # fmt: skip
 
     def margin(self, points: Tensor, rows: Tensor) -> Tensor:

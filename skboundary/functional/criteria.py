@@ -6,7 +6,40 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+
+_ROUNDINGS = 8  # of the largest logit that a margin may be wrong by
+
+
+def margin_band(margin_tol: float, eps: float, *logits: Tensor) -> Tensor:
+    """Compute the least margin of each sample that is safe from rounding, and wanted.
+
+    Parameters
+    ----------
+    margin_tol : float
+        The least margin that is wanted, in units of the logits.
+    eps : float
+        Machine epsilon of the coarsest dtype that takes part in the logits.
+    *logits : Tensor of shape (n, n_classes)
+        Of the samples at both ends of a search, or where they are known.
+
+    Returns
+    -------
+    band : Tensor of shape (n,)
+        ``max(margin_tol, 8 eps max|logit|)``: logits of 1e5 in float32 differ by a tenth from one
+        batch to another, and no search can bring their margin nearer to zero than that.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skboundary.functional.criteria import margin_band
+    >>> margin_band(1e-3, 2**-23, torch.tensor([[2.0, -1.0], [5e5, 2**20]]))
+    tensor([0.0010, 1.0000])
+    """
+    largest = torch.stack([each.abs().amax(1) for each in logits]).amax(0)
+    return (_ROUNDINGS * eps * largest).clamp(min=margin_tol)
 
 
 class RunnerUp(NamedTuple):

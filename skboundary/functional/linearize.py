@@ -13,7 +13,12 @@ from torch.nn.functional import normalize
 
 from skboundary.functional._passes import Margin, Passes, Search
 from skboundary.functional.bisect import find_root
-from skboundary.functional.criteria import class_margin, pairwise_margin, runner_up
+from skboundary.functional.criteria import (
+    class_margin,
+    margin_band,
+    pairwise_margin,
+    runner_up,
+)
 from skboundary.functional.decoupled import decoupled_steps
 
 _MAX_ITER = 30  # linearisations until a row has crossed
@@ -52,14 +57,17 @@ def nearest_boundary(
     effort: str | Effort = "balanced",
     bounds: tuple[Tensor, Tensor] | None = None,
     margin_tol: float = 1e-3,
+    eps: float | None = None,
     norm: float = 2,
 ) -> Crossing:
     """Find near each row the nearest point that is of another class.
 
     Incremental DeepFool in the box crosses the boundary to each of the strongest rivals, tangent
     refinements shorten the way, the best continues with decoupled direction and norm steps, and
-    a root search on the segment from x ends at a margin of 1 to 2 `margin_tol`: nearer to zero
-    the label would depend on rounding, that is on the batch that the point is predicted in.
+    a root search on the segment from x ends at a margin of 1 to 2 bands, `criteria.margin_band`:
+    nearer to zero the label would depend on rounding, that is on the batch that the point is
+    predicted in. Where rounding keeps the search from such a margin, the point is the nearest
+    that is known to be beyond it.
 
     Parameters
     ----------
@@ -77,6 +85,8 @@ def nearest_boundary(
         Tensors that broadcast to x; the box that holds x and the points.
     margin_tol : float, default=1e-3
         In units of the logits.
+    eps : float, default=None
+        Machine epsilon of the coarsest dtype that takes part in the logits; None is that of x.
     norm : {2}, default=2
 
     Returns
@@ -108,15 +118,16 @@ def nearest_boundary(
     passes, flat = Passes(logits, x), x.flatten(1)
     everyone = torch.arange(len(x), device=x.device)
     start = passes.logits(flat, everyone)
-    label, level = (source if target is None else target), 1.5 * margin_tol
+    eps = torch.finfo(x.dtype).eps if eps is None else eps
+    label, band = (source if target is None else target), margin_band(margin_tol, eps, start)
 
     def goal(out: Tensor, rows: Tensor) -> Tensor:
         margin = class_margin(out, label[rows])
-        return (-margin if target is None else margin) - level
+        return (-margin if target is None else margin) - 1.5 * band[rows]
 
     rows = (class_margin(start, source) > 0).nonzero()[:, 0]
     search = Search(
-        passes, flat, everyone, *box(x, bounds), 10 * margin_tol, goal, goal(start, everyone)
+        passes, flat, everyone, *box(x, bounds), 10 * band, goal, goal(start, everyone)
     ).select(rows)
     if target is None:
         rivals = start[rows].scatter(1, source[rows, None], -float("inf"))
@@ -128,13 +139,15 @@ def nearest_boundary(
     search, points, rows = search.select(found), points[found], rows[found]
     if budget.n_steps:
         points = decoupled_steps(search, points, label[rows], target is not None, budget.n_steps)
+    out = passes.logits(points, rows)
     if target is None:
-        label = label.scatter(0, rows, runner_up(passes.logits(points, rows), source[rows]).label)
-        reach = class_margin(start, label) - level
-        search = search._replace(
-            goal=lambda out, i: class_margin(out, label[rows[i]]) - level, at_x=reach[rows]
-        )
-    points, found = _polish(search, points, margin_tol)
+        label = label.scatter(0, rows, runner_up(out, source[rows]).label)
+    band = margin_band(margin_tol, eps, start[rows], out)
+    search = search._replace(
+        goal=lambda out, i: class_margin(out, label[rows[i]]) - 1.5 * band[i],
+        at_x=class_margin(start[rows], label[rows]) - 1.5 * band,
+    )
+    points, found = _polish(search, points, search.goal(out, search.rows()), band / 2)
     success = torch.zeros_like(everyone, dtype=torch.bool)
     success[rows[found]] = True
     flat = flat.index_copy(0, rows[found], points[found])
@@ -213,16 +226,18 @@ def project(w: Tensor, c: Tensor, low: Tensor, high: Tensor) -> Tensor:
     tensor([[1., 5.]])
     """
     w = torch.where((c < 0)[:, None], -w, w)
-    square, reach = w.square(), (torch.where(w > 0, high, low) / w).nan_to_num(nan=float("inf"))
+    square, reach = w.square(), torch.where(w > 0, high, low) / w
+    reach = reach.where(w != 0, torch.inf)  # also 0 / 0
     mu = c.abs() / square.sum(1)
     if reach.isinf().all():
         return mu[:, None] * w
     for _ in range(20):
         slope = (square * (reach > mu[:, None])).sum(1)
         missing = c.abs() - (square * torch.minimum(reach, mu[:, None])).sum(1)
-        if not (missing > 1e-6 * c.abs()).any():
+        open_ = missing > 1e-6 * c.abs()
+        if not open_.any():
             break
-        mu = mu + torch.where(slope > 0, missing.clamp(min=0) / slope, 0)
+        mu = mu + torch.where(open_ & (slope > 0), missing / slope, 0)  # each row until it is done
     return torch.minimum(reach, mu[:, None]) * w
 
 
@@ -300,7 +315,9 @@ def _cross(
         out, f, w = search.derivative(here, active, margin)
         there = search.goal(out, active) > 0
         gradient[active[there]], value[active[there]] = w[there], f[there]
-        step = project(w, search.aim - f, search.low[active] - here, search.high[active] - here)
+        step = project(
+            w, search.aim[active] - f, search.low[active] - here, search.high[active] - here
+        )  # fmt: skip
         goes = ~there & step.isfinite().all(1) & (step != 0).any(1)
         active, here, step = active[goes], here[goes], step[goes]
         points[active] = search.clip(here + _OVERSHOOT * step, active)
@@ -321,7 +338,7 @@ def _refine(search: Search, points: Tensor, value: Tensor, gradient: Tensor, n: 
             _, value, gradient = search.derivative(points[active], active)
         way = points[active] - search.x[active]
         foot = project(
-            gradient, (gradient * way).sum(1) - value + search.aim / 10,
+            gradient, (gradient * way).sum(1) - value + search.aim[active] / 10,
             search.low[active] - search.x[active], search.high[active] - search.x[active],
         )  # fmt: skip
         way, foot = normalize(way), normalize(foot)
@@ -337,7 +354,7 @@ def _refine(search: Search, points: Tensor, value: Tensor, gradient: Tensor, n: 
             root = find_root(
                 lambda t, j: search.margin(search.along(t, direction[j], rows[j]), rows[j]),
                 torch.zeros_like(reach[kept]), reach[kept], search.at_x[rows], margin[kept],
-                tol=search.aim, max_iter=3,
+                tol=search.aim[rows], max_iter=3,
             )  # fmt: skip
             points[rows] = search.along(root.high, direction, rows)
             distance[rows] = (points[rows] - search.x[rows]).norm(dim=1)
@@ -349,8 +366,19 @@ def _refine(search: Search, points: Tensor, value: Tensor, gradient: Tensor, n: 
     return points
 
 
-def _polish(search: Search, points: Tensor, margin_tol: float) -> tuple[Tensor, Tensor]:
-    """Move along the way from x until the goal is zero to within half of `margin_tol`.
+def _polish(
+    search: Search, points: Tensor, margin: Tensor, tol: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Move along the way from x until the goal is zero to within `tol`, or as near as it gets.
+
+    Parameters
+    ----------
+    search : Search
+        Of m rows.
+    points : Tensor of shape (m, d)
+    margin : Tensor of shape (m,)
+        The goal there.
+    tol : Tensor of shape (m,)
 
     Returns
     -------
@@ -358,13 +386,13 @@ def _polish(search: Search, points: Tensor, margin_tol: float) -> tuple[Tensor, 
     found : Tensor of shape (m,)
     """
     rows = search.rows()
-    margin = search.margin(points, rows)
     short = (margin < 0).nonzero()[:, 0]  # a third class is as near
     points, margin = points.clone(), margin.clone()
     points[short], margin[short], _ = _cross(search.select(short), points[short])
     way, one = points - search.x, torch.ones_like(margin)
     root = find_root(
         lambda t, i: search.margin(search.along(t, way[i], i), i),
-        torch.zeros_like(one), one, search.at_x, margin, tol=margin_tol / 2,
+        torch.zeros_like(one), one, search.at_x, margin, tol=tol,
     )  # fmt: skip
-    return search.along(root.t, way, rows), root.converged
+    t = torch.where(root.converged, root.t, root.high)  # which is known to be across
+    return search.along(t, way, rows), root.converged | (margin > 0)

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from skboundary.functional._passes import Passes, Search
 from skboundary.functional.bisect import find_root
-from skboundary.functional.criteria import class_margin, pairwise_margin
+from skboundary.functional.criteria import class_margin, margin_band, pairwise_margin
 from skboundary.functional.linearize import box, check_classes, descend
 
 _NORMS: dict[float | str, Callable[[Tensor], Tensor]] = {
@@ -254,14 +254,16 @@ def fast_start(
     check_classes(source, target)
     passes, flat = Passes(logits, x), x.flatten(1)
     rows = torch.arange(len(x), device=x.device)
-    at_x = pairwise_margin(passes.logits(flat, rows), source, target)
+    out = passes.logits(flat, rows)
+    at_x = pairwise_margin(out, source, target)
+    band = margin_band(margin_tol, torch.finfo(x.dtype).eps, out)
     side = torch.where(at_x > 0, 1.0, -1.0).to(flat)
 
     def across(out: Tensor, i: Tensor) -> Tensor:
         return -side[i] * pairwise_margin(out, source[i], target[i])
 
     search = Search(
-        passes, flat, rows, *box(x, bounds), 10 * margin_tol, across, -at_x.abs()
+        passes, flat, rows, *box(x, bounds), 10 * band, across, -at_x.abs()
     )
     foot, _ = descend(search, None, n_refine)
     search = search._replace(x=foot, goal=lambda out, i: pairwise_margin(out, source[i], target[i]))

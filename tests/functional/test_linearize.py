@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import minimize
 
 from skboundary import datasets
-from skboundary.functional.criteria import class_margin
+from skboundary.functional.criteria import class_margin, margin_band
 from skboundary.functional.linearize import EFFORTS, nearest_boundary, project
 
 DTYPES = [torch.float32, torch.float64]
@@ -83,7 +83,7 @@ def quadratic_program(x, weight, bias, target, level):
     found = minimize(
         lambda p: ((p - x) ** 2).sum(), x, jac=lambda p: 2 * (p - x), method="SLSQP",
         constraints={"type": "ineq", "fun": lambda p: A @ p + b - level, "jac": lambda p: A},
-        options={"ftol": 1e-14, "maxiter": 500},
+        options={"ftol": 1e-12, "maxiter": 500},
     )  # fmt: skip
     assert found.success
     return found.fun**0.5
@@ -245,3 +245,59 @@ def test_wrong_arguments__named():
         nearest_boundary(logits, x, source, target=torch.tensor([1, 1]))
     with pytest.raises(ValueError, match="Row 0 of x lies outside the bounds"):
         nearest_boundary(logits, x, source, bounds=(torch.tensor(0.5), torch.tensor(1.0)))
+
+
+# ---------------------------------------------------------------------------- rounding
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e5])
+@pytest.mark.parametrize("targeted", [False, True])
+def test_large_logits_are_crossed_by_a_band(scale, dtype, targeted):
+    generator = torch.Generator().manual_seed(0)
+    weight = scale * torch.randn(6, 3, dtype=dtype, generator=generator)
+    x = torch.randn(60, 6, dtype=dtype, generator=generator)
+    logits = lambda x: x @ weight
+    source = logits(x).argmax(1)
+    target = (source + 1) % 3 if targeted else None
+    crossing = nearest_boundary(logits, x, source, target=target)
+    assert crossing.success.all()
+    out = logits(crossing.points)
+    band = margin_band(1e-3, torch.finfo(dtype).eps, logits(x), out)
+    margin = class_margin(out, crossing.target)
+    assert (margin > 0.5 * band).all() and (margin < 2.5 * band).all()
+
+
+def test_a_point_that_is_across_counts_where_the_band_cannot_be_met():
+    """Coordinates around 1e6 in float32: neighbors differ by 1/16, hence by 60 in the logits."""
+    x = torch.full((1, 1), 1e6 - 4)
+    logits = lambda x: torch.stack([1e6 - x[:, 0], x[:, 0] - 1e6], 1) * 500
+    crossing = nearest_boundary(logits, x, torch.tensor([0]))
+    assert crossing.success.all() and 1e6 < crossing.points < 1e6 + 0.2
+
+
+def test_projection_of_a_row_does_not_depend_on_the_others():
+    generator = torch.Generator().manual_seed(0)
+    w, c = torch.randn(50, 20, generator=generator), 4 * torch.rand(50, generator=generator)
+    low, high = -torch.rand(2, 50, 20, generator=generator) * torch.tensor([1, -1])[:, None, None]
+    alone = torch.cat([project(*(v[i : i + 1] for v in (w, c, low, high))) for i in range(50)])
+    assert torch.equal(project(w, c, low, high), alone)
+
+
+def test_an_unbounded_projection_takes_no_loop(monkeypatch):
+    calls = []
+    minimum = torch.minimum
+    monkeypatch.setattr(torch, "minimum", lambda *args: calls.append(0) or minimum(*args))
+    w, wide = torch.tensor([[3.0, 0.0, 4.0]]), torch.full((1, 3), torch.inf)
+    found = project(w, torch.tensor([25.0]), -wide, wide)
+    assert found.tolist() == [[3.0, 0.0, 4.0]] and not calls
+
+
+def test_no_empty_batch_reaches_the_network():
+    def logits(x):
+        assert len(x)
+        return torch.stack([-x.view(x.size(0), -1).sum(1), x.view(x.size(0), -1).sum(1)], 1)
+
+    x = torch.tensor([[[-1.0, 0.5]]])
+    assert nearest_boundary(logits, x, torch.tensor([0])).success.all()
+    assert not nearest_boundary(logits, x, torch.tensor([1])).success.any()
