@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -243,6 +244,41 @@ def progress(total: int, desc: str, verbose: int) -> Any:
     from tqdm.auto import tqdm
 
     return tqdm(total=total, desc=desc, disable=verbose <= 0, leave=False)
+
+
+# ----------------------------------------------------------------------------------- fit
+
+
+def all_or_nothing(*keep: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a `fit` that leaves its estimator as it was unless it comes to its end.
+
+    After an error or an interruption an estimator that was fitted answers as before, and one
+    that was not is still unfitted.
+
+    Parameters
+    ----------
+    *keep : str
+        Attributes that stay all the same, for a later `fit` to continue from.
+
+    Returns
+    -------
+    decorator : callable
+    """
+
+    def decorate(fit: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(fit)
+        def fit_or_restore(self: Any, *args: Any, **kwargs: Any) -> Any:
+            before = vars(self).copy()
+            try:
+                return fit(self, *args, **kwargs)
+            except BaseException:
+                kept = {name: value for name, value in vars(self).items() if name in keep}
+                self.__dict__ = before | kept
+                raise
+
+        return fit_or_restore
+
+    return decorate
 
 
 # --------------------------------------------------------------------------------- input

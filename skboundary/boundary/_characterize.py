@@ -17,7 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skboundary._runtime import check_input, check_targets, draw_seed, progress
+from skboundary._runtime import all_or_nothing, check_input, check_targets, draw_seed, progress
 from skboundary.boundary._extractor import BoundarySampleExtractor
 from skboundary.boundary._measure import COLUMNS, Plan, Sets, measure
 from skboundary.boundary._rows import label_code, numbers
@@ -192,6 +192,7 @@ class BoundaryCharacterizer(BaseEstimator):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @all_or_nothing("_extractor", "_seed", "_found")
     def fit(
         self, X: Any, y: Any, *, X_test: Any = None, y_test: Any = None
     ) -> BoundaryCharacterizer:

@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from skboundary._runtime import check_input, check_targets, draw_seed, to_numpy
+from skboundary._runtime import all_or_nothing, check_input, check_targets, draw_seed, to_numpy
 from skboundary.boundary._methods import METHODS, choose_method
 from skboundary.boundary._oracle import (
     count_nan_gradients,
@@ -200,6 +200,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @all_or_nothing()
     def fit(self, X: Any, y: Any = None) -> BoundarySampleExtractor:
         """Train the classifier where it has to be, and find out what it offers.
 

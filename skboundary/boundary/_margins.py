@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from skboundary._runtime import (
+    all_or_nothing,
     check_input,
     check_targets,
     draw_seed,
@@ -179,6 +180,7 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @all_or_nothing()
     def fit(self, X: Any, y: Any = None) -> SubspaceMargins:
         """Train the classifier where it has to be, and find the subspaces.
 

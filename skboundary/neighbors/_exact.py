@@ -15,6 +15,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skboundary._runtime import (
+    all_or_nothing,
     check_input,
     map_batches,
     resolve_batch_size,
@@ -110,6 +111,7 @@ class TorchNearestNeighbors(BaseEstimator):
         self.batch_size = batch_size
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing()
     def fit(self, X: Any, y: Any = None) -> TorchNearestNeighbors:
         """Keep the rows to search.
 

@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skboundary._runtime import check_input, check_targets, row_shape, to_numpy
+from skboundary._runtime import all_or_nothing, check_input, check_targets, row_shape, to_numpy
 from skboundary.functional.mixing import merge_lists, mix
 from skboundary.neighbors._exact import TorchNearestNeighbors
 from skboundary.neighbors._reports import diagnosis, score_grid
@@ -185,6 +185,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @all_or_nothing()
     def fit(self, X: Any, y: Any = None) -> LatentKNNClassifier:
         """Run the training samples through the network once, and index their latent vectors.
 

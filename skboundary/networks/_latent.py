@@ -15,7 +15,7 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from skboundary._runtime import check_input, check_targets, to_numpy
+from skboundary._runtime import all_or_nothing, check_input, check_targets, to_numpy
 from skboundary.networks._intake import (
     NETWORK_CONSTRAINTS,
     is_trained,
@@ -108,6 +108,7 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @all_or_nothing()
     def fit(self, X: Any, y: Any = None) -> LatentTransformer:
         """Train the classifier where it has to be, and find the layer.
 

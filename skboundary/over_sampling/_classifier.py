@@ -21,7 +21,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skboundary._runtime import check_input, check_targets, to_numpy, to_tensor
+from skboundary._runtime import all_or_nothing, check_input, check_targets, to_numpy, to_tensor
 from skboundary.networks._intake import (
     NETWORK_CONSTRAINTS,
     is_trained,
@@ -197,6 +197,7 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
+    @all_or_nothing()
     def fit(self, X: Any, y: Any) -> BiasedExtrapolationClassifier:
         """Train the network, then go round.
 
