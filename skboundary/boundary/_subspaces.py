@@ -78,7 +78,7 @@ def make_subspaces(
     limit = d if kind == "random" or n > d else n - 1
     _check_limit("n_components", n_components, limit, f"subspaces={kind!r} of these rows")
     if kind == "pca":
-        components = pca_components(to_tensor(X, dtype=dtype).flatten(1), n_components)
+        components = pca_components(to_tensor(X).flatten(1), n_components, dtype=dtype)
     else:
         size = n_components or min(limit, _RANDOM_COMPONENTS)
         components = random_components(size, d, generator=generator, dtype=dtype)

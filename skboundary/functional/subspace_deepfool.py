@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skboundary.functional.subspaces import Subspaces
 
-_SHORTEST_STEP = 1e-4
+_SHORTEST_STEP = 1e-4  # relative to the distance so far
 
 
 class SubspaceDeepFool(NamedTuple):
@@ -34,6 +34,7 @@ def subspace_deepfool(
     n_classes: int = 10,
     overshoot: float = 0.02,
     max_iter: int = 100,
+    eps: float | None = None,
 ) -> SubspaceDeepFool:
     """Perturb rows inside subspaces until their prediction changes.
 
@@ -42,10 +43,13 @@ def subspace_deepfool(
     basis S is orthonormal::
 
         k  = argmin |f_k| / ||S^T w_k||
-        c += max(|f_k| / ||S^T w_k||, 1e-4) * S^T w_k / ||S^T w_k||
+        c += max(|f_k| / ||S^T w_k||, 1e-4 ||c||) * S^T w_k / ||S^T w_k||
 
-    until ``x + (1 + overshoot) S c`` is predicted otherwise. Nothing is clipped to the range of
-    the data. All searches advance side by side, and leave when they are done; the first step is
+    until ``x + (1 + overshoot) S c`` is predicted otherwise. The authors' shortest step is 1e-4
+    itself, for pixels whose margins are about 1; relative to the distance so far it holds in any
+    unit. From the second step on none is shorter than the rounding of x and of the logits either,
+    so that a search does not stand still on the boundary. Nothing is clipped to the range of the
+    data. All searches advance side by side, and leave when they are done; the first step is
     shared by all subspaces of a row.
 
     Parameters
@@ -60,6 +64,8 @@ def subspace_deepfool(
         Classes with the largest logits at x that are looked at, the predicted one among them.
     overshoot : float, default=0.02
     max_iter : int, default=100
+    eps : float, default=None
+        Machine epsilon of what `logits` computes; None is that of x.
 
     Returns
     -------
@@ -79,9 +85,11 @@ def subspace_deepfool(
     """
     with torch.no_grad():
         ranking = logits(x).sort(dim=1, descending=True, stable=True).indices[:, :n_classes]
-    lead, gradient = _linearize(logits, x, ranking)
+    lead, gradient, _ = _linearize(logits, x, ranking)
     lead, gradient, ranking = lead[:, rows], gradient[:, rows], ranking[rows]
     projected = subspaces.coordinates(gradient, index)
+    eps = torch.finfo(x.dtype).eps if eps is None else eps
+    grain = eps * x.flatten(1).norm(dim=1)[rows]
     c = torch.zeros_like(projected[0])
     flipped = torch.zeros_like(rows, dtype=torch.bool)
     n_iter = torch.zeros_like(rows)
@@ -89,10 +97,14 @@ def subspace_deepfool(
     for step in range(max_iter):
         if step:
             points = _displaced(x, rows[active], subspaces.expand(c[active], index[active]))
-            lead, gradient = _linearize(logits, points, ranking[active])
+            lead, gradient, largest = _linearize(logits, points, ranking[active])
             projected = subspaces.coordinates(gradient, index[active])
-        move, moves = _shortest_move(lead, gradient, projected)
-        c[active] += move
+        slope, length, direction = _nearest_boundary(lead, gradient, projected)
+        if step:
+            shortest = torch.maximum(_SHORTEST_STEP * c[active].norm(dim=1), grain[active])
+            length = torch.maximum(length, torch.maximum(shortest, eps * largest / slope))
+        moves = length.isfinite()
+        c[active[moves]] += length[moves, None] * direction[moves]
         active = active[moves]
         if not len(active):
             break
@@ -102,6 +114,8 @@ def subspace_deepfool(
             predicted = logits(_displaced(x, rows[active], beyond)).argmax(1)
         flipped[active] = predicted != ranking[active, 0]
         active = active[~flipped[active]]
+        if not len(active):
+            break
     c *= 1 + overshoot
     return SubspaceDeepFool(
         torch.where(n_iter > 0, c.norm(dim=1), torch.inf), flipped, c, n_iter
@@ -114,25 +128,27 @@ def _displaced(x: Tensor, rows: Tensor, delta: Tensor) -> Tensor:
 
 def _linearize(
     logits: Callable[[Tensor], Tensor], x: Tensor, ranking: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Leads (q, m) of q ranked classes over the first one, and their gradients (q, m, d)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Leads (q, m) of q ranked classes over the first one, their gradients (q, m, d), and the
+    largest absolute logit (m,) among all of them."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         ranked = logits(x).gather(1, ranking)
         leads = (ranked[:, 1:] - ranked[:, :1]).T
-    gradients = [torch.autograd.grad(lead.sum(), x, retain_graph=True)[0] for lead in leads]
-    return leads.detach(), torch.stack(gradients).flatten(2)
+        gradients = [torch.autograd.grad(lead.sum(), x, retain_graph=True)[0] for lead in leads]
+    return leads.detach(), torch.stack(gradients).flatten(2), ranked.detach().abs().amax(1)
 
 
-def _shortest_move(lead: Tensor, gradient: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
-    """Move (m, k) to the nearest of q linearised boundaries, and whether there is one (m,)."""
+def _nearest_boundary(
+    lead: Tensor, gradient: Tensor, projected: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Slope (m,) of the nearest of q linearised boundaries, the distance (m,) from it, infinite
+    where none has a slope in the subspace, and the direction (m, k) to it."""
     slope = projected.norm(dim=2)
     # what rounding leaves of a gradient that is orthogonal to the subspace is no slope
     rounding = 100 * torch.finfo(slope.dtype).eps * gradient.norm(dim=2)
     reach = torch.where(slope > rounding, lead.abs() / slope, torch.inf)
     length, nearest = reach.min(dim=0)
     every = torch.arange(len(nearest), device=nearest.device)
-    direction = projected[nearest, every] / slope[nearest, every, None]
-    moves = length.isfinite()
-    move = length.clamp_min(_SHORTEST_STEP)[:, None] * direction
-    return torch.where(moves[:, None], move, 0), moves
+    slope = slope[nearest, every]
+    return slope, length, projected[nearest, every] / slope[:, None]

@@ -266,7 +266,9 @@ def dct_windows(
 # ----------------------------------------------------------------------------- components
 
 
-def pca_components(x: Tensor, n_components: int | None = None) -> Tensor:
+def pca_components(
+    x: Tensor, n_components: int | None = None, *, dtype: torch.dtype | None = None
+) -> Tensor:
     """Find the directions of largest variance.
 
     Parameters
@@ -274,6 +276,8 @@ def pca_components(x: Tensor, n_components: int | None = None) -> Tensor:
     x : Tensor of shape (n, d)
     n_components : int, default=None
         None takes all that the rows determine: d, or n - 1 where there are no more rows than d.
+    dtype : torch.dtype, default=None
+        Computed in float64 and rounded to it; None is that of x.
 
     Returns
     -------
@@ -281,12 +285,14 @@ def pca_components(x: Tensor, n_components: int | None = None) -> Tensor:
         Orthonormal rows, by falling variance.
     """
     n, d = x.shape
-    centred = x - x.mean(0)
+    centred = x.double() - x.mean(0, dtype=torch.float64)
+    largest = torch.linalg.vector_norm(centred, torch.inf)  # squares must not leave the range
+    centred /= largest.clamp_min(torch.finfo(largest.dtype).tiny)
     if n > d:
         components = torch.linalg.eigh(centred.T @ centred).eigenvectors.T.flip(0)
     else:
         components = torch.linalg.svd(centred, full_matrices=False).Vh[: n - 1]
-    return components[:n_components]
+    return components[:n_components].to(dtype or x.dtype)
 
 
 def random_components(

@@ -196,7 +196,7 @@ def test_integer_images_are_cast_batch_by_batch(digits):
 @pytest.mark.parametrize("container", [pd.DataFrame, sparse.csr_matrix])
 def test_margins_of_a_lifted_pipeline_in_any_container(iris, container):
     X, y = iris
-    converged = LogisticRegression(tol=1e-10, max_iter=5000)
+    converged = LogisticRegression(solver="newton-cg", tol=1e-10, max_iter=5000)
     head = make_pipeline(StandardScaler(with_mean=False), converged)
     held = pd.DataFrame(X, columns=list("abcd")) if container is pd.DataFrame else container(X)
     got = SubspaceMargins(head).fit(held, y).transform(held[:20])

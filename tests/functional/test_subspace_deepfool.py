@@ -110,10 +110,59 @@ def test_margin_of_a_linear_network_is_known(n_outputs, dtype):
         assert torch.equal(found.n_iter, torch.ones_like(rows))
         tolerance = 1e-4 if dtype == torch.float32 else 1e-12
         torch.testing.assert_close(found.distance.double(), 1.02 * reach, rtol=tolerance, atol=0)
-        # without an overshoot the search ends on the boundary, or one shortest step behind it
+        # without an overshoot the search ends on the boundary, or a shortest step or two behind it
         bare = subspace_deepfool(net, x.to(dtype), cast, rows, index, overshoot=0.0)
-        beyond = bare.distance.double() - reach
-        assert bare.flipped.all() and -1e-3 < float(beyond.min()) and float(beyond.max()) < 1e-3
+        beyond = bare.distance.double() / reach - 1
+        assert bare.flipped.all() and -1e-4 < float(beyond.min()) and float(beyond.max()) < 1e-3
+
+
+@DTYPES
+@pytest.mark.parametrize("overshoot", [0.0, 0.02])
+def test_margins_follow_the_unit_of_x(overshoot, dtype):
+    """1e-4, the authors' shortest step, is many margins in small units."""
+    weight = torch.randn(3, 6, generator=seeded(7), dtype=torch.float64)
+    x = torch.randn(40, 6, generator=seeded(8), dtype=torch.float64)
+    subspaces = component_windows(torch.eye(6, dtype=dtype), 2, 2)
+    margins = []
+    for unit in (1e-5, 1e-3, 1.0, 1e3, 1e5):
+        found = search_all(
+            lambda x, w=(weight / unit).to(dtype): x @ w.T, (x * unit).to(dtype), subspaces,
+            overshoot=overshoot,
+        )  # fmt: skip
+        assert found.flipped.all()
+        margins.append(found.distance.double() / unit)
+    for other in margins:
+        torch.testing.assert_close(other, margins[2], rtol=2e-3, atol=1e-6)
+
+
+@DTYPES
+@pytest.mark.parametrize("bias", [0.0, 1.0, -1e4])
+@pytest.mark.parametrize("start", [0.0, 1.0, -1e4])
+def test_a_search_from_the_boundary_leaves_it(start, bias, dtype):
+    """Where both logits are equal the step has no length of its own."""
+    def net(x):
+        return torch.stack([torch.full_like(x[:, 0], bias), x[:, 0] - start + bias], 1)
+
+    x = torch.tensor([[start, 3.0]], dtype=dtype)
+    first = torch.tensor([0])
+    found = subspace_deepfool(net, x, WholeSpace(), first, first)
+    assert found.flipped.all()
+    scale = max(abs(start), abs(bias), 3.0)
+    assert 0 < float(found.distance) <= 20 * torch.finfo(dtype).eps * scale
+
+
+def test_no_batch_is_empty_and_no_grad_does_not_matter():
+    def net(x):
+        assert len(x) > 0
+        return torch.stack([torch.zeros_like(x[:, 0]), x[:, 0] - 1], 1)
+
+    x, axes = torch.zeros(3, 2), Bases(torch.eye(2)[:, None])
+    for mode in (torch.enable_grad(), torch.no_grad()):
+        with mode:
+            found = search_all(net, x, axes)
+            whole = search_all(net, x, WholeSpace())
+        assert found.distance.tolist() == [pytest.approx(1.02), torch.inf] * 3
+        assert whole.distance.tolist() == [pytest.approx(1.02)] * 3
 
 
 @DTYPES
