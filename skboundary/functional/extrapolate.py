@@ -251,26 +251,29 @@ def thin(distances: Tensor, n: int) -> Tensor:
     return distances.argsort(stable=True)[ranks.to(distances.device)]
 
 
-def place_on_grid(margin: Callable[[Tensor, Tensor], Tensor], n: int) -> tuple[Tensor, Tensor]:
+def place_on_grid(
+    margin: Callable[[Tensor, Tensor], Tensor], major_margin: Tensor
+) -> tuple[Tensor, Tensor]:
     """Try the positions .01, .02, ..., 1 of each segment; keep the one nearest to p = 0.5.
 
     Parameters
     ----------
     margin : callable
         As in `place`.
-    n : int
-        Number of pairs.
+    major_margin : Tensor of shape (n,)
+        At the position 1.
 
     Returns
     -------
     position : Tensor of shape (n,)
+        With the dtype and the device of `major_margin`.
     accepted : Tensor of shape (n,)
         Whether the probability there is within 0.1 of 0.5.
     """
-    rows = torch.arange(n)
-    best = torch.full((n,), float("inf"), dtype=torch.float64)
-    position = torch.zeros_like(best)
-    for step in range(_GRID):  # DBR counts from the major: r = 0, .01, ..., .99
+    rows = torch.arange(len(major_margin), device=major_margin.device)
+    best = (major_margin.sigmoid() - 0.5).abs()
+    position = torch.ones_like(best)
+    for step in range(1, _GRID):  # DBR counts from the major: r = 0, .01, ..., .99
         t = torch.full_like(best, 1 - step / _GRID)
         off = (margin(t, rows).sigmoid() - 0.5).abs()
         nearer = off < best

@@ -26,6 +26,7 @@ class Container:
     def __init__(self, X: Any) -> None:
         self.frame = type(X) if hasattr(X, "columns") else None
         self.columns = getattr(X, "columns", None)
+        self.format = X.format if sparse.issparse(X) else None
         self.integers: list[int] = []
         if self.frame is not None:
             self.integers = [
@@ -55,5 +56,5 @@ class Container:
                 stacklevel=6,
             )
         if sparse.issparse(X):
-            return sparse.vstack([X, sparse.csr_matrix(rows)], format=X.format)
+            return sparse.vstack([X, sparse.csr_matrix(rows)], format=self.format)
         return np.concatenate([X, rows])

@@ -208,6 +208,7 @@ class ClassPair:
             return self._fall_back(n)
         latent, among = self._latent(self.minors), self._latent(majors)
         parts: list[Plan] = []
+        steep = torch.empty(0, 2, dtype=torch.int64)  # pairs that no position of the grid suits
         missing = n
         rounds = one_to_one_rounds(latent, among, math.ceil(n / len(latent)))
         for number, pairs in enumerate(rounds):
@@ -220,17 +221,19 @@ class ClassPair:
                 continue
             parents = torch.stack([self.minors[pairs[:, 0]], majors[pairs[:, 1]]], 1)
             along = self.space.along(parents, self.minor, self.major)
-            position, accepted = place_on_grid(along, len(parents))
+            position, accepted = place_on_grid(along, self._margins(parents)[1])
             half = torch.full_like(position, 0.5)
             parts.append(self._as_plan(parents[accepted], position[accepted], half[accepted]))
+            steep = torch.cat([steep, parents[~accepted]])[:n]
             missing -= int(accepted.sum())
-            if not missing or (number and not accepted.any()):
+            if not missing or (number and not accepted.any() and len(steep) >= missing):
                 break
         once = join(parts)
-        if not len(once.parents):
+        pairs = torch.cat([once.parents, steep])
+        if not len(pairs):
             return self._fall_back(n)
-        parents, repeated = fill(once.parents, n)
-        parents, repeated = parents[repeated], repeated[repeated]
+        parents, repeated = fill(pairs, n)
+        parents, repeated = parents[len(once.parents) :], repeated[len(once.parents) :]
         half = torch.full((len(parents),), 0.5, dtype=torch.float64)
         return join([once, self._as_plan(parents, *self._place(parents, repeated, half))])
 

@@ -165,7 +165,8 @@ class BiasedExtrapolationSampler(BaseOverSampler):
     -----
     Pairs are used again only when all are used up, then at a probability drawn uniformly
     between the wanted one and the minor's own. Arrays of integers come back as floats;
-    integer columns of a DataFrame are rounded. Sparse rows are densified inside.
+    integer columns of a DataFrame are rounded. Sparse rows come back in their format (CSC as
+    CSC) and are densified inside.
 
     References
     ----------

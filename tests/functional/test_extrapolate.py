@@ -144,8 +144,17 @@ def test_thinning_takes_every_tenth():
     assert sorted(thin(d, 999).tolist()) == list(range(200))
 
 
-def test_the_grid_finds_the_nearest_hundredth():
-    minor = torch.tensor([3.0, 60.0]).double()  # the second is too steep for a hundredth
-    major = torch.tensor([-1.0, -61.0]).double()
-    position, accepted = place_on_grid(lambda t, rows: torch.lerp(minor, major, t), 2)
-    assert position[0] == 0.75 and accepted.tolist() == [True, False]
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_grid_finds_the_nearest_hundredth(dtype):
+    minor = torch.tensor([3.0, 60.0, 0.3]).to(dtype)  # the second is too steep for a hundredth
+    major = torch.tensor([-1.0, -61.0, -1e-3]).to(dtype)
+    tried = []
+
+    def margin(t, rows):
+        tried.append(float(t[0]))
+        return torch.lerp(minor[rows], major[rows], t)
+
+    position, accepted = place_on_grid(margin, major)
+    assert position.dtype == dtype and accepted.tolist() == [True, False, True]
+    assert position.tolist() == pytest.approx([0.75, 0.5, 1.0])
+    assert tried == pytest.approx([1 - step / 100 for step in range(1, 100)])

@@ -320,6 +320,21 @@ def test_dbr_goes_on_until_the_count_is_reached():
     assert (p[sampler.parents_[:, 0]] >= 0.7).all() and (p[sampler.parents_[:, 1]] < 0.1).all()
 
 
+@pytest.mark.parametrize("scale", [1e2, 1e3, 1e5])
+def test_dbr_where_the_probability_rises_between_two_positions_of_its_grid(scale):
+    net, X, y = curved()
+    with torch.no_grad():
+        net.module.head.weight.mul_(scale)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NoCrossingWarning)
+        sampler, rows, _ = resample(X, y, estimator=net, bias="dbr")
+    assert sampler.n_fallback_ == 0 and no_two_equal(rows)
+    minors = np.flatnonzero((y == 1) & (net.predict_proba(X)[:, 1] >= 0.7))
+    assert np.isin(minors, sampler.parents_[:, 0]).mean() > 0.9
+    at_half = np.abs(sampler.probabilities_ - 0.5) < 0.1
+    assert at_half.mean() > 0.9 and (sampler.probabilities_ >= 0.4).all()
+
+
 # ------------------------------------------------------------------------ beyond the paper
 
 
@@ -519,14 +534,16 @@ def test_no_crossing_falls_back_to_midpoints_and_says_so_once(two):
 # ----------------------------------------------------------------------------- containers
 
 
-@pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csc_matrix, sparse.csr_array])
-def test_sparse(two, kind):
+@pytest.mark.parametrize("kind", ["matrix", "array"])
+@pytest.mark.parametrize("form", ["csr", "csc", "coo", "lil", "dok", "bsr"])
+def test_sparse(two, form, kind):
     X, y = two
     dense = np.where(np.abs(X) < 0.3, 0, X)
     _, rows, _ = resample(dense, y)
-    X_new, _ = BiasedExtrapolationSampler(random_state=0, **PAPER).fit_resample(kind(dense), y)
-    assert sparse.issparse(X_new) and X_new.shape == (680, 6)
-    np.testing.assert_allclose(X_new.toarray()[400:], rows)
+    given = getattr(sparse, f"{form}_{kind}")(dense)
+    X_new, _ = BiasedExtrapolationSampler(random_state=0, **PAPER).fit_resample(given, y)
+    assert type(X_new) is type(given) and X_new.format == form and X_new.dtype == np.float64
+    np.testing.assert_array_equal(X_new.toarray(), np.concatenate([dense, rows]))
 
 
 def test_integers(two):
