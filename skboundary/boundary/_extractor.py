@@ -224,11 +224,11 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         """
         X = check_input(self, X, reset=True, keep_frame=takes_frames(self.estimator))
         y = check_targets(self, X, y)
-        X = X.toarray() if sparse.issparse(X) else X
+        rows = numbers(X)
         rng = check_random_state(self.random_state)
         self.estimator_, view = take_in(
             self.estimator,
-            X,
+            rows if sparse.issparse(X) else X,
             y,
             device=self.device,
             batch_size=self.batch_size,
@@ -240,15 +240,20 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         if isinstance(view.model, BlackBox) and view.batch_size == "auto":
             view.batch_size = 2**31  # a black box gets all rows of a step in one call
         self.device_, self.classes_ = view.device, view.classes_
-        columns = columns_of(self.estimator_, X)
-        X = numbers(X)
+        columns, X = columns_of(self.estimator_, X), rows
         self.bounds_ = find_bounds(self.bounds, X)
         seed = draw_seed(rng)
         codes = labels_of(view, self.estimator_, X, columns)
         usable = np.full(len(X), True) if y is None else label_codes(y, self.classes_) == codes
-        self.response_ = find_response(
-            view, self.estimator_, X, columns, np.random.default_rng(seed)
-        )
+        try:
+            self.response_ = find_response(
+                view, self.estimator_, X, columns, np.random.default_rng(seed)
+            )
+        except ValueError as error:
+            raise ValueError(
+                f"{type(self.estimator_).__name__} refuses points between the samples of X, where "
+                f"the boundary lies ({error}). Encode columns that hold categories before."
+            ) from error
         pool = Pool(X, codes, usable)
         self._model = Model(view, self.estimator_, self.response_, columns, pool, None, seed)
         method = choose_method(self.method, self.norm, self.response_, self.estimator_)
@@ -476,7 +481,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         if len(said) == 1:
             why += (
                 f" {type(estimator).__name__} predicts all training rows as "
-                f"{self.classes_[said[0]].item()!r}: it may be constant."
+                f"{self.classes_.tolist()[said[0]]!r}: it may be constant."
             )
         warnings.warn(
             f"No boundary point was found for {counts.sum()} of {len(pairs)} rows ({counted}). "

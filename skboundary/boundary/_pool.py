@@ -132,7 +132,7 @@ def class_cycle(
     for name, code in (("source", source), ("target", target)):
         if code is not None and code not in classes:
             raise ValueError(
-                f"{name}={labels[code].item()!r} is a class that no training row is predicted as "
+                f"{name}={labels.tolist()[code]!r} is a class that no training row is predicted as "
                 "(rightly, where fit got y): there is nothing to start from."
             )
     sources, targets = (classes if c is None else [c] for c in (source, target))

@@ -10,28 +10,47 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.utils import _safe_indexing
+from sklearn.utils._missing import is_pandas_na
 
-from skboundary._runtime import resolve_dtype
+from skboundary._runtime import check_finite, resolve_dtype
 
 
 def numbers(X: Any) -> NDArray[Any]:
-    """Turn rows of any container into a dense array of numbers.
+    """Turn samples of any container into a dense array of numbers.
+
+    Columns of a DataFrame are converted one by one: bool and nullable ones hold numbers, too.
 
     Raises
     ------
     ValueError
-        That names the columns of a DataFrame which hold something else.
+        That names the columns of a DataFrame which hold something else, or the sample in which a
+        value is missing.
     """
     if sparse.issparse(X):
         return X.toarray()
-    array = np.asarray(X)
-    if array.dtype.kind not in "biuf":
-        names = [c for c in X.columns if np.asarray(X[c]).dtype.kind not in "biuf"]
+    if not hasattr(X, "columns"):
+        return np.asarray(X)
+    columns = [_values(_safe_indexing(X, i, axis=1)) for i in range(X.shape[1])]
+    names = [name for name, values in zip(X.columns, columns) if values.dtype.kind not in "biuf"]
+    if names:
         raise ValueError(
             f"Columns {names[:10]} of X do not hold numbers, so they have no boundary points. "
             "Encode them before."
         )
+    array = np.column_stack(columns)
+    check_finite(array)
     return array
+
+
+def _values(column: Any) -> NDArray[Any]:
+    """Turn a column of a DataFrame into an array, with NaN where a value is missing."""
+    values = np.asarray(column.to_numpy())
+    if str(column.dtype) == "category":  # numbers may name categories, but do not measure
+        return values.astype(object)
+    if values.dtype.kind == "O":  # of a nullable column with missing values
+        values = np.array([np.nan if v is None or is_pandas_na(v) else v for v in values])
+    return values
 
 
 def floating(X: NDArray[Any]) -> type:
