@@ -7,6 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_CHUNK = 4096  # samples whose float64 copies are held at a time
+
 
 def mix(query: Tensor, neighbors: Tensor, query_weight: float) -> Tensor:
     """Average a sample's output with the mean output of its neighbours.
@@ -89,7 +91,7 @@ def merge_lists(distances: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Ten
 
 
 def class_means(latent: Tensor, labels: Tensor, n_classes: int) -> Tensor:
-    """Mean latent vector of each class.
+    """Mean latent vector of each class, in float64.
 
     Parameters
     ----------
@@ -101,10 +103,21 @@ def class_means(latent: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     Returns
     -------
     means : Tensor of shape (n_classes, d)
-        NaN for a class without samples.
+        NaN for a class without samples. On the device of `latent`, or on the CPU where that has
+        no float64.
+
+    Examples
+    --------
+    >>> import torch
+    >>> class_means(torch.tensor([[0.0], [2.0], [5.0]]), torch.tensor([0, 0, 1]), 2)
+    tensor([[1.],
+            [5.]], dtype=torch.float64)
     """
-    sums = latent.new_zeros(n_classes, latent.shape[1]).index_add_(0, labels, latent)
-    return sums / torch.bincount(labels, minlength=n_classes)[:, None]
+    device = _float64_device(latent)
+    sums = torch.zeros(n_classes, latent.shape[1], dtype=torch.float64, device=device)
+    for some, of_class in zip(latent.split(_CHUNK), labels.split(_CHUNK)):
+        sums.index_add_(0, of_class.to(device), some.to(device, torch.float64))
+    return sums / torch.bincount(labels.to(device), minlength=n_classes)[:, None]
 
 
 def project_between_means(latent: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,13 +134,26 @@ def project_between_means(latent: Tensor, means: Tensor) -> tuple[Tensor, Tensor
     Returns
     -------
     projections : Tensor of shape (n, n_classes)
-        Column c is for the line that starts at class c.
+        Column c is for the line that starts at class c. In float64, on the device of `latent` or
+        on the CPU where that has no float64.
     nearest : Tensor of shape (n_classes,)
         The class at the other end of each line.
     """
+    device = _float64_device(latent)
+    center = means.nanmean(0).to(device, torch.float64)  # an offset of all would cancel below
+    means = means.to(device, torch.float64) - center
     gaps = (means[:, None] - means[None]).norm(dim=2)
     gaps = gaps.fill_diagonal_(torch.inf).nan_to_num(torch.inf, posinf=torch.inf)
     nearest = gaps.argmin(1)
     direction = means[nearest] - means
     start = (means * direction).sum(1)
-    return (latent @ direction.T - start) / direction.square().sum(1), nearest
+    scale = direction.square().sum(1)
+    parts = [
+        ((some.to(device, torch.float64) - center) @ direction.T - start) / scale
+        for some in latent.split(_CHUNK)
+    ]
+    return torch.cat(parts), nearest
+
+
+def _float64_device(latent: Tensor) -> torch.device:
+    return torch.device("cpu") if latent.device.type == "mps" else latent.device

@@ -22,6 +22,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skboundary._runtime import all_or_nothing, check_input, check_targets, to_numpy, to_tensor
+from skboundary.functional.mixing import class_means
 from skboundary.networks._intake import (
     NETWORK_CONSTRAINTS,
     is_trained,
@@ -349,7 +350,7 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
             return dict.fromkeys(room, self.n_iter), None
         present, codes = np.unique(rows.y, return_inverse=True)
         labels = present.tolist()
-        means = np.stack([rows.Z[codes == code].mean(0) for code in range(len(labels))])
+        means = to_numpy(class_means(to_tensor(rows.Z), to_tensor(codes), len(labels)))
         majors = find_class_pairs(sampler.class_pairs, [*room], labels, means, np.bincount(codes))
         pairs = [(minor, major) for minor in majors for major in majors[minor]]
         for label in sorted({label for pair in pairs for label in pair}):

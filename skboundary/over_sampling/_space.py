@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from skboundary._runtime import to_numpy
 from skboundary.functional.extrapolate import place, place_linear
+from skboundary.functional.mixing import class_means
 from skboundary.networks._lift import Affine
 from skboundary.networks._torch_model import TorchModel
 from skboundary.networks._view import NetworkView
@@ -55,11 +56,7 @@ class Space:
     @cached_property
     def means(self) -> Tensor:
         """Mean latent vectors (n_classes, n_latent) of the classes, float64."""
-        latent = self.latent.cpu()
-        sums = torch.zeros(self.logits.shape[1], latent.shape[1], dtype=torch.float64)
-        for rows, part in zip(latent.split(_CHUNK), self.codes.split(_CHUNK)):
-            sums.index_add_(0, part, rows.double())
-        return sums / torch.bincount(self.codes, minlength=len(sums)).clamp_min(1)[:, None]
+        return class_means(self.latent.cpu(), self.codes, self.logits.shape[1])
 
     def rows_of(self, code: int) -> Tensor:
         """Give the rows of a class, ascending."""

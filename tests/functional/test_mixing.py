@@ -78,3 +78,25 @@ def test_class_means():
     assert means[1].isnan().all()
     t, nearest = project_between_means(latent, means)
     assert nearest[0] == 2 and nearest[2] == 0 and t[:, 1].isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_class_means_are_summed_in_float64(dtype):
+    """Sums of 3e5 float32 numbers of about 100 are wrong in the third digit."""
+    labels = torch.arange(300_000) % 2
+    latent = (100 + labels[:, None] / 4).to(dtype)
+    means = class_means(latent, labels, 2)
+    assert means.dtype == torch.float64
+    assert means.flatten().tolist() == [100, 100.25]
+
+
+@pytest.mark.parametrize("offset", [0.0, 2.0**13, 2.0**20])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_projections_do_not_cancel_at_an_offset(offset, dtype):
+    latent = (8 * draws(6, 200, 5)).round() / 8  # so that float32 holds the offset sum exactly
+    labels = torch.arange(200) % 3
+    expected = project_between_means(latent, class_means(latent, labels, 3))
+    moved = (latent + offset).to(dtype)
+    projections, nearest = project_between_means(moved, class_means(moved, labels, 3))
+    torch.testing.assert_close(projections, expected[0], rtol=0, atol=1e-7)
+    assert torch.equal(nearest, expected[1])
