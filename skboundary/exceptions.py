@@ -2,8 +2,14 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+from __future__ import annotations
+
+import sys
+import warnings
+
 __all__ = [
     "BoundaryNotFoundWarning",
+    "EncodedLabelsWarning",
     "NoCrossingWarning",
     "ProbabilityOutputWarning",
     "ScoreMismatchWarning",
@@ -12,6 +18,13 @@ __all__ = [
 
 class BoundaryNotFoundWarning(UserWarning):
     """Rows for which no boundary point was found; the message counts them by status."""
+
+
+class EncodedLabelsWarning(UserWarning):
+    """The labels given to `fit` are taken for positions among a trained network's classes.
+
+    The estimator then answers in positions: its `classes_` are 0 to n_classes - 1.
+    """
 
 
 class NoCrossingWarning(UserWarning):
@@ -30,3 +43,21 @@ class ProbabilityOutputWarning(UserWarning):
 
 class ScoreMismatchWarning(UserWarning):
     """`predict` of a classifier disagrees with its own scores: only its labels are believed."""
+
+
+# A warning points past these at the line that called them.
+_INNER = {"skboundary", "sklearn", "imblearn", "joblib", "contextlib"}
+
+
+def warn_caller(message: str, category: type[Warning]) -> None:
+    """Warn at the line that called the package, whatever wrappers lie between.
+
+    Parameters
+    ----------
+    message : str
+    category : type of Warning
+    """
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals["__name__"].split(".")[0] in _INNER:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

@@ -21,12 +21,8 @@ from skboundary._runtime import all_or_nothing, check_input, check_targets, draw
 from skboundary.boundary._extractor import BoundarySampleExtractor
 from skboundary.boundary._measure import COLUMNS, Plan, Sets, measure
 from skboundary.boundary._rows import label_code, numbers
-from skboundary.networks._intake import (
-    NETWORK_CONSTRAINTS,
-    label_codes,
-    takes_frames,
-    takes_sparse,
-)
+from skboundary.networks._intake import NETWORK_CONSTRAINTS, takes_frames, takes_sparse
+from skboundary.networks._labels import encode_labels
 
 _SHARE = {"deepdig": 16}  # ordered class pairs in a job, 2 for the others: both directions
 
@@ -236,11 +232,11 @@ class BoundaryCharacterizer(BaseEstimator):
         extractor = self._extractor
         self.estimator_, self.classes_ = extractor.estimator_, extractor.classes_
         self.device_ = extractor.device_
-        pairs = self._resolve_pairs(np.unique(label_codes(y, self.classes_)))
+        pairs = self._resolve_pairs(np.unique(encode_labels(y, self.classes_)))
         latent = extractor._model.space("latent")
         sets = Sets(
             numbers(X),
-            label_codes(y, self.classes_),
+            encode_labels(y, self.classes_),
             latent,
             *self._test_set(X_test, y_test, latent[:0]),
         )
@@ -308,7 +304,7 @@ class BoundaryCharacterizer(BaseEstimator):
         X = check_input(self, X, reset=False, keep_frame=takes_frames(self.estimator))
         y = check_targets(self, X, y)
         assert y is not None
-        return self._extractor._model.latent_of(numbers(X)), label_codes(y, self.classes_)
+        return self._extractor._model.latent_of(numbers(X)), encode_labels(y, self.classes_)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -34,13 +34,8 @@ from skboundary.boundary._task import Settings
 from skboundary.exceptions import BoundaryNotFoundWarning
 from skboundary.functional.criteria import runner_up
 from skboundary.networks._black_box import BlackBox
-from skboundary.networks._intake import (
-    NETWORK_CONSTRAINTS,
-    is_trained,
-    label_codes,
-    take_in,
-    takes_frames,
-)
+from skboundary.networks._intake import NETWORK_CONSTRAINTS, is_trained, take_in, takes_frames
+from skboundary.networks._labels import encode_labels, resolve_labels
 
 
 class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
@@ -239,12 +234,13 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         view.verbose = 0  # progress is told here, by rows
         if isinstance(view.model, BlackBox) and view.batch_size == "auto":
             view.batch_size = 2**31  # a black box gets all rows of a step in one call
-        self.device_, self.classes_ = view.device, view.classes_
+        self.device_ = view.device
+        self.classes_, given = resolve_labels(y, view.classes_)
         columns, X = columns_of(self.estimator_, X), rows
         self.bounds_ = find_bounds(self.bounds, X)
         seed = draw_seed(rng)
         codes = labels_of(view, self.estimator_, X, columns)
-        usable = np.full(len(X), True) if y is None else label_codes(y, self.classes_) == codes
+        usable = np.full(len(X), True) if given is None else given == codes
         try:
             self.response_ = find_response(
                 view, self.estimator_, X, columns, np.random.default_rng(seed)
@@ -255,7 +251,9 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
                 f"the boundary lies ({error}). Encode columns that hold categories before."
             ) from error
         pool = Pool(X, codes, usable)
-        self._model = Model(view, self.estimator_, self.response_, columns, pool, None, seed)
+        self._model = Model(
+            view, self.estimator_, self.response_, columns, pool, None, seed, self.classes_
+        )
         method = choose_method(self.method, self.norm, self.response_, self.estimator_)
         if self.target not in ("nearest", "runner_up"):
             label_code(self.target, self.classes_, "target")
@@ -320,7 +318,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         X, predicted = self._check(X)
         y = None if y is None else check_targets(self, X, y)
-        source = predicted if y is None else label_codes(y, self.classes_)
+        source = predicted if y is None else encode_labels(y, self.classes_)
         return self._find(X, source, self._targets(X, source))
 
     def extract(

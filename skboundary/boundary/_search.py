@@ -44,6 +44,7 @@ class Model(NamedTuple):
     pool: Pool
     latent: Tensor | None  # (n_pool, n_latent), where a method measures distances in it
     seed: int
+    classes: NDArray[Any]  # by position; not the network's own where fit was given positions
 
     def space(self, name: str) -> Tensor:
         """Rows of the pool in the space that has this name, "latent" or "input"."""
@@ -108,7 +109,7 @@ def find_pairs(
     else:
         checked = [function(*args) for _, (function, args, _) in parts]
 
-    n, classes = len(X), model.view.classes_
+    n, classes = len(X), model.classes
     outer = X.copy()
     inner, midpoint = (X.copy(), X.copy()) if search.settings.pairs else (X, X)
     margins, status = np.full((2, n), np.nan, X.dtype), np.full(n, ALREADY_TARGET)

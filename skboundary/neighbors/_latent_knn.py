@@ -25,11 +25,11 @@ from skboundary.neighbors._reports import diagnosis, score_grid
 from skboundary.networks._intake import (
     NETWORK_CONSTRAINTS,
     is_trained,
-    label_codes,
     take_in,
     takes_frames,
     takes_sparse,
 )
+from skboundary.networks._labels import encode_labels, resolve_labels
 
 # Rows whose latent vectors are held at once: enough to keep the search busy.
 _BLOCK = 4096
@@ -227,8 +227,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
             verbose=self.verbose,
         )
         self.device_ = self._view.device
-        self.classes_ = self._view.classes_
-        self._codes = None if y is None else label_codes(y, self.classes_)
+        self.classes_, self._codes = resolve_labels(y, self._view.classes_)
         self._latent, self._logits = self._view.latent_and_logits(X)
         search = self.neighbors
         if search is None:
@@ -431,7 +430,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         else:
             X = self._check(X)
             y = check_targets(self, X, y)
-            codes = label_codes(y, self.classes_)
+            codes = encode_labels(y, self.classes_)
             found = self._collect(X, self.n_neighbors)
         mixed = self._mixed(found.logits, found.indices, self.query_weight, self.average)
         squared = getattr(self.neighbors_, "metric", None) == "sqeuclidean"

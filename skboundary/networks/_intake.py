@@ -134,31 +134,6 @@ def take_in(
     return estimator, view
 
 
-def label_codes(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
-    """Find each label among the sorted classes of a trained network.
-
-    Integers that are no labels but count the classes, 0 to n_classes - 1, are taken for their
-    positions: `VotingClassifier`, `StackingClassifier` and `cross_val_predict` hand labels
-    encoded in this way to the classifiers inside them.
-
-    Raises
-    ------
-    ValueError
-        That names the first unknown label, the classes, and the parameter to change.
-    """
-    number, labels = y.dtype.kind in "iuf", classes.dtype.kind in "iuf"
-    unknown = np.setdiff1d(y, classes) if number == labels else np.unique(y)
-    if not len(unknown):
-        return np.searchsorted(classes, y)
-    if y.dtype.kind in "iu" and y.min() >= 0 and y.max() < len(classes):
-        return y.astype(np.intp)
-    raise ValueError(
-        f"y holds {unknown.tolist()[0]!r}, which is not one of the network's {len(classes)} "
-        f"classes {classes[:10].tolist()}. Give the class of each output with "
-        "FrozenNetwork(module, classes=...)."
-    )
-
-
 def split(estimator: Any) -> tuple[list[Any], Any]:
     """Take a fitted estimator apart: the steps that transform X, and the classifier."""
     steps: list[Any] = []

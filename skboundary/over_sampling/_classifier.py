@@ -25,12 +25,11 @@ from skboundary._runtime import all_or_nothing, check_input, check_targets, to_n
 from skboundary.functional.mixing import class_means
 from skboundary.networks._intake import (
     NETWORK_CONSTRAINTS,
-    is_trained,
-    label_codes,
     take_in,
     takes_frames,
     takes_sparse,
 )
+from skboundary.networks._labels import resolve_labels
 from skboundary.over_sampling._class_pairs import find_class_pairs, pair_accuracy
 from skboundary.over_sampling._head import ContinuedHead, RefittedHead, seeded
 from skboundary.over_sampling._history import Rows, full_cost, pr_auc, recall, scores
@@ -234,14 +233,15 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
             batch_size=self.batch_size,
             random_state=random,
         )
-        if is_trained(self.estimator):  # labels may be encoded: see label_codes
-            y = view.classes_[label_codes(y, view.classes_)]
+        classes, codes = resolve_labels(y, view.classes_)
+        y = classes[codes]
         self._view, self.device_ = view, view.device
         rows = Rows(to_numpy(view.latent(X_kept)), y[kept])
         held_rows = Rows(rows.Z[:0], y[held])
         if len(held):
             held_rows = Rows(to_numpy(view.latent(_safe_indexing(X, held))), y[held])
-        self._go_round(rows, held_rows, self._new_head(X_kept, rows, random), sampler, random)
+        head = self._new_head(X_kept, rows, classes, random)
+        self._go_round(rows, held_rows, head, sampler, random)
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -412,7 +412,7 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
             )
         return clone(self.sampler)
 
-    def _new_head(self, X: Any, rows: Rows, random: Any) -> Any:
+    def _new_head(self, X: Any, rows: Rows, classes: NDArray[Any], random: Any) -> Any:
         seed = random.randint(_MAX_SEED)
         last = self._view.last_linear() if self.head is None else None
         if last is not None:
@@ -422,7 +422,7 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
             if torch.allclose((Z[:1] @ weight.T + bias).softmax(1), said.softmax(1), atol=1e-4):
                 generator = torch.Generator().manual_seed(seed)
                 return ContinuedHead(
-                    weight, bias, self._view.classes_, Z, self.epochs_per_iter, generator
+                    weight, bias, classes, Z, self.epochs_per_iter, generator
                 )
         head = LogisticRegression(max_iter=1000) if self.head is None else self.head
         return RefittedHead(head, seed)

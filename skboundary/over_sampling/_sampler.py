@@ -28,10 +28,10 @@ from skboundary.exceptions import NoCrossingWarning
 from skboundary.networks._intake import (
     NETWORK_CONSTRAINTS,
     is_trained,
-    label_codes,
     take_in,
     takes_frames,
 )
+from skboundary.networks._labels import resolve_labels
 from skboundary.networks._view import NetworkView
 from skboundary.over_sampling._class_pairs import (
     FOLDS,
@@ -271,8 +271,10 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         wrap = container.wrap if by_name else _as_it_is
         seed = draw_seed(self.random_state)
         self.estimator_, view = self._take_in(wrap(rows), y, seed)
-        self.classes_, self.device_ = view.classes_, view.device
-        space = Space(view, rows, self._codes(y, labels), wrap)
+        self.classes_, codes = resolve_labels(y, view.classes_)
+        self.device_ = view.device
+        assert codes is not None  # as y is given
+        space = Space(view, rows, codes, wrap)
         plan = self._plan(space, y, wanted, seed)
         del space.latent  # before as many new rows are made
         self.parents_, self.positions_, self.targets_ = (to_numpy(part) for part in plan[:3])
@@ -342,17 +344,6 @@ class BiasedExtrapolationSampler(BaseOverSampler):
                 f"estimator cannot take rows of shape {tuple(X.shape[1:])}: {error}. Give a "
                 "network that was trained on such rows."
             ) from error
-
-    def _codes(self, y: NDArray[Any], labels: list[Any]) -> NDArray[np.intp]:
-        known = self.classes_.tolist()
-        try:
-            return label_codes(y, self.classes_)
-        except ValueError:
-            raise ValueError(
-                f"y holds {next(c for c in labels if c not in known)!r}, but estimator was trained "
-                f"on the {len(known)} classes {known[:10]}. Give one that was trained on all "
-                "classes of y, or name a network's outputs by FrozenNetwork(module, classes=...)."
-            ) from None
 
     def _plan(self, space: Space, y: NDArray[Any], wanted: dict[Any, int], seed: int) -> Plan:
         """Decide between which rows, and where, all new samples lie."""

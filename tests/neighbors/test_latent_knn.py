@@ -238,7 +238,7 @@ def test_diagnose_of_training_rows_leaves_each_out(cnn, split):
     np.testing.assert_allclose(squared.diagnose().mean_distance, d.mean_distance, rtol=1e-5)
     with pytest.raises(ValueError, match="give y to fit"):
         clf.fit(X_train).diagnose(X, y)
-    with pytest.raises(ValueError, match="not one of the network's 10 classes"):
+    with pytest.raises(ValueError, match="not one of the 10 classes"):
         LatentKNNClassifier(cnn).fit(X_train, y_train).diagnose(X, y + 50)
 
 

@@ -607,9 +607,9 @@ def test_one_class():
 
 def test_an_estimator_fitted_on_other_classes(two, logistic):
     X, y = two
-    with pytest.raises(ValueError, match=r"'a', but estimator was trained.* classes \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"'a', .* 2 classes \[0, 1\].* trained on all"):
         BiasedExtrapolationSampler(estimator=logistic).fit_resample(X, np.array(["a", "b"])[y])
-    with pytest.raises(ValueError, match="7, but estimator"):
+    with pytest.raises(ValueError, match="7, .* trained on all"):
         BiasedExtrapolationSampler(estimator=logistic).fit_resample(X, 7 * y)
 
 

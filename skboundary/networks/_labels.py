@@ -1,0 +1,93 @@
+"""Labels as positions among the classes of a trained network: decided once, in fit."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skboundary.exceptions import EncodedLabelsWarning, warn_caller
+
+
+def resolve_labels(
+    y: NDArray[Any] | None, classes: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[np.intp] | None]:
+    """Decide in fit whether y holds labels or positions among the classes of a network.
+
+    Positions are integers from 0 to n_classes - 1 that are not all classes themselves:
+    `VotingClassifier`, `StackingClassifier` and `cross_val_predict` hand labels encoded in this
+    way to the classifiers inside them. An estimator that was fitted with positions answers in
+    positions. So a host keeps the first result as its `classes_`, uses it wherever it names a
+    class, and looks later labels up in it with `encode_labels`.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_samples,) or None
+    classes : ndarray of shape (n_classes,)
+        Sorted, `NetworkView.classes_`.
+
+    Returns
+    -------
+    classes_ : ndarray of shape (n_classes,)
+        `classes`, or ``np.arange(n_classes)`` where y holds positions.
+    codes : ndarray of shape (n_samples,) or None
+        The position of each label; None without y.
+
+    Raises
+    ------
+    ValueError
+        That names the first unknown label, the classes, and the parameter to change.
+    """
+    if y is None:
+        return classes, None
+    codes = _look_up(y, classes)
+    unknown = y[codes < 0]
+    if not len(unknown):
+        return classes, codes
+    if y.dtype.kind in "iu" and y.min() >= 0 and y.max() < len(classes):
+        warn_caller(
+            f"y holds {unknown[0].item()!r}, which is not one of the classes "
+            f"{classes[:10].tolist()}. Its integers are taken for positions among them: "
+            f"{y[0].item()!r} stands for {classes[y[0]].item()!r}. Predictions will be positions "
+            "as well. Give labels in fit to get labels.",
+            EncodedLabelsWarning,
+        )
+        return np.arange(len(classes)), y.astype(np.intp)
+    raise ValueError(
+        f"{_unknown(unknown, classes)} Name the outputs of a network with "
+        "FrozenNetwork(module, classes=...), or give an estimator that was trained on all "
+        "classes of y."
+    )
+
+
+def encode_labels(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
+    """Find each label among the `classes_` of a fitted estimator.
+
+    Numbers and booleans are equal as they are in Python: True is the label 1.
+
+    Raises
+    ------
+    ValueError
+        That names the first unknown label and the classes.
+    """
+    codes = _look_up(y, classes)
+    if (codes < 0).any():
+        raise ValueError(_unknown(y[codes < 0], classes))
+    return codes
+
+
+def _look_up(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
+    """Position of each label, -1 where it is unknown."""
+    # not searchsorted, which compares "1" with 1 as strings
+    position = {label: i for i, label in enumerate(classes.tolist())}
+    return np.array([position.get(label, -1) for label in y.tolist()], dtype=np.intp)
+
+
+def _unknown(labels: NDArray[Any], classes: NDArray[Any]) -> str:
+    return (
+        f"y holds {labels[:1].tolist()[0]!r}, which is not one of the {len(classes)} classes "
+        f"{classes[:10].tolist()}."
+    )
