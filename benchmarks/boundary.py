@@ -18,23 +18,20 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import platform
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from black_box import black_box, black_box_tables
 from data_folder import load_mnist
+from provenance import machine, versions
 from rst_table import rst_table
 from skboundary.functional._passes import Passes, Search
 from skboundary.functional.criteria import class_margin
@@ -325,12 +322,6 @@ def gradient_tables(records: dict[str, Any]) -> list[str]:
 # ---- both parts ----------------------------------------------------------------------------------
 
 
-def versions(*packages: str) -> dict[str, str]:
-    """Those of the packages that are installed."""
-    installed = {d.name: d.version for d in metadata.distributions()}
-    return {name: installed[name] for name in packages if name in installed}
-
-
 def black_box_lines(records: dict[str, Any]) -> list[str]:
     """The part of the user guide that shows these results."""
     return [line for cells in black_box_tables(records) for line in [*rst_table(cells), ""]]
@@ -369,13 +360,8 @@ def main() -> None:
     results[args.part] = {
         "command": " ".join(["python", "benchmarks/boundary.py", *sys.argv[1:]]),
         "seed": 0,
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": 1},
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            **versions("scikit-learn", "foolbox", "adversarial-robustness-toolbox"),
-        },
+        "machine": machine(),
+        "versions": versions("foolbox", "adversarial-robustness-toolbox"),
         "records": records,
     }
     args.out.parent.mkdir(exist_ok=True)

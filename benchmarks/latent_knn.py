@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import re
 import statistics
 import sys
@@ -25,13 +23,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sklearn
 import torch
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from data_folder import data_reader
+from provenance import machine, versions
 from skboundary import FrozenNetwork, LatentKNNClassifier, TorchNearestNeighbors
 
 try:
@@ -159,17 +157,8 @@ def main() -> None:
     search = grid_search(net, X[small], y[small], max(1, args.rounds // 2))
     results = {
         "command": " ".join(["python", "benchmarks/latent_knn.py", *sys.argv[1:]]),
-        "machine": {
-            "processor": platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-        },
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "scikit-learn": sklearn.__version__,
-            "faiss": None if faiss is None else faiss.__version__,
-        },
+        "machine": machine(),
+        "versions": versions("faiss-cpu"),
         "reference": shape,
         "queries": len(X_test),
         "grid_search_rows": len(y[small]),

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -31,12 +30,12 @@ if "avx512f" in _FLAGS:
     os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
 
 import numpy as np  # noqa: E402
-import sklearn  # noqa: E402
 import torch  # noqa: E402
 from sklearn.neighbors import NearestNeighbors  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
 from peak_memory import added_memory  # noqa: E402
+from provenance import machine, versions  # noqa: E402
 from skboundary.functional.search import _strips, build_index, search  # noqa: E402
 
 # At its first search scikit-learn notes which BLAS it will hold to one thread. Were faiss's
@@ -258,19 +257,14 @@ def main() -> None:
         "MB beyond data"
     )
     records = [r for name in args.workloads for kind in args.data for r in run(name, kind, args)]
-    old = json.loads(args.out.read_text())["records"] if args.out.exists() else []
-    merged = {place(record): record for record in [*old, *records]}
-    result = {
+    run_of = {
         "command": " ".join(["python", "benchmarks/neighbors.py", *sys.argv[1:]]),
-        "seed": args.seed,
-        "machine": {"processor": platform.machine(), "cpus": os.cpu_count()},
-        "versions": {
-            "python": platform.python_version(), "torch": torch.__version__,
-            "numpy": np.__version__, "scikit-learn": sklearn.__version__,
-            "faiss": getattr(faiss, "__version__", None),
-        },
-        "records": [merged[key] for key in sorted(merged)],
+        "seed": args.seed, "machine": machine(), "versions": versions("faiss-cpu"),
     }  # fmt: skip
+    old = json.loads(args.out.read_text())["records"] if args.out.exists() else []
+    records = [*old, *(record | {"run": run_of} for record in records)]
+    merged = {place(record): record for record in records}
+    result = {"records": [merged[key] for key in sorted(merged)]}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n")
     if args.out == RESULTS:

@@ -17,17 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 import warnings
 from pathlib import Path
 from typing import Any
 
-import imblearn
 import numpy as np
-import sklearn
 import torch
 from imblearn.metrics import geometric_mean_score
 from imblearn.over_sampling import ADASYN, SMOTE, SVMSMOTE, BorderlineSMOTE, RandomOverSampler
@@ -39,6 +35,7 @@ from sklearn.model_selection import RepeatedStratifiedKFold, train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from data_folder import data_folder
+from provenance import machine, versions
 
 RESULTS = Path(__file__).parent / "results" / "oversampling.json"
 CHOOSING = (
@@ -312,12 +309,8 @@ def main() -> None:
     command = " ".join(["python", "benchmarks/oversampling.py", *args.what])
     if command not in commands:
         commands.append(command)
-    results["machine"] = {"processor": platform.machine(), "cores": os.cpu_count(), "threads": 1}
-    results["versions"] = {
-        "python": platform.python_version(), "numpy": np.__version__,
-        "scikit-learn": sklearn.__version__, "imbalanced-learn": imblearn.__version__,
-        "torch": torch.__version__,
-    }  # fmt: skip
+    results["machine"] = machine()
+    results["versions"] = versions("imbalanced-learn")
     names = ["ecoli", "wine_quality", "car_eval_4"] if args.quick else table_names()
     for what in args.what:
         if what == "peers":

@@ -17,17 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import imblearn
 import numpy as np
-import sklearn
 import torch
 from imblearn.over_sampling import SMOTE, BorderlineSMOTE
 from sklearn.frozen import FrozenEstimator
@@ -35,6 +31,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from peak_memory import added_memory
+from provenance import machine, versions
 from skboundary import BiasedExtrapolationSampler
 
 RESULTS = Path(__file__).parent / "results" / "resample_speed.json"
@@ -44,7 +41,6 @@ COLUMNS, SHARE = 64, 0.1
 # rounds for each number of rows; SMOTE takes more than a minute for a million
 ROUNDS = {10_000: 9, 100_000: 3, 1_000_000: 1}
 CONTENDERS = ["SMOTE", "BorderlineSMOTE", "nearest", "paper", "one-to-one", "default"]
-BARS = {10_000: 1.5, 100_000: 1.0, 1_000_000: 0.6}  # "nearest" over SMOTE
 
 
 def make_data(n: int, seed: int) -> tuple[Any, Any]:
@@ -165,21 +161,14 @@ def main() -> None:
     for n in [10_000] if args.quick else args.rows:
         for threads in args.threads:
             record = run(n, threads, args)
-            record["command"] = " ".join(["python", "benchmarks/resample_speed.py", *sys.argv[1:]])
+            record["run"] = {
+                "command": " ".join(["python", "benchmarks/resample_speed.py", *sys.argv[1:]]),
+                "seed": args.seed, "machine": machine(), "versions": versions("imbalanced-learn"),
+            }  # fmt: skip
             result["records"] = [
                 r for r in result["records"] if (r["rows"], r["threads"]) != (n, threads)
             ] + [record]
             print(table([record]), flush=True)
-            result |= {
-                "seed": args.seed,
-                "machine": {"processor": platform.machine(), "cpus": os.cpu_count()},
-                "versions": {
-                    "python": platform.python_version(), "torch": torch.__version__,
-                    "numpy": np.__version__, "scikit-learn": sklearn.__version__,
-                    "imbalanced-learn": imblearn.__version__,
-                },
-                "bars": {str(rows): bar for rows, bar in BARS.items()},
-            }  # fmt: skip
             args.out.parent.mkdir(parents=True, exist_ok=True)
             args.out.write_text(json.dumps(result, indent=1) + "\n")
     if args.out == RESULTS:

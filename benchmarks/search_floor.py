@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from provenance import machine, versions
 
 RESULTS = Path(__file__).parent / "results" / "search_floor.json"
 QUERIES, STRIPS, STRIP, GROUP = 512, 16, 512, 8
@@ -92,8 +93,8 @@ def main() -> None:
         print(f"{name:40}" + "".join(f"{of_d[name]:6.2f}" for of_d in ratios.values()))
     results = {
         "command": "python benchmarks/search_floor.py", "seed": 0, "rounds": args.rounds,
-        "machine": {"processor": platform.machine(), "threads": 1},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "machine": machine(),
+        "versions": versions(),
         "ratios": ratios,
     }  # fmt: skip
     args.out.write_text(json.dumps(results, indent=1) + "\n")

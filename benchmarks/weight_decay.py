@@ -13,19 +13,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sklearn
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
 
+from provenance import machine, versions
 from skboundary import BoundaryCharacterizer, FrozenNetwork
 
 RESULTS = Path(__file__).parent / "results" / "weight_decay.json"
@@ -113,12 +111,8 @@ def main() -> None:
     torch.set_num_threads(1)
     results = {
         "command": " ".join(["python", "benchmarks/weight_decay.py", *sys.argv[1:]]),
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": 1},
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "scikit-learn": sklearn.__version__,
-        },
+        "machine": machine(),
+        "versions": versions(),
         "noise": args.noise,
         "records": [run(d, seed, args.noise) for seed in range(args.seeds) for d in args.decays],
     }

@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -28,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sklearn
 import torch
 from torch import nn
 
@@ -37,6 +34,7 @@ from skboundary import BoundaryCharacterizer, BoundarySampleExtractor, FrozenNet
 # run as a script, it sees its own folder alone
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data_folder import data_reader  # noqa: E402
+from provenance import machine, versions  # noqa: E402
 
 RESULTS = Path(__file__).parent.parent / "results" / "deepdig.json"
 METHODS: dict[str, dict[str, Any]] = {
@@ -184,17 +182,8 @@ def midpoints(net: FrozenNetwork, data: Data, method: str, args: Any) -> dict[st
 
 def write(path: Path, results: dict[str, Any]) -> None:
     """Write the whole JSON anew: an interruption leaves the old one or the new one."""
-    results["versions"] = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "scikit-learn": sklearn.__version__,
-    }
-    cuda = torch.cuda.is_available()
-    results["machine"] = {
-        "processor": torch.cuda.get_device_name() if cuda else platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-    }
+    results["versions"] = versions()
+    results["machine"] = machine()
     path.parent.mkdir(exist_ok=True)
     new = path.with_suffix(".new")
     new.write_text(json.dumps(results, indent=1) + "\n")

@@ -17,15 +17,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sklearn
 import torch
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
 from torch import Tensor, nn
@@ -35,6 +32,7 @@ from skboundary import BiasedExtrapolationClassifier, BiasedExtrapolationSampler
 # run as a script, it sees its own folder alone
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data_folder import data_reader  # noqa: E402
+from provenance import machine, versions  # noqa: E402
 
 RESULTS = Path(__file__).parents[1] / "results" / "extrapolation.json"
 CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
@@ -251,11 +249,8 @@ def main() -> None:
         sys.exit(f"{args.out} was made with {results['settings']}; choose another --out.")
     results |= {
         "command": f"python benchmarks/reproductions/extrapolation.py --seeds {args.seeds}",
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": 1},
-        "versions": {
-            "python": platform.python_version(), "torch": torch.__version__,
-            "scikit-learn": sklearn.__version__, "numpy": np.__version__,
-        },
+        "machine": machine(),
+        "versions": versions(),
         "seeds": list(range(args.seeds)),
     }  # fmt: skip
     records = results.setdefault("records", {})

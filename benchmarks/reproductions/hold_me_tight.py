@@ -22,8 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -45,6 +43,7 @@ from skboundary.functional.subspaces import dct_windows, frequency_flip, low_pas
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data_folder import data_reader  # noqa: E402
 from peak_memory import added_memory  # noqa: E402
+from provenance import machine, versions  # noqa: E402
 from rst_table import rst_table  # noqa: E402
 
 RESULTS = Path(__file__).parent.parent / "results" / "hold_me_tight.json"
@@ -571,8 +570,8 @@ def main() -> None:
         results |= {
             "command": " ".join(["python benchmarks/reproductions/hold_me_tight.py", *options]),
             "seeds": [0],
-            "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": 1},
-            "versions": {"python": platform.python_version(), "torch": torch.__version__},
+            "machine": machine(),
+            "versions": versions(),
         }
         for name in args.cells:
             if name not in results["cells"]:

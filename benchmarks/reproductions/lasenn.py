@@ -17,15 +17,12 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import sklearn
 import torch
 from joblib import Parallel, delayed
 from torch import Tensor, nn
@@ -35,6 +32,7 @@ from skboundary import FrozenNetwork, LatentKNNClassifier
 # run as a script, it sees its own folder alone
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data_folder import data_reader  # noqa: E402
+from provenance import machine, versions  # noqa: E402
 
 RESULTS = Path(__file__).parents[1] / "results" / "lasenn.json"
 PAGE = Path(__file__).parents[2] / "docs" / "user_guide" / "latent_knn.rst"
@@ -574,8 +572,7 @@ def network_tables(name: str, cells: dict[str, Any]) -> list[str]:
 
 def markdown(results: dict[str, Any]) -> str:
     """All tables, from the JSON alone."""
-    sizes, machine = results["sizes"], results["machine"]
-    cells = results["cells"]
+    sizes, cells = results["sizes"], results["cells"]
     seconds = sum(c["cpu_seconds"] for c in cells.values())
     text = [
         "# LaSeNN (arXiv 2310.03927) on CIFAR-10", "",
@@ -583,7 +580,7 @@ def markdown(results: dict[str, Any]) -> str:
         f"training, {sizes['validation']:,} validation, {sizes['test']:,} test images "
         f"(JPEG copies), {sizes['attacked']:,} of them attacked; at most {sizes['epochs']} epochs "
         f"of SGD without augmentation, stopped at a loss of .02. {seconds / 60:.0f} minutes of "
-        f"{machine['processor']}, one thread a cell.", "",
+        f"{results['machine']['processor']}, one thread a cell.", "",
         "A change is accuracy with neighbours less that of the bare network on the same images, "
         "mean and deviation over seeds; k = 3, w = .88, cosine and the paper's layer unless said "
         "otherwise. \"Paper\" is ResNet-10 and VGG13 with all 50,000 images. Signs are compared "
@@ -659,14 +656,8 @@ def main() -> None:
     options = [option for option in ("--quick", "--full") if option in sys.argv]
     results = {
         "command": " ".join(["python benchmarks/reproductions/lasenn.py", *options]),
-        "machine": {
-            "processor": platform.machine(), "cores": os.cpu_count(), "jobs": args.jobs,
-            "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        },
-        "versions": {
-            "python": platform.python_version(), "torch": torch.__version__,
-            "numpy": np.__version__, "scikit-learn": sklearn.__version__,
-        },
+        "machine": machine() | {"jobs": args.jobs},
+        "versions": versions(),
         "sizes": json.loads(json.dumps(sizes._asdict())),
         "settings": {"n_neighbors": NEIGHBORS, "query_weight": WEIGHTS, "attacks": ATTACKS},
         "cells": {},

@@ -22,8 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -39,6 +37,7 @@ from skboundary.functional.perturbation import Pairs, fast_start, minimize_pertu
 # run as a script, it sees its own folder alone
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data_folder import load_mnist  # noqa: E402
+from provenance import machine, versions  # noqa: E402
 from rst_table import rst_table  # noqa: E402
 
 RESULTS = Path(__file__).parent.parent / "results" / "pm.json"
@@ -313,8 +312,8 @@ def write(results: dict[str, Any], out: Path) -> None:
         "command", " ".join(["python", "benchmarks/reproductions/pm.py", *sys.argv[1:]])
     )
     results |= {
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": 1},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "machine": machine(),
+        "versions": versions(),
     }
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(results, indent=1) + "\n")

@@ -1,0 +1,48 @@
+"""Where a result comes from: the machine, its linear algebra, and the versions of packages."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_info
+
+
+def machine() -> dict[str, Any]:
+    """Model of the CPU, its cores and those used, the BLAS of numpy and of torch, the GPU."""
+    blas = [f"{p['internal_api']} {p['version']} {p.get('architecture', '')}".strip()
+            for p in threadpool_info() if p["user_api"] == "blas"]  # fmt: skip
+    mkl = re.search(r"Math Kernel Library Version (\S+)", torch.__config__.show())
+    found = {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "blas": sorted(set(blas)) + ([f"torch: MKL {mkl[1]}"] if mkl else []),
+    }
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Python's, torch's, numpy's and scikit-learn's, and those of `packages` that are there."""
+    installed = {d.name: d.version for d in metadata.distributions()}
+    names = ["torch", "numpy", "scikit-learn", *packages]
+    return {"python": platform.python_version()} | {
+        name: installed[name] for name in names if name in installed
+    }
+
+
+def _processor() -> str:
+    try:
+        model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:  # not Linux
+        model = None
+    return model[1] if model else platform.processor() or platform.machine()
