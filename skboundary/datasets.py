@@ -153,8 +153,8 @@ def make_xor(n_samples: int = 100, *, random_state: Any = None) -> Bunch:
     --------
     >>> from skboundary.datasets import make_xor
     >>> problem = make_xor(random_state=0)
-    >>> abs(problem.nearest(problem.data)).min(axis=1).max()
-    np.float64(0.0)
+    >>> float(abs(problem.nearest(problem.data)).min(axis=1).max())
+    0.0
     """
     X = check_random_state(random_state).standard_normal((n_samples, 2))
 

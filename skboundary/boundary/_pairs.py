@@ -44,11 +44,11 @@ class BoundaryPairs:
     margin_inner, margin_outer : ndarray of shape (n_pairs,)
         Score of `source` minus score of `target`: positive at `inner`, negative at `outer`. NaN
         for a classifier that is only asked for labels.
+    success : ndarray of shape (n_pairs,) of bool
+        Status "ok". The others keep whatever point the search left them with.
     status : ndarray of shape (n_pairs,)
         "ok"; "collapsed": PM's penalty was too large for the slope there; "third_class": an end
         is predicted as neither class; "already_target": the start was; "not_found".
-    success : ndarray of shape (n_pairs,) of bool
-        Status "ok". The others keep whatever point the search left them with.
     n_evaluations : ndarray of shape (n_pairs,)
         Rows that the classifier ran for a pair, forward or backward.
 
