@@ -25,11 +25,16 @@ LABELS = {
 
 @pytest.fixture(params=LABELS)
 def images(request, cnn, digits):
-    """4-D images, labels of some kind, and the classifier around a net trained on them."""
+    """4-D images that a network has not seen, labels of some kind, and the classifier around it."""
     X, y = digits
     classes = LABELS[request.param]
     clf = LatentKNNClassifier(FrozenNetwork(cnn, classes=classes), metric="cosine")
-    return X[:200], classes[y[:200]], clf
+    X, y = X[300:500], classes[y[300:500]]
+    return X, y, clf
+
+
+def accuracy_of_the_network(clf, X, y):
+    return (clf.estimator.predict(X) == y).mean()
 
 
 def test_pipeline_and_grid_search(images):
@@ -40,16 +45,18 @@ def test_pipeline_and_grid_search(images):
         "latentknnclassifier__estimator__batch_size": [16, "auto"],
     }
     search = GridSearchCV(pipe, grid, cv=2).fit(X, y)
-    assert search.best_score_ > 0.9 and set(search.predict(X)) <= set(y)
+    base = accuracy_of_the_network(clf, X, y)
+    assert search.best_score_ > base - 0.02 and set(search.predict(X)) <= set(y)
     parallel = GridSearchCV(clf, {"layer": ["auto", "features"]}, cv=2, n_jobs=2).fit(X, y)
-    assert parallel.best_score_ > 0.9
+    assert parallel.best_score_ > base - 0.02
 
 
 def test_cross_val_predict(images):
     X, y, clf = images
     proba = cross_val_predict(clf, X, y, cv=3, method="predict_proba")
     assert proba.shape == (200, 10)
-    assert (np.unique(y)[proba.argmax(1)] == y).mean() > 0.9
+    base = accuracy_of_the_network(clf, X, y)
+    assert (np.unique(y)[proba.argmax(1)] == y).mean() > base - 0.02 > 0.8
 
 
 def test_calibration_and_voting(images):
@@ -83,7 +90,8 @@ def test_two_classes_of_any_kind(y):
 
 def test_latent_chain_with_imblearn(cnn, digits):
     X, y = digits
-    keep = (y != 8) | (np.arange(len(y)) % 3 == 0)
+    keep = (y != 8) | (np.arange(len(y)) % 2 == 0)
+    keep[:300] = False  # the network was trained on these
     chain = make_imblearn_pipeline(
         LatentTransformer(FrozenNetwork(cnn)),
         SMOTE(k_neighbors=TorchNearestNeighbors(4), random_state=0),

@@ -8,7 +8,6 @@ import pytest
 import torch
 from imblearn.over_sampling import SMOTE, RandomOverSampler
 from imblearn.under_sampling import RandomUnderSampler
-from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -123,11 +122,25 @@ def test_history_says_what_the_head_does(blobs):
         )
 
 
-def test_validation_rows_are_not_trained_on(blobs):
+class Spy(LogisticRegression):
+    """Remembers the rows that it was trained on."""
+
+    seen = []
+
+    def fit(self, X, y):
+        self.seen.append(X)
+        return super().fit(X, y)
+
+
+def test_validation_rows_are_not_trained_on(blobs, monkeypatch):
     X, y = blobs
-    marked = clone(LogisticRegression())
-    clf = fit(X, y, marked, validation_fraction=0.2, sampler="passthrough", stopping=None)
+    monkeypatch.setattr(Spy, "seen", [])
+    clf = fit(X, y, Spy(), head=Spy(), validation_fraction=0.2, sampler="passthrough",
+              stopping=None)  # fmt: skip
     assert [e["n_samples"] for e in clf.history_] == [280] * 4
+    trained = np.unique(np.concatenate(Spy.seen), axis=0)
+    assert len(Spy.seen) == 5  # the base classifier, and the head once a round
+    assert len(trained) == 280 < len(np.unique(X, axis=0))
     clf = fit(X, y, validation_fraction=0)
     assert clf.history_[-1]["validation_recall"] == clf.history_[-1]["validation_pr_auc"] == {}
     assert clf.history_[0]["n_samples"] == 350
