@@ -47,6 +47,21 @@ def test_constraints_pin_what_is_declared():
     assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text().split()
 
 
+def test_the_lower_bounds_are_those_that_ci_installs():
+    toml, _ = configuration()
+    project = toml["project"]
+    declared = " ".join(project["dependencies"] + project["optional-dependencies"]["test"])
+    bounds = dict(re.findall(r"([\w-]+)>=([\d.]+)", declared))
+    text = (ROOT / "constraints-min.txt").read_text()
+    pinned = dict(re.findall(r"^([\w-]+)==(\S+)$", text, re.MULTILINE))
+    assert pinned.pop("torch") == "2.13.0" and bounds.pop("torch")
+    assert pinned == bounds
+    undeclared = {"flake8", "mypy"}  # they check the code, and do not run it
+    names = {re.match(r"[\w-]+", name).group() for name in declared.split()}
+    assert names == set(bounds) | {"torch"} | undeclared
+    assert "-c constraints-min.txt" in (ROOT / ".ci/run").read_text()
+
+
 def test_import_is_light():
     code = (
         "import sys, skboundary; assert 'LatentKNNClassifier' in dir(skboundary)\n"
