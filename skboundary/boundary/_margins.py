@@ -9,7 +9,6 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import Bunch, check_random_state
@@ -86,8 +85,8 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
         "auto" keeps a module on the accelerator where it is, else takes the best device there
         is.
     batch_size : "auto" or int, default="auto"
-        Searches, pairs of a row and a subspace, that run side by side. Halved when memory runs
-        out.
+        Searches, pairs of a row and a subspace, that run side by side; with method "label" the
+        rows, one subspace after the other. Halved when memory runs out.
     random_state : int, RandomState instance or None, default=None
         Seeds the training of the default network and of skorch nets, and random directions.
     verbose : int, default=0
@@ -143,7 +142,7 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
         "step": [Interval(Integral, 1, None, closed="left"), None],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "method": [StrOptions({"gradient", "label"})],
-        "overshoot": [Interval(Real, 0, None, closed="left")],
+        "overshoot": [Interval(Real, 0, np.inf, closed="left")],
         "censored": [StrOptions({"keep", "inf", "nan"})],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
     }
@@ -214,18 +213,14 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
             verbose=self.verbose,
             latent=False,
         )
-        if self.method == "gradient" and not self._view.differentiable:
-            raise TypeError(
-                f"{type(self.estimator_).__name__} offers no gradient with respect to X, which "
-                "method='gradient' needs. Use method='label'."
-            )
+        self._refuse_without_gradient()
         self.device_ = self._view.device
         self.classes_ = self._view.classes_
         self._seed = draw_seed(rng)
         self._subspaces, self._names = make_subspaces(
             self.subspaces,
             X,
-            self._dtype,
+            self._view.input_dtype,
             window=self.window,
             step=self.step,
             n_components=self.n_components,
@@ -249,6 +244,14 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
         -------
         margins : ndarray of shape (n_samples, n_subspaces)
             Euclidean distances in the units of X, in the dtype of the computation.
+
+        Raises
+        ------
+        ValueError
+            For input that is not finite, rows of another shape than in fit, or "label" where fit
+            had "gradient".
+        TypeError
+            For "gradient" and a classifier without gradients.
         """
         check_is_fitted(self)
         return self._censor(*self._search(X))
@@ -271,11 +274,19 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
             (n_subspaces,), the share of rows that met no boundary; `margins` and `flipped`
             (n_samples, n_subspaces), the latter true where a boundary was met; `names`
             (n_subspaces,).
+
+        Raises
+        ------
+        ValueError
+            For quantiles outside [0, 1], and as in `transform`.
         """
         check_is_fitted(self)
+        levels = np.asarray(quantiles, dtype=float).ravel()
+        if not ((levels >= 0) & (levels <= 1)).all():
+            raise ValueError(f"quantiles={quantiles!r}: give numbers in [0, 1].")
         distance, flipped = self._search(X)
         margins = self._censor(distance, flipped)
-        median, *others = _quantiles(margins, [0.5, *quantiles])
+        median, *others = _quantiles(margins, [0.5, *levels])
         return Bunch(
             median=median,
             quantiles=np.array(others).reshape(-1, self.n_subspaces_),
@@ -305,12 +316,19 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
 
     def _search(self, X: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Distances (n, n_subspaces), and whether they reached the boundary."""
+        self._validate_params()  # those of the search act without a refit
         X = check_input(self, X, reset=False, keep_frame=takes_frames(self.estimator))
         params: Any = {
             "overshoot": self.overshoot, "max_iter": self.max_iter, "verbose": self.verbose
         }  # fmt: skip
         if self.method == "gradient":
-            found = gradient_margins(self._view, X, self._subspaces, self._dtype, **params)
+            self._refuse_without_gradient()
+            found = gradient_margins(self._view, X, self._subspaces, **params)
+        elif not hasattr(self, "_pool"):
+            raise ValueError(
+                "method='label' starts from the rows of fit, which fit keeps for that method only. "
+                "Call fit again."
+            )
         else:
             found = label_margins(
                 self._view, self.estimator_, self._columns, self._pool, numbers(X),
@@ -323,9 +341,12 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
             return distance
         return np.where(flipped, distance, distance.dtype.type(self.censored))
 
-    @property
-    def _dtype(self) -> torch.dtype:
-        return getattr(self._view.model, "input_dtype", self._view.dtype)
+    def _refuse_without_gradient(self) -> None:
+        if self.method == "gradient" and not self._view.differentiable:
+            raise TypeError(
+                f"{type(self.estimator_).__name__} offers no gradient with respect to X, which "
+                "method='gradient' needs. Use method='label'."
+            )
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -38,7 +38,6 @@ def gradient_margins(
     view: NetworkView,
     X: Any,
     subspaces: Subspaces,
-    dtype: torch.dtype,
     *,
     overshoot: float,
     max_iter: int,
@@ -52,15 +51,13 @@ def gradient_margins(
         Differentiable.
     X : array-like of shape (n, ...)
     subspaces : Subspaces
-    dtype : torch.dtype
-        Of the rows.
     overshoot, max_iter, verbose : see `SubspaceMargins`
 
     Returns
     -------
     distance, flipped : Tensor of shape (n, n_subspaces)
     """
-    n, device = subspaces.n_subspaces, view.device
+    n, device, dtype = subspaces.n_subspaces, view.device, view.input_dtype
     row_bytes = math.prod(row_shape(X)) * dtype.itemsize
     size = resolve_batch_size(view.batch_size, _ROWS_HELD * row_bytes, device)
     size = size // n * n or size  # whole rows, whose first gradient serves all subspaces
@@ -72,7 +69,7 @@ def gradient_margins(
         x = to_tensor(_safe_indexing(X, slice(first, last + 1)), device=device, dtype=dtype)
         found = subspace_deepfool(
             logits, x, subspaces, pair // n - first, pair % n,
-            overshoot=overshoot, max_iter=max_iter,
+            overshoot=overshoot, max_iter=max_iter, eps=view.eps,
         )  # fmt: skip
         return found.distance.cpu(), found.flipped.cpu()
 
@@ -116,13 +113,17 @@ def label_margins(
         The distance is infinite where no other class was found.
     """
     source = labels_of(view, estimator, X, columns)
-    flat = to_tensor(X).flatten(1).to(view.dtype)
+    flat = to_tensor(X).flatten(1).to(view.input_dtype)
     partners = find_partners(
-        pool, to_tensor(pool.X).flatten(1).to(view.dtype), flat, source,
+        pool, to_tensor(pool.X).flatten(1).to(view.input_dtype), flat, source,
         np.full(len(X), -1), min(_STARTS, len(pool.X)), np.random.default_rng(seed),
     )  # fmt: skip
-    bases = [_basis(subspaces, s, flat) for s in range(subspaces.n_subspaces)]
-    size = max(1, _NUMBERS // (flat.shape[1] * _STARTS))
+    size = view.batch_size
+    if size == "auto":
+        size = max(1, _NUMBERS // (flat.shape[1] * _STARTS))
+    subspaces = move(subspaces, view.device)
+    like = flat[:1].to(view.device)
+    bases = [_basis(subspaces, s, like) for s in range(subspaces.n_subspaces)]
     with consult(view, estimator, "label", columns) as oracle:
 
         def label(points: Tensor) -> Tensor:
@@ -150,9 +151,10 @@ def label_margins(
 
 
 def _basis(subspaces: Subspaces, s: int, like: Tensor) -> Tensor | None:
-    """Basis vectors (k, d) of a subspace, None for the whole space."""
+    """Basis vectors (k, d) of a subspace, None for the whole space; `like` is a row (1, d)."""
     if isinstance(subspaces, WholeSpace):
         return None
-    k = subspaces.coordinates(like[:1], torch.tensor([s])).shape[1]
-    vectors = subspaces.expand(torch.eye(k).to(like), torch.full((k,), s))
+    k = subspaces.coordinates(like, torch.tensor([s], device=like.device)).shape[1]
+    unit = torch.eye(k, dtype=like.dtype, device=like.device)
+    vectors = subspaces.expand(unit, torch.full((k,), s, device=like.device))
     return vectors[vectors.any(1)]

@@ -4,6 +4,7 @@ import pytest
 import torch
 from scipy import sparse
 from scipy.fft import dctn
+from sklearn.datasets import load_breast_cancer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
@@ -15,10 +16,15 @@ from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 
 from skboundary import FrozenNetwork, SubspaceMargins
+from skboundary.boundary import _subspace_search
 from skboundary.datasets import make_linear
 from skboundary.utils.estimator_checks import estimator_checks_generator
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+def as_torch(dtype):
+    return torch.from_numpy(np.zeros(1, dtype)).dtype
 
 
 class Affine(nn.Module):
@@ -48,7 +54,7 @@ def affine(shape, dtype, seed=0):
     [((1, 28, 28), 21, 8, 1), ((3, 32, 32), 13, 8, 2), ((12, 9), 7, 3, 1)],
 )
 def test_a_linear_network_has_the_closed_form_in_every_window(shape, count, window, step, dtype):
-    net, X, lead, w = affine(shape, torch.float32 if dtype == np.float32 else torch.float64)
+    net, X, lead, w = affine(shape, as_torch(dtype))
     margins = SubspaceMargins(net).fit(X)
     got = margins.transform(X.astype(dtype))
     assert got.shape == (15, count) and got.dtype == dtype
@@ -66,7 +72,7 @@ def test_a_linear_network_has_the_closed_form_in_every_window(shape, count, wind
 
 @DTYPES
 def test_principal_components_are_learned_in_fit(dtype):
-    net, X, lead, w = affine((25,), torch.from_numpy(np.zeros(1, dtype)).dtype)
+    net, X, lead, w = affine((25,), as_torch(dtype))
     train = np.random.RandomState(0).randn(60, 25) * np.linspace(3, 1, 25)
     margins = SubspaceMargins(net).fit(train.astype(dtype))
     components = PCA().fit(train).components_
@@ -76,18 +82,114 @@ def test_principal_components_are_learned_in_fit(dtype):
     for i in range(10):
         slope = np.linalg.norm(components[2 * i : 2 * i + 7] @ w)
         np.testing.assert_allclose(
-            got[:, i], 1.02 * np.abs(lead) / slope, rtol=1e-2 if dtype == np.float32 else 1e-9
+            got[:, i], 1.02 * np.abs(lead) / slope, rtol=1e-4 if dtype == np.float32 else 1e-9
         )
     few = SubspaceMargins(net, n_components=6, window=3).fit(train)
     assert few.get_feature_names_out().tolist() == ["pca_0_2", "pca_3_5"]
     np.testing.assert_allclose(few.transform(X)[:, 1], 1.02 * np.abs(lead) / np.linalg.norm(
-        components[3:6] @ w), rtol=1e-2 if dtype == np.float32 else 1e-9)  # fmt: skip
+        components[3:6] @ w), rtol=1e-4 if dtype == np.float32 else 1e-9)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def raw_columns():
+    """Breast cancer as it comes, and the weights of a logistic regression on it."""
+    X, y = load_breast_cancer(return_X_y=True)
+    scaler = StandardScaler().fit(X)
+    head = LogisticRegression().fit(scaler.transform(X), y)
+    w = head.coef_[0] / scaler.scale_
+    return X, w, head.intercept_[0] - scaler.mean_ @ w
+
+
+@DTYPES
+@pytest.mark.parametrize("unit", [1e-5, 1e-3, 1.0, 1e3, 1e5])
+def test_margins_hold_in_any_unit_dtype_logit_scale_and_batch(raw_columns, unit, dtype):
+    X, w, bias = raw_columns
+    components = PCA(svd_solver="full").fit(X).components_
+    windows = [components[i : i + 2] for i in range(0, 30, 4)]
+    rows = X[::48]
+    expected = np.stack([np.abs(rows @ w + bias) / np.linalg.norm(S @ w) for S in windows], 1)
+    for scale, batch_size in ((1.0, "auto"), (1e3, 17), (1e5, 1)):
+        weight = torch.tensor(np.stack([0 * w, w]) * scale / unit).to(as_torch(dtype))
+        net = Affine(weight, torch.tensor([0, bias * scale], dtype=weight.dtype))
+        margins = SubspaceMargins(net, window=2, step=4, batch_size=batch_size).fit(X * unit)
+        spectrum = margins.spectrum((rows * unit).astype(dtype))
+        assert spectrum.flipped.all() and spectrum.margins.dtype == dtype
+        rtol = 1e-3 if dtype == np.float32 else 1e-6
+        np.testing.assert_allclose(spectrum.margins / unit, 1.02 * expected, rtol=rtol)
+
+
+@DTYPES
+@pytest.mark.parametrize("unit", [1e-5, 1.0, 1e5])
+def test_labels_alone_hold_in_any_unit_dtype_logit_scale_and_batch(unit, dtype):
+    net, X, lead, w = affine((5,), torch.float64)
+    subspaces = [np.eye(5)[:2], np.eye(5)[2:]]
+    expected = 1.02 * np.abs(lead[:, None]) / [np.linalg.norm(w[:2]), np.linalg.norm(w[2:])]
+    scaled = Affine(
+        (net.weight.detach() * 1e5 / unit).to(as_torch(dtype)),
+        (net.bias.detach() * 1e5).to(as_torch(dtype)),
+    )
+    margins = SubspaceMargins(
+        scaled, method="label", subspaces=subspaces, max_iter=12, batch_size=8, random_state=0
+    ).fit(X * unit)
+    spectrum = margins.spectrum((X * unit).astype(dtype))
+    assert spectrum.flipped.all()
+    ratio = spectrum.margins / unit / expected
+    assert ratio.min() > 0.99 and np.median(ratio) < 1.01 and ratio.max() < 1.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("subspaces", ["pca", "random", None])
+def test_half_precision_networks_are_searched_in_float32(dtype, subspaces):
+    net, X, lead, w = affine((6,), torch.float32)
+    expected = SubspaceMargins(net, subspaces=subspaces, random_state=0).fit(X).transform(X)
+    half = Affine(net.weight.detach().to(dtype), net.bias.detach().to(dtype))
+    got = SubspaceMargins(half, subspaces=subspaces, random_state=0).fit(X).transform(X)
+    assert got.dtype == np.float32
+    clear = expected.min(1) > 0.5  # so that the rounding of the logits is small beside them
+    assert clear.sum() > 5
+    rtol = 16 * torch.finfo(dtype).eps
+    np.testing.assert_allclose(got[clear], expected[clear], rtol=rtol)
+
+
+class NoEmptyBatch(nn.Linear):
+    def forward(self, x):
+        assert len(x) > 0
+        return super().forward(x.view(x.size(0), -1))
+
+
+@pytest.mark.parametrize("method", ["gradient", "label"])
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
+def test_margins_in_any_gradient_mode_and_without_empty_batches(iris, mode, method):
+    X = iris[0][::30]
+    with mode():
+        net = NoEmptyBatch(4, 3)
+        params = {"subspaces": None, "method": method, "max_iter": 5, "random_state": 0}
+        got = SubspaceMargins(net, **params).fit(iris[0]).transform(X)
+    again = SubspaceMargins(net, **params).fit(iris[0]).transform(X)
+    np.testing.assert_array_equal(got, again)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_labels_are_asked_batch_by_batch(iris, mlp, batch_size, monkeypatch):
+    sizes, search = [], _subspace_search.label_search
+
+    def counted(label, x, *args, **params):
+        sizes.append(len(x))
+        return search(label, x, *args, **params)
+
+    monkeypatch.setattr(_subspace_search, "label_search", counted)
+    params = {"subspaces": None, "method": "label", "max_iter": 3, "random_state": 0}
+    whole = SubspaceMargins(mlp, **params).fit(iris[0]).transform(iris[0][::15])
+    assert sizes == [10]
+    small = SubspaceMargins(mlp, batch_size=batch_size, **params).fit(iris[0])
+    np.testing.assert_allclose(small.transform(iris[0][::15]), whole, rtol=1e-6)
+    assert max(sizes[1:]) == batch_size and sum(sizes[1:]) == 10
 
 
 @DTYPES
 def test_the_whole_space_is_the_nearest_boundary_point(dtype):
     problem = make_linear(40, 6, random_state=0)
-    linear = nn.Linear(6, 2).to(torch.from_numpy(np.zeros(1, dtype)).dtype)
+    linear = nn.Linear(6, 2).to(as_torch(dtype))
     with torch.no_grad():
         weight = torch.from_numpy(problem.weights)
         linear.weight.copy_(torch.stack([-weight, weight]) / 2)
@@ -306,3 +408,39 @@ def test_other_bad_input(mlp, cnn, iris, digits):
         SubspaceMargins(mlp).fit(iris[0][:1])
     with pytest.raises(ValueError, match="requires y"):
         SubspaceMargins(LogisticRegression()).fit(iris[0])
+
+
+@pytest.mark.parametrize(
+    "params", [{"max_iter": -3}, {"overshoot": np.nan}, {"overshoot": np.inf}, {"censored": "no"}]
+)
+def test_parameters_are_validated_where_they_act(mlp, iris, params):
+    margins = SubspaceMargins(mlp).fit(iris[0]).set_params(**params)
+    for method in (margins.transform, margins.spectrum):
+        with pytest.raises(ValueError, match=f"The '{next(iter(params))}' parameter"):
+            method(iris[0])
+
+
+@pytest.mark.parametrize("quantiles", [[-0.5], [1.5], [0.5, np.nan]])
+def test_quantiles_lie_between_zero_and_one(mlp, iris, quantiles):
+    margins = SubspaceMargins(mlp).fit(iris[0])
+    with pytest.raises(ValueError, match=r"quantiles=.*give numbers in \[0, 1\]"):
+        margins.spectrum(iris[0][:3], quantiles=quantiles)
+    assert margins.spectrum(iris[0][:3], quantiles=[]).quantiles.shape == (0, 4)
+
+
+def test_a_method_that_is_changed_after_fit(mlp, iris):
+    X = iris[0]
+    params = {"subspaces": None, "random_state": 0, "max_iter": 5}
+    margins = SubspaceMargins(mlp, **params).fit(X)
+    gradient = margins.transform(X[:5])
+    margins.set_params(method="label")
+    with pytest.raises(ValueError, match="method='label' starts from the rows of fit.*fit again"):
+        margins.transform(X)
+    label = margins.fit(X).transform(X[:5])
+    assert (label != gradient).any()
+    np.testing.assert_array_equal(margins.set_params(method="gradient").transform(X[:5]), gradient)
+    forest = SubspaceMargins(
+        RandomForestClassifier(2, random_state=0), method="label", **params
+    ).fit(*iris)
+    with pytest.raises(TypeError, match="offers no gradient"):
+        forest.set_params(method="gradient").transform(X)
