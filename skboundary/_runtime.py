@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import Any
 
@@ -16,6 +18,7 @@ from scipy import sparse
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
+from torch.utils.data import DataLoader, Dataset
 
 # A batch holds at most so many bytes of input, and so many rows. Activations of a
 # convolutional network are some tens of times its input, hence the modest figures.
@@ -23,6 +26,17 @@ _BATCH_BYTES = 2**25
 _BATCH_ROWS = {"cpu": 512}
 _BATCH_ROWS_ACCELERATOR = 4096
 _MAX_SEED = 2**31 - 1
+
+# What torch's allocators and libraries say when memory runs out, where it is no OutOfMemoryError.
+_OUT_OF_MEMORY = (
+    "can't allocate memory",  # torch's CPU allocator
+    "out of memory",  # "MPS backend out of memory", "XPU out of memory", CUDA before torch 1.13
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_NOT_SUPPORTED",
+)
+
+# torch's global generators belong to the process: one training at a time.
+_TRAINING = threading.RLock()
 
 # What torch reads from numpy without a cast; anything else is cast by numpy first.
 _TORCH_READS = {np.dtype(t) for t in ("?", "u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8")}
@@ -38,35 +52,40 @@ def resolve_device(device: Any, module: torch.nn.Module | None = None) -> torch.
     ----------
     device : {"auto"}, str or torch.device
         "auto" keeps `module` on the accelerator where it already sits, and otherwise
-        takes CUDA, then MPS, then the CPU.
+        takes CUDA, then MPS, then the CPU. An accelerator without a number ("cuda") is the one
+        where `module` sits, and otherwise the current one.
     module : torch.nn.Module, default=None
         The network that will run.
 
     Returns
     -------
     device : torch.device
+        With its number, but for the CPU.
 
     Raises
     ------
     ValueError
         When the device is unknown or not on this machine.
     """
+    tensors = [] if module is None else [*module.parameters(), *module.buffers()]
+    home = tensors[0].device if tensors else torch.device("cpu")
     if isinstance(device, str) and device == "auto":
-        tensors = [] if module is None else [*module.parameters(), *module.buffers()]
-        if tensors and tensors[0].device.type not in ("cpu", "meta"):
-            return tensors[0].device
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        if home.type not in ("cpu", "meta"):
+            return home
+        best = "mps" if torch.backends.mps.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else best
     try:
         resolved = torch.device(device)
-        torch.zeros(1, device=resolved).item()  # "meta" exists, but computes nothing
+        if resolved.index is None and resolved.type == home.type:
+            resolved = home
+        value = torch.zeros(1, device=resolved)
+        value.item()  # "meta" exists, but computes nothing
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         raise ValueError(
             f"device={device!r} is not available on this machine "
             f"({str(error).splitlines()[0]}). Use device='auto' or device='cpu'."
         ) from None
-    return resolved
+    return value.device
 
 
 def resolve_dtype(X: Any, device: torch.device) -> torch.dtype:
@@ -79,6 +98,12 @@ def resolve_dtype(X: Any, device: torch.device) -> torch.dtype:
     wide = [not _is_number(d) or d.itemsize >= 8 or (d.kind in "iu" and d.itemsize == 4)
             for d in dtypes]  # fmt: skip
     return torch.float64 if any(wide) and device.type != "mps" else torch.float32
+
+
+def holds_integers(X: Any) -> bool:
+    """Whether all columns of X, an array or a DataFrame, are integers."""
+    dtypes = [X.dtype] if hasattr(X, "dtype") else list(X.dtypes)
+    return all(getattr(dtype, "kind", "O") in "iu" for dtype in dtypes)
 
 
 def module_dtype(module: torch.nn.Module) -> torch.dtype:
@@ -118,8 +143,18 @@ def spawn_generators(seed: int, n: int) -> list[torch.Generator]:
 
 @contextmanager
 def forked_rng(seed: int) -> Iterator[None]:
-    """Seed torch's global generators inside the block and put them back after it."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    """Seed torch's global generators inside the block and put them back after it.
+
+    They belong to the process, so that blocks in several threads run one after the other.
+    """
+    with _TRAINING, ExitStack() as stack:
+        fork = torch.random.fork_rng
+        stack.enter_context(fork(devices=range(torch.cuda.device_count())))
+        if torch.xpu.is_available():
+            xpus = range(torch.xpu.device_count())
+            stack.enter_context(fork(devices=xpus, device_type="xpu"))
+        if torch.backends.mps.is_available():
+            stack.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
         torch.manual_seed(seed)
         yield
 
@@ -130,8 +165,8 @@ def forked_rng(seed: int) -> Iterator[None]:
 def to_tensor(array: Any, *, device: Any = "cpu", dtype: torch.dtype | None = None) -> torch.Tensor:
     """Turn rows of any kind (array, tensor, sparse, DataFrame) into a tensor.
 
-    The result shares memory with a writable array of the right dtype on the CPU, so it is
-    not to be written to.
+    The result shares memory with an array of the right dtype on the CPU, also with a read-only
+    one, so it is not to be written to.
 
     Parameters
     ----------
@@ -154,12 +189,23 @@ def to_tensor(array: Any, *, device: Any = "cpu", dtype: torch.dtype | None = No
     array = np.ascontiguousarray(array)
     # torch refuses negative strides, which an axis of length 1 keeps in a contiguous array
     array = array.copy() if min(array.strides, default=0) < 0 else array
-    # torch warns about read-only memory even when it only reads it: copy instead
-    tensor = torch.from_numpy(array) if array.flags.writeable else torch.tensor(array)
+    # torch warns about read-only memory even when it only reads it
+    tensor = torch.from_numpy(array if array.flags.writeable else np.asarray(_Writable(array)))
     # two steps: bytes travel to the device as they are and become floats there
     if dtype == torch.float32 and tensor.dtype == torch.float64:
         return tensor.to(dtype).to(device)
     return tensor.to(device).to(dtype or tensor.dtype)
+
+
+class _Writable:
+    """The memory of a read-only array, under the name of a writable one."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.array = array  # keeps the memory alive
+        self.__array_interface__ = {
+            **array.__array_interface__,
+            "data": (array.__array_interface__["data"][0], False),
+        }
 
 
 def to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
@@ -179,9 +225,10 @@ def resolve_batch_size(batch_size: Any, row_bytes: int, device: torch.device) ->
     return max(1, min(rows, _BATCH_BYTES // max(row_bytes, 1)))
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, so that a smaller batch may do."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        "can't allocate memory" in str(error)  # torch's CPU allocator: a plain RuntimeError
+        isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
     )
 
 
@@ -226,7 +273,7 @@ def map_batches(
             try:
                 result = step(slice(start, stop))
             except (MemoryError, RuntimeError) as error:
-                if stop - start == 1 or not _is_out_of_memory(error):
+                if stop - start == 1 or not is_out_of_memory(error):
                     raise
                 too_large = True
             if too_large:  # outside the handler, whose traceback holds the tensors
@@ -240,10 +287,25 @@ def map_batches(
 
 
 def progress(total: int, desc: str, verbose: int) -> Any:
-    """Open a tqdm bar that is silent unless `verbose` is positive."""
+    """Open a tqdm bar, or a silent stand-in unless `verbose` is positive."""
+    if verbose <= 0:  # a tqdm that is disabled still starts a thread that stays
+        return _Silent()
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, desc=desc, disable=verbose <= 0, leave=False)
+    return tqdm(total=total, desc=desc, leave=False)
+
+
+class _Silent:
+    """A progress bar that shows nothing."""
+
+    def __enter__(self) -> _Silent:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def update(self, n: int = 1) -> None:
+        """Take note of nothing."""
 
 
 # ----------------------------------------------------------------------------------- fit
@@ -314,8 +376,12 @@ def check_input(estimator: Any, X: Any, *, reset: bool, keep_frame: bool = False
     Raises
     ------
     ValueError
-        For NaN or infinity (with the row), and for rows of another shape than in fit.
+        For NaN or infinity (with the row), for rows of another shape than in fit, and for what
+        has no numbers: dates, samples without a value.
+    TypeError
+        For what is no array: a mapping, a Dataset, a DataLoader.
     """
+    _check_container(X)
     if isinstance(X, torch.Tensor):
         X = to_numpy(X)
     frame = X if keep_frame and hasattr(X, "columns") else None
@@ -326,7 +392,16 @@ def check_input(estimator: Any, X: Any, *, reset: bool, keep_frame: bool = False
         array = validate_data(
             estimator, X, reset=reset, accept_sparse="csr", allow_nd=True, ensure_all_finite=False
         )
+        if array.dtype.kind in "mM":
+            raise ValueError(
+                f"X holds {array.dtype}, dates or durations. Turn them into numbers first."
+            )
         check_finite(array)
+    if 0 in row_shape(array):
+        raise ValueError(
+            f"X has samples of shape {row_shape(array)}, which hold no value. Drop the axis of "
+            "length 0."
+        )
     if reset:
         estimator.input_shape_ = row_shape(array)
     elif row_shape(array) != estimator.input_shape_:
@@ -335,6 +410,25 @@ def check_input(estimator: Any, X: Any, *, reset: bool, keep_frame: bool = False
             f"with rows of shape {estimator.input_shape_}. Reshape X."
         )
     return array if frame is None else frame
+
+
+def _check_container(X: Any) -> None:
+    kind = type(X).__name__
+    if isinstance(X, (Dataset, DataLoader)):
+        raise TypeError(
+            f"X is a {kind}; give samples in one array or tensor, for instance "
+            "torch.stack([x for x, _ in dataset])."
+        )
+    if isinstance(X, Mapping):
+        raise TypeError(
+            f"X is a mapping ({kind}) with keys {[*X][:5]}; a network gets its samples in one "
+            "array or tensor. Wrap a network of several inputs in a module that takes one tensor "
+            "and splits it."
+        )
+    names = [*getattr(X, "columns", ())]
+    if len(set(names)) < len(names):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        raise ValueError(f"X has several columns of one name: {twice[:5]}. Rename or drop them.")
 
 
 def check_targets(estimator: Any, X: Any, y: Any) -> NDArray[Any] | None:
@@ -363,6 +457,13 @@ def check_targets(estimator: Any, X: Any, y: Any) -> NDArray[Any] | None:
         return None
     y = column_or_1d(to_numpy(y) if isinstance(y, torch.Tensor) else y, warn=True)
     check_finite(y, "y")
+    labels = y if y.dtype == object else ()
+    kinds = sorted({"str" if isinstance(v, str) else type(v).__name__ for v in labels})
+    if len(kinds) > 1:
+        raise ValueError(
+            f"y holds labels of several types: {', '.join(kinds)}. Use one type, and drop samples "
+            "without a label."
+        )
     check_classification_targets(y)
     check_consistent_length(X, y)
     return y

@@ -93,24 +93,11 @@ class Oracle:
 def labels_of(
     view: NetworkView, estimator: Any, X: NDArray[Any], columns: Any
 ) -> NDArray[np.intp]:
-    """What `predict` says of rows (n, ...), as positions in `classes_`, (n,).
-
-    Raises
-    ------
-    ValueError
-        For a network that gives NaN, with the row.
-    """
+    """What `predict` says of rows (n, ...), as positions in `classes_`, (n,)."""
     rows = as_rows(X, columns)
     if isinstance(view.model, BlackBox):
         return np.searchsorted(view.classes_, np.asarray(estimator.predict(rows)))
-    logits = view.logits(rows)
-    broken = logits.isnan().any(1)
-    if broken.any():
-        raise ValueError(
-            f"{type(estimator).__name__} gives NaN for row {int(broken.nonzero()[0])} of X: a "
-            "classifier that cannot tell a class has no boundary."
-        )
-    return to_numpy(logits.argmax(1))
+    return to_numpy(view.logits(rows).argmax(1))
 
 
 def as_rows(X: NDArray[Any], columns: tuple[str, Any] | None) -> Any:

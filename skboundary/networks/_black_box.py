@@ -16,6 +16,9 @@ from skboundary.networks._layers import flatten_latent
 from skboundary.networks._lift import softmax
 
 
+_LEAST = 1e-12  # probability: the logarithm of less would depend on the dtype
+
+
 class BlackBox:
     """Latent vectors and scores of any object with `predict`.
 
@@ -39,8 +42,14 @@ class BlackBox:
         self, head: Any, *, steps: Any, pool: str | None, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.head, self.steps, self.pool = head, list(steps), pool
-        self.device, self.dtype, self.input_dtype = device, dtype, dtype
+        self.device = device
+        self.dtype = self.input_dtype = self.compute_dtype = dtype
         self.eps = torch.finfo(dtype).eps
+
+    @property
+    def name(self) -> str:
+        """Class of the classifier, for messages."""
+        return type(self.head).__name__
 
     def run(self, rows: Any, *, latent: bool, logits: bool) -> tuple[Tensor | None, Tensor | None]:
         """Latent vectors (n, n_latent) and logits (n, n_classes), each when asked for."""
@@ -70,7 +79,7 @@ class BlackBox:
         else:
             labels = np.asarray(self.head.predict(rows))
             p = self._tensor(labels[:, None] == self.head.classes_)
-        return p.clamp_min(torch.finfo(p.dtype).tiny).log()
+        return p.clamp_min(_LEAST).log()
 
     def _tensor(self, array: Any) -> Tensor:
         return to_tensor(array, device=self.device, dtype=self.dtype)

@@ -14,11 +14,20 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
+from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.utils.data import Dataset
 
-from skboundary._runtime import forked_rng, map_batches, module_dtype, to_tensor
+from skboundary._runtime import (
+    forked_rng,
+    holds_integers,
+    map_batches,
+    module_dtype,
+    to_tensor,
+)
+from skboundary.networks._layers import begins_with_embedding
 from skboundary.networks._lift import Affine
+from skboundary.networks._torch_model import borrowed
 
 _HIDDEN = 64
 _STEPS = 300
@@ -65,13 +74,23 @@ class SkorchFit(ClassifierMixin, BaseEstimator):
 
     def fit(self, X: Any, y: NDArray[Any]) -> SkorchFit:
         """Initialise and train the net on labels 0 to n_classes - 1."""
-        with forked_rng(self.seed):
+        with torch.inference_mode(False), forked_rng(self.seed):
             self.net.initialize()
             if isinstance(self.net.criterion_, (nn.BCELoss, nn.BCEWithLogitsLoss)):
                 y = y.astype(np.float32)
             X = X if sparse.issparse(X) else np.asarray(X)
-            self.net.partial_fit(CastRows(X, y, module_dtype(self.net.module_)), y)
+            self.net.partial_fit(CastRows(X, y, _input_dtype(self.net.module_, X)), y)
         return self
+
+
+def _input_dtype(module: nn.Module, X: Any) -> torch.dtype:
+    """Dtype in which a module takes X: int64 for integers that meet an `nn.Embedding` first."""
+    if holds_integers(X):
+        with borrowed(module), torch.no_grad():
+            x = to_tensor(X[:1], device=next(module.parameters()).device)
+            if begins_with_embedding(module, x.long()):
+                return torch.int64
+    return module_dtype(module)
 
 
 def output_of(net: Any) -> str:
@@ -116,7 +135,7 @@ def train_default(
 
     for _ in map_batches(learn, n, max(1, 2**22 // n_features)):
         pass
-    with forked_rng(seed):
+    with torch.inference_mode(False), forked_rng(seed):
         module = nn.Sequential(
             nn.Flatten(),
             Affine(scaler.mean_, 1 / scaler.scale_),
@@ -139,9 +158,7 @@ def train_default(
         device=str(device),
         verbose=verbose,
     )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # more only wait for each other in layers so small
-    try:
+    # more threads only wait for each other in layers so small; torch.set_num_threads would act
+    # on the other threads of the process too
+    with threadpool_limits(1, user_api="openmp"):
         return SkorchFit(net, seed).fit(X, y).net.module_
-    finally:
-        torch.set_num_threads(threads)

@@ -4,19 +4,21 @@
 
 from __future__ import annotations
 
-import copy
+import pickle
+import sys
 from numbers import Integral
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
-from skboundary._runtime import check_input, resolve_device, to_numpy
-from skboundary.networks._torch_model import TorchModel
+from skboundary._runtime import all_or_nothing, check_input, resolve_device, to_numpy
+from skboundary.networks._torch_model import TorchModel, on_device
 from skboundary.networks._view import NetworkView
 
 
@@ -46,12 +48,22 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         is. A copy of the module runs where it has to be moved.
     batch_size : "auto" or int, default="auto"
         Rows in a batch; "auto" is bounded by memory. Halved when memory runs out.
+    input_dtype : {"auto", "keep"}, default="auto"
+        Samples are cast to the dtype of the module. "auto" hands integers over as integers
+        (int64) where an `nn.Embedding` is the first layer with weights that runs, "keep"
+        whatever comes first. A network that takes integers has no gradient in X.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Sorted; columns of every method follow it. With ``classes=None`` it is known as soon
-        as a row has run (`fit` runs one).
+        Sorted; columns of every method follow it. With ``classes=None`` it is known after
+        `fit`.
+    n_features_in_ : int
+        Size of the second axis of X, after `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, after `fit` on X with names that are all strings.
+    input_shape_ : tuple of int
+        Shape of one row of X, after `fit`.
 
     See Also
     --------
@@ -76,6 +88,7 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         "output": [StrOptions({"logits", "proba"})],
         "device": [str, torch.device],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "input_dtype": [StrOptions({"auto", "keep"})],
     }
 
     def __init__(
@@ -87,6 +100,7 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         output: str = "logits",
         device: Any = "auto",
         batch_size: Any = "auto",
+        input_dtype: str = "auto",
     ) -> None:
         self.module = module
         self.classes = classes
@@ -94,9 +108,14 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         self.output = output
         self.device = device
         self.batch_size = batch_size
+        self.input_dtype = input_dtype
 
+    @all_or_nothing()
     def fit(self, X: Any, y: Any = None) -> FrozenNetwork:
-        """Do nothing but run one row, which tells the number of outputs.
+        """Run one row, which tells the number of outputs, and take note of the columns of X.
+
+        Nothing is trained. From now on X must have these columns; without `fit` it may have
+        whatever the module takes.
 
         Parameters
         ----------
@@ -107,7 +126,11 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         -------
         self : FrozenNetwork
         """
-        self._logits(X, first=True)
+        self._validate_params()
+        X = check_input(self, X, reset=True)
+        view = self._view()
+        view.logits(X[:1])
+        self._classes = view.classes_
         return self
 
     @property
@@ -117,8 +140,8 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
             return np.unique(np.asarray(self.classes))
         if not hasattr(self, "_classes"):
             raise AttributeError(
-                "FrozenNetwork(classes=None) knows classes_ once a row has run: call fit or "
-                "predict first, or give classes."
+                "FrozenNetwork(classes=None) knows classes_ once a row has run: call fit first, "
+                "or give classes."
             )
         return self._classes
 
@@ -165,15 +188,17 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         view, logits = self._logits(X)
         return view.classes_[to_numpy(logits.argmax(1))]
 
-    def _logits(self, X: Any, first: bool = False) -> tuple[NetworkView, torch.Tensor]:
+    def _logits(self, X: Any) -> tuple[NetworkView, torch.Tensor]:
         self._validate_params()
-        X = check_input(self, X, reset=True)
-        view = NetworkView(
-            self._model("auto", None, self.device), classes=self.classes, batch_size=self.batch_size
-        )
-        logits = view.logits(X[:1] if first else X)
-        self._classes = view.classes_
-        return view, logits
+        fitted = hasattr(self, "input_shape_")
+        # without fit there is nothing to compare X with, and nothing is written down
+        X = check_input(self if fitted else clone(self), X, reset=not fitted)
+        view = self._view()
+        return view, view.logits(X)
+
+    def _view(self) -> NetworkView:
+        model = self._model("auto", None, self.device)
+        return NetworkView(model, classes=self.classes, batch_size=self.batch_size)
 
     def _model(self, layer: Any, pool: str | None, device: Any) -> TorchModel:
         """Make the model that a view streams rows through; a host's device goes first."""
@@ -185,20 +210,61 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
             device=resolve_device(wanted, self.module),
             output=self.output,
             preprocess=self.preprocess,
+            keep_integers=self.input_dtype == "keep",
         )
+
+    def set_params(self, **params: Any) -> FrozenNetwork:
+        """Set parameters; another module takes away what `fit` learned about the former one.
+
+        Parameters
+        ----------
+        **params : dict
+
+        Returns
+        -------
+        self : FrozenNetwork
+        """
+        if params.get("module", self.module) is not self.module:
+            for name in ("_classes", "n_features_in_", "feature_names_in_", "input_shape_"):
+                self.__dict__.pop(name, None)
+        return super().set_params(**params)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        tags.target_tags.required = False
+        tags.input_tags.sparse = True
+        tags.input_tags.three_d_array = True
+        return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
     def __sklearn_clone__(self) -> FrozenNetwork:
-        return copy.copy(self)
+        return type(self)(**self.get_params(deep=False))
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         for key in ("module", "preprocess"):  # a pickle opens without an accelerator
-            part = state[key]
-            if isinstance(part, nn.Module) and any(
-                t.device.type != "cpu" for t in [*part.parameters(), *part.buffers()]
-            ):
-                state[key] = copy.deepcopy(part).cpu()
+            if isinstance(state[key], nn.Module):
+                state[key] = on_device(state[key], torch.device("cpu"))
+        if not _can_be_pickled(self.preprocess):
+            raise pickle.PicklingError(
+                f"preprocess={self.preprocess!r} cannot be pickled: it is no function of a "
+                "module that can be imported. Define it with def at the top level of a module, or "
+                "write an nn.Module."
+            )
         return state
+
+
+def _can_be_pickled(function: Any) -> bool:
+    """Whether the pickler that is at work can pickle a function: by name, or by its code."""
+    name = getattr(function, "__qualname__", "")
+    if "<lambda>" not in name and "<locals>" not in name:
+        return True
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and not {"cloudpickle", "dill", "copy"} & {
+        *frame.f_globals.get("__name__", "").split(".")
+    }:
+        frame = frame.f_back
+    return frame is not None

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
@@ -28,37 +28,58 @@ class _Enough(Exception):
 
 
 def first_tensor(value: Any) -> Tensor:
-    """Take the first tensor of a module's output (tensor, tuple, list or mapping)."""
-    if isinstance(value, Tensor):
-        return value
-    items = value.values() if hasattr(value, "values") else value
-    if isinstance(items, str) or not hasattr(items, "__iter__"):
+    """Take the first tensor of a module's output: a tensor, or nested sequences and mappings."""
+    found = next(_tensors(value), None)
+    if found is None:
         raise TypeError(f"A layer gave {type(value).__name__}, which holds no tensor.")
-    for item in items:
-        if isinstance(item, Tensor):
-            return item
-    raise TypeError(f"A layer gave {type(value).__name__}, which holds no tensor.")
+    return found
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _tensors([*value.values()])
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def begins_with_embedding(module: nn.Module, x: Tensor) -> bool:
+    """Whether the first leaf module with weights that `x` reaches is an `nn.Embedding`."""
+    reached: list[nn.Module] = []
+
+    def stop(layer: nn.Module, _: Any) -> None:
+        reached.append(layer)
+        raise _Enough
+
+    with ExitStack() as hooks, suppress(_Enough):
+        for layer in module.modules():
+            if not any(layer.children()) and any(True for _ in layer.parameters()):
+                hooks.callback(layer.register_forward_pre_hook(stop).remove)
+        module(x)
+    return isinstance(reached[0], (nn.Embedding, nn.EmbeddingBag)) if reached else False
 
 
 def find_tap(module: nn.Module, layer: Layer, x: Tensor) -> tuple[Tap | None, Tensor, Tensor]:
     """Run `x` and find out which activation `layer` means.
 
     Names cannot tell which layer comes last or how often one runs, a pass can, whatever
-    control flow the network has. Everything that runs is caught, so `x` should be one row.
+    control flow the network has. Everything that runs is caught, so `x` should be small.
 
     Parameters
     ----------
     module : nn.Module
     layer : {"auto"}, str, int or callable
         As in `LatentTransformer`.
-    x : Tensor of shape (1, ...)
+    x : Tensor of shape (n, ...)
 
     Returns
     -------
     tap : Tap or None
         None for a callable.
-    latent : Tensor of shape (1, ...)
-    output : Tensor of shape (1, ...)
+    latent : Tensor of shape (n, ...)
+    output : Tensor of shape (n, ...)
 
     Raises
     ------

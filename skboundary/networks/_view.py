@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing
 from torch import Tensor, nn
 
-from skboundary._runtime import at_least_float32, map_batches, resolve_batch_size, to_numpy
+from skboundary._runtime import (
+    at_least_float32,
+    map_batches,
+    resolve_batch_size,
+    to_numpy,
+    to_tensor,
+)
 from skboundary.networks._black_box import BlackBox
 from skboundary.networks._row_store import RowStore
 from skboundary.networks._torch_model import TorchModel
@@ -69,7 +75,8 @@ class NetworkView:
     @property
     def differentiable(self) -> bool:
         """Whether logits have gradients with respect to X."""
-        return isinstance(self.model, TorchModel) and not self.model.steps
+        model = self.model
+        return isinstance(model, TorchModel) and not model.steps and not model.integers
 
     @property
     def eps(self) -> float:
@@ -111,12 +118,16 @@ class NetworkView:
         TypeError
             For a classifier without gradients.
         """
-        if not isinstance(self.model, TorchModel) or self.model.steps:
-            what = [self.model.head] if isinstance(self.model, BlackBox) else self.model.steps
-            raise TypeError(f"{type(what[0]).__name__} offers no gradient with respect to X.")
         model = self.model
-        with model.borrow():
-            yield lambda x: self._sorted(model.forward(x))
+        if isinstance(model, TorchModel) and model.integers:
+            raise TypeError(f"{model.name} takes integers, so there is no gradient in X.")
+        if not isinstance(model, TorchModel) or model.steps:
+            what = model.head if isinstance(model, BlackBox) else model.steps[0]
+            raise TypeError(f"{type(what).__name__} offers no gradient with respect to X.")
+        model.refresh()
+        # tensors made in inference mode could not be differentiated
+        with torch.inference_mode(False), model.borrow(gradients=True):
+            yield self._differentiable
 
     def last_linear(self) -> tuple[Tensor, Tensor] | None:
         """Weight (n_classes, n_latent) and bias (n_classes,) of the layer that `latent` feeds.
@@ -139,6 +150,7 @@ class NetworkView:
         fits = tuple(weight.shape) == (len(self.classes_), self.n_latent)
         return (weight[self._order], bias[self._order]) if fits else None
 
+    @torch.inference_mode(False)
     def _outputs(self, X: Any, *, latent: bool, logits: bool) -> list[Tensor]:
         if self.folder is None:
             out = self._run(X, None, latent, logits)
@@ -157,28 +169,65 @@ class NetworkView:
     def _run(
         self, X: Any, index: NDArray[np.intp] | None, latent: bool, logits: bool
     ) -> list[Tensor]:
-        """Forward rows of X (None = all, uncopied); the first alone when it must show the layer."""
-        parts: list[list[Tensor]] = []
-        start, stop = 0, X.shape[0] if index is None else len(index)
+        """Forward rows of X; None is all of them, uncopied."""
+        n = X.shape[0] if index is None else len(index)
 
         def pick(rows: slice) -> Any:
             return _safe_indexing(X, rows if index is None else index[rows])
 
-        if latent and not self.model.probed:
-            assert isinstance(self.model, TorchModel)
-            z, out = self.model.probe(pick(slice(0, 1)))
-            parts.append([z.cpu()] * latent + [out.cpu()] * logits)
-            start = 1
+        if isinstance(self.model, TorchModel):
+            self.model.refresh()
+            if latent and not self.model.probed:
+                self.model.probe(pick(slice(0, 2)))
         row_bytes = int(np.prod(X.shape[1:])) * self.dtype.itemsize
         size = resolve_batch_size(self.batch_size, row_bytes, self.device)
 
         def step(rows: slice) -> list[Tensor]:
-            batch = pick(slice(start + rows.start, start + rows.stop))
-            both = self.model.run(batch, latent=latent, logits=logits)
-            return [t.cpu() for t in both if t is not None]
+            both = self.model.run(pick(rows), latent=latent, logits=logits)
+            out = [t.cpu() for t in both if t is not None]
+            number = np.arange(rows.start, rows.stop) if index is None else index[rows]
+            for t in out:
+                self._check(t, X, number)
+            return out
 
-        parts += map_batches(step, stop - start, size, verbose=self.verbose, desc="network")
+        parts = map_batches(step, n, size, verbose=self.verbose, desc="network")
         return [torch.cat(column) for column in zip(*parts)]
+
+    def _differentiable(self, x: Tensor) -> Tensor:
+        assert isinstance(self.model, TorchModel)
+        logits, name = self.model.forward(x), self.model.name
+        if len(logits) != len(x):
+            raise ValueError(f"{name} gives {len(logits)} outputs for {len(x)} samples.")
+        if x.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
+            raise ValueError(
+                f"The logits of {name} have no gradient with respect to X: something in the module "
+                "or its preprocess leaves torch (numpy, detach, no_grad). Use functions of torch."
+            )
+        return self._sorted(logits)
+
+    def _check(self, output: Tensor, X: Any, rows: NDArray[np.intp]) -> None:
+        """Refuse outputs that do not belong to the rows of X one by one, or are not finite."""
+        name = self.model.name
+        if len(output) != len(rows):
+            raise ValueError(
+                f"{name} gives {len(output)} outputs for a batch of {len(rows)}, from sample "
+                f"{rows[0]} of X on; a classifier gives one for each sample."
+            )
+        finite = output.isfinite().flatten(1).all(1)
+        if finite.all():
+            return
+        first = int((~finite).nonzero()[0, 0])
+        what = "NaN" if output[first].isnan().any() else "infinity"
+        message = f"{name} gives {what} for sample {rows[first]} of X."
+        if not hasattr(X, "columns"):
+            limit = torch.finfo(self.model.compute_dtype).max
+            largest = to_tensor(_safe_indexing(X, rows[[first]])).double().abs().max().item()
+            if largest > limit:
+                message += (
+                    f" The sample holds {largest:.4g}, more than the {limit:.4g} of "
+                    f"{self.model.compute_dtype}: scale X, or compute in a wider dtype."
+                )
+        raise ValueError(message)
 
     def _sorted(self, logits: Tensor) -> Tensor:
         """Put the model's columns into the order of `classes_`."""

@@ -549,7 +549,7 @@ def test_a_network_that_gives_nan(iris):
     net = FrozenNetwork(nn.Linear(4, 3).double())
     with torch.no_grad():
         net.module.bias[1] = float("nan")
-    with pytest.raises(ValueError, match="FrozenNetwork gives NaN for row 0 of X"):
+    with pytest.raises(ValueError, match="Linear gives NaN for sample 0 of X"):
         BoundarySampleExtractor(net).fit(X)
 
 

@@ -2,39 +2,25 @@ import copy
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict
+from sklearn.utils import get_tags
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skboundary import FrozenNetwork, LatentKNNClassifier
 from skboundary.networks._torch_model import borrowed
+from skboundary.utils.estimator_checks import _module_state
 
 
 def state(module):
-    """Everything about a module that we must not change."""
-    hooks = [
-        len(getattr(m, name))
-        for m in module.modules()
-        for name in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks")
-    ]
-    return (
-        [m.training for m in module.modules()],
-        [(p.requires_grad, p.grad, p.device) for p in module.parameters()],
-        [t.clone() for t in module.state_dict().values()],
-        hooks,
-    )
-
-
-def same(a, b):
-    return (
-        a[0] == b[0]
-        and a[1] == b[1]
-        and all(torch.equal(s, t) for s, t in zip(a[2], b[2], strict=True))
-        and a[3] == b[3]
-    )
+    """Everything about a module that we must not change, by value."""
+    return _module_state([module])
 
 
 def test_predictions_are_the_networks(cnn, digits):
@@ -45,7 +31,7 @@ def test_predictions_are_the_networks(cnn, digits):
     np.testing.assert_allclose(net.decision_function(X), expected, atol=1e-5)
     np.testing.assert_allclose(net.predict_proba(X), expected.softmax(1), atol=1e-6)
     assert np.array_equal(net.predict(X), expected.argmax(1))
-    assert np.array_equal(net.classes_, np.arange(10))
+    assert np.array_equal(net.fit(X).classes_, np.arange(10))
 
 
 def test_columns_follow_sorted_classes(mlp, iris):
@@ -116,7 +102,7 @@ def test_a_preprocessing_module_is_frozen_too(mlp, iris):
     with torch.no_grad():
         expected = FrozenNetwork(mlp).predict_proba(noise[1](torch.tensor(iris[0])))
     np.testing.assert_allclose(net.predict_proba(iris[0]), expected)
-    assert same(before, state(noise))
+    assert state(noise) == before
 
 
 def test_wrong_number_of_classes_and_shapes(mlp, iris):
@@ -130,11 +116,56 @@ def test_wrong_number_of_classes_and_shapes(mlp, iris):
         FrozenNetwork(mlp, output="odds").predict(iris[0])
 
 
-def test_classes_are_known_once_a_row_has_run(mlp, iris):
+def test_classes_are_known_after_fit_and_belong_to_the_module(mlp, iris):
     net = FrozenNetwork(mlp)
-    with pytest.raises(AttributeError, match="call fit or predict first, or give classes"):
+    with pytest.raises(AttributeError, match="call fit first, or give classes"):
         net.classes_
     assert list(net.fit(*iris).classes_) == [0, 1, 2]
+    assert list(net.set_params(module=mlp, batch_size=2).classes_) == [0, 1, 2]
+    net.set_params(module=nn.Linear(3, 5))
+    with pytest.raises(AttributeError, match="call fit first"):
+        net.classes_
+    assert net.predict(np.ones((2, 3))).shape == (2,)  # nor is X compared with the former columns
+    assert list(net.fit(np.ones((2, 3))).classes_) == [0, 1, 2, 3, 4]
+
+
+METHODS = ["predict", "predict_proba", "decision_function"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_fit_writes_attributes(mlp, iris, method):
+    X = pd.DataFrame(iris[0], columns=list("abcd"))
+    net = FrozenNetwork(mlp)
+    for attributes in (set(vars(net)), set(vars(net.fit(X)))):
+        values = dict(vars(net))
+        getattr(net, method)(X)
+        assert set(vars(net)) == set(values)
+        assert all(vars(net)[key] is value for key, value in values.items())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_columns_are_checked_after_fit_and_not_without(mlp, iris, method):
+    X = pd.DataFrame(iris[0], columns=list("abcd"))
+    permuted, narrow = X[list("bacd")], iris[0][:, :3]
+    net = FrozenNetwork(mlp)
+    getattr(net, method)(permuted)
+    with pytest.raises(ValueError, match=r"Sequential fails .* samples of shape \(3,\)"):
+        getattr(net, method)(narrow)
+    net.fit(X)
+    with pytest.raises(ValueError, match="feature names should match"):
+        getattr(net, method)(permuted)
+    with pytest.raises(ValueError, match="X has 3 features, but FrozenNetwork is expecting 4"):
+        getattr(net, method)(narrow)
+    assert not hasattr(clone(net), "feature_names_in_")
+
+
+def test_tags_say_what_holds(mlp, iris):
+    net = FrozenNetwork(mlp)
+    tags = get_tags(net)
+    assert not tags.requires_fit and not tags.target_tags.required and tags.input_tags.sparse
+    check_is_fitted(net)
+    X = iris[0]
+    assert np.array_equal(net.predict(sparse.csr_matrix(X)), net.predict(X))
 
 
 def test_a_clone_is_a_new_shell_around_the_same_module(mlp, iris):
@@ -179,12 +210,12 @@ def test_the_module_gets_everything_back(cnn, digits):
     net.predict(X)
     host = LatentKNNClassifier(net, layer="features", pool="avg").fit(X[:50], y[:50])
     host.predict_proba(X[50:60])
-    assert same(before, state(cnn))
-    with pytest.raises(RuntimeError):
+    assert state(cnn) == before
+    with pytest.raises(ValueError, match=r"SmallCNN fails .* samples of shape \(1, 5, 8\)"):
         net.predict(X[:, :, :5])  # a shape the network cannot take
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="SmallCNN fails when"):
         LatentKNNClassifier(net, layer="features").fit(X[:9, :, :5], y[:9])
-    assert same(before, state(cnn))
+    assert state(cnn) == before
 
 
 def test_flags_come_back_when_the_pass_breaks_half_way(cnn, digits):
@@ -194,7 +225,7 @@ def test_flags_come_back_when_the_pass_breaks_half_way(cnn, digits):
     with pytest.raises(ZeroDivisionError):
         LatentKNNClassifier(FrozenNetwork(cnn)).fit(*digits)
     fail.remove()
-    assert same(before, state(cnn))
+    assert state(cnn) == before
 
 
 def test_gradients_of_logits_are_exact_and_leave_no_trace(mlp, iris):
@@ -202,6 +233,7 @@ def test_gradients_of_logits_are_exact_and_leave_no_trace(mlp, iris):
 
     X, y = iris
     _, view = take_in(FrozenNetwork(mlp, classes=[2, 0, 1]), X, None)
+    mlp[0].weight.grad = torch.ones_like(mlp[0].weight)
     before = state(mlp)
     x = torch.tensor(X[:3], requires_grad=True)
     with view.function() as logits:
@@ -211,7 +243,7 @@ def test_gradients_of_logits_are_exact_and_leave_no_trace(mlp, iris):
         step[1] = 1e-6
         slope = (logits(x + step) - logits(x - step))[:, 0] / 2e-6
     torch.testing.assert_close(x.grad[:, 1], slope.detach(), rtol=1e-6, atol=1e-6)
-    assert same(before, state(mlp))
+    assert state(mlp) == before
 
 
 def test_borrowing_ignores_an_overridden_eval():
