@@ -10,6 +10,7 @@ import warnings
 __all__ = [
     "BoundaryNotFoundWarning",
     "EncodedLabelsWarning",
+    "FewParentsWarning",
     "NoCrossingWarning",
     "ProbabilityOutputWarning",
     "ScoreMismatchWarning",
@@ -25,6 +26,10 @@ class EncodedLabelsWarning(UserWarning):
 
     The estimator then answers in positions: its `classes_` are 0 to n_classes - 1.
     """
+
+
+class FewParentsWarning(UserWarning):
+    """Few samples of a class are the parents of many new ones, which then resemble each other."""
 
 
 class NoCrossingWarning(UserWarning):

@@ -51,7 +51,7 @@ def resolve_labels(
         warn_caller(
             f"y holds {unknown[0].item()!r}, which is not one of the classes "
             f"{classes[:10].tolist()}. Its integers are taken for positions among them: "
-            f"{y[0].item()!r} stands for {classes[y[0]].item()!r}. Predictions will be positions "
+            f"{y[0].item()!r} stands for {classes.tolist()[y[0]]!r}. Predictions will be positions "
             "as well. Give labels in fit to get labels.",
             EncodedLabelsWarning,
         )

@@ -32,7 +32,7 @@ from skboundary.networks._intake import (
 from skboundary.networks._labels import resolve_labels
 from skboundary.over_sampling._class_pairs import find_class_pairs, pair_accuracy
 from skboundary.over_sampling._head import ContinuedHead, RefittedHead, seeded
-from skboundary.over_sampling._history import Rows, full_cost, pr_auc, recall, scores
+from skboundary.over_sampling._history import Rows, full_cost, pr_auc, recall, scores, sentence
 from skboundary.over_sampling._sampler import BiasedExtrapolationSampler
 
 _MAX_SEED = 2**31 - 1
@@ -100,7 +100,8 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
         Seeds the training, the validation rows, the order of rows, and a sampler or head that
         has no `random_state` of its own.
     verbose : int, default=0
-        Prints a line for each round when positive.
+        When positive, prints a line for each round and shows the progress of the network's
+        training and passes.
 
     Attributes
     ----------
@@ -111,7 +112,7 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
     head_ : estimator
         The classifier on latent vectors; a fitted `LogisticRegression` with ``head=None``.
     sampler_ : estimator or "passthrough"
-        The sampler of the last round.
+        The sampler of the last round that added samples; unfitted where there was none.
     history_ : list of dict
         One entry for the head before any round, and one for each round: "round", "n_added"
         (by class, in this round), "n_samples" (that the head was trained on), "recall" and
@@ -232,6 +233,7 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
             device=self.device,
             batch_size=self.batch_size,
             random_state=random,
+            verbose=self.verbose,
         )
         classes, codes = resolve_labels(y, view.classes_)
         y = classes[codes]
@@ -303,7 +305,7 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
     def _go_round(
         self, rows: Rows, held: Rows, head: Any, sampler: Any, random: np.random.RandomState
     ) -> None:
-        start = time.perf_counter()
+        start, self.sampler_ = time.perf_counter(), sampler
         room = _room(sampler, rows.y)
         step = {c: max(1, round(self.growth * (rows.y == c).sum())) for c in room}
         self.head_, cost = head.start(*rows)
@@ -325,7 +327,7 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
                 "seconds": time.perf_counter() - start,
             })  # fmt: skip
             if self.verbose:
-                print(self.history_[-1])
+                print(sentence(self.history_[-1], self.n_iter))
             growing = self._growing()
             if not growing:
                 break

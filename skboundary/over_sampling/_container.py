@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.exceptions import DataConversionWarning
+
+from skboundary.exceptions import warn_caller
 
 
 class Container:
@@ -49,11 +50,10 @@ class Container:
     def stack(self, X: Any, rows: NDArray[Any]) -> Any:
         """Put new rows below X."""
         if self.integers and len(rows):
-            warnings.warn(
+            warn_caller(
                 f"{len(self.integers)} integer columns of X were rounded in the new samples. Make "
                 "them float to keep fractions.",
                 DataConversionWarning,
-                stacklevel=6,
             )
         if sparse.issparse(X):
             return sparse.vstack([X, sparse.csr_matrix(rows)], format=self.format)

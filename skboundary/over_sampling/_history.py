@@ -22,6 +22,20 @@ class Rows(NamedTuple):
     y: NDArray[Any]
 
 
+def sentence(entry: dict[str, Any], n_iter: int) -> str:
+    """Tell what a round did, in a line."""
+
+    def by_class(values: dict[Any, Any], form: str) -> str:
+        return ", ".join(f"{value:{form}} of class {c}" for c, value in values.items())
+
+    added = {c: n for c, n in entry["n_added"].items() if n}
+    what = f"added {by_class(added, 'd')}" if added else "added no samples"
+    return (
+        f"Round {entry['round']} of at most {n_iter} {what}: {entry['n_samples']} samples. "
+        f"Training recall is {by_class(entry['recall'], '.3f')}, after {entry['seconds']:.1f} s."
+    )
+
+
 def recall(head: Any, rows: Rows) -> dict[Any, float]:
     """By class, the share of its rows that are recognised."""
     hit = head.predict(rows.Z) == rows.y if len(rows.y) else rows.y

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skboundary._runtime import progress
 from skboundary.functional.extrapolate import (
     asymmetric_target,
     centroid_ratio,
@@ -116,6 +117,7 @@ def make_rows(
     """
     rows = np.empty((len(plan.parents), *space.X.shape[1:]), dtype=space.X.dtype)
     margins = torch.empty(len(rows), dtype=torch.float64)
+    bar = progress(len(rows), "new samples", space.verbose)
     for start in range(0, len(rows), _CHUNK):
         part = slice(start, start + _CHUNK)
         parents, classes = plan.parents[part], plan.classes[part]
@@ -128,6 +130,8 @@ def make_rows(
             logits = space.view.logits(space.wrap(made)).double().gather(1, classes)
         rows[part] = made
         margins[part] = logits[:, 0] - logits[:, 1]
+        bar.update(len(made))
+    bar.close()
     return rows, margins.sigmoid()
 
 

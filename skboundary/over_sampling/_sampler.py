@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
@@ -24,7 +23,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skboundary._runtime import check_finite, check_input, draw_seed, spawn_generators, to_numpy
-from skboundary.exceptions import NoCrossingWarning
+from skboundary.exceptions import FewParentsWarning, NoCrossingWarning, warn_caller
 from skboundary.networks._intake import (
     NETWORK_CONSTRAINTS,
     is_trained,
@@ -118,7 +117,7 @@ class BiasedExtrapolationSampler(BaseOverSampler):
     random_state : int, RandomState instance or None, default=None
         Seeds the random choices, each class by itself, and the training of networks.
     verbose : int, default=0
-        A progress bar when positive.
+        When positive, shows the progress of the network over X and over the new samples.
 
     Attributes
     ----------
@@ -136,6 +135,11 @@ class BiasedExtrapolationSampler(BaseOverSampler):
     parents_ : ndarray of shape (n_new, 2)
         Rows of X between which each new sample lies: the minor, then the major (within the
         class: another minor).
+    n_parents_ : dict
+        From class to the number of its samples from which new samples were placed towards
+        another class. Samples within the class do not count: there every sample may be a
+        parent. A :class:`~skboundary.exceptions.FewParentsWarning` tells where these are fewer
+        than a third of the class, though as many new samples as the class has were placed.
     positions_ : ndarray of shape (n_new,)
         Where on that segment, from 0 at the first parent to 1 at the second.
     targets_ : ndarray of shape (n_new,)
@@ -279,18 +283,39 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         del space.latent  # before as many new rows are made
         self.parents_, self.positions_, self.targets_ = (to_numpy(part) for part in plan[:3])
         self.n_fallback_ = plan.n_fallback
+        self.n_parents_ = self._count_parents(y, [*wanted], to_numpy(space.codes))
         if plan.n_fallback:
-            warnings.warn(
+            warn_caller(
                 f"{plan.n_fallback} new samples are midpoints, because the classifier puts no "
                 "sample of one of two classes on its own side of the boundary between them. "
                 "Another estimator, or other class_pairs, may tell them apart.",
                 NoCrossingWarning,
-                stacklevel=5,
             )
         X_new, probabilities = make_rows(space, plan, container.finish)
         self.probabilities_ = to_numpy(probabilities)
         y_new = np.repeat(np.array([*wanted], dtype=y.dtype), [*map(int, wanted.values())])
         return container.stack(X, X_new), np.concatenate([y, y_new])
+
+    def _count_parents(
+        self, y: NDArray[Any], wanted: list[Any], codes: NDArray[np.intp]
+    ) -> dict[Any, int]:
+        """Count the parents of what was placed towards other classes; warn where they are few."""
+        first, second = self.parents_.T
+        across = first[codes[first] != codes[second]]
+        n_parents = {}
+        for label in wanted:
+            members, placed = np.flatnonzero(y == label), across[y[across] == label]
+            n = n_parents[label] = len(np.unique(placed))
+            if len(placed) >= len(members) > 3 * n:
+                warn_caller(
+                    f"{n} of the {len(members)} samples of class {label!r} are the parents of "
+                    f"{len(placed)} new samples: the others lie on the wrong side of the "
+                    "boundary, or pairing passes them over. Give an estimator that recognizes "
+                    "more of them (class_weight='balanced'), use instance_pairing='one-to-one', "
+                    "or raise within_class.",
+                    FewParentsWarning,
+                )
+        return n_parents
 
     def _check_counts(self, y: NDArray[Any], wanted: dict[Any, int]) -> None:
         """Refuse classes with too few samples for what the parameters ask."""

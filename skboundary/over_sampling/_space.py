@@ -49,6 +49,7 @@ class Space:
         if view.batch_size == "auto" and not is_network:
             view.batch_size = _CHUNK  # no activations to hold, and each call has its price
         latent, logits = view.latent_and_logits(wrap(X))
+        self.verbose, view.verbose = view.verbose, 0  # from here on new samples are counted
         self.latent = latent.to(view.device)
         self.logits = logits.double()
         self.codes = torch.from_numpy(codes)

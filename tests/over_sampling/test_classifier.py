@@ -9,6 +9,7 @@ import torch
 from imblearn.over_sampling import SMOTE, RandomOverSampler
 from imblearn.under_sampling import RandomUnderSampler
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, recall_score
@@ -354,6 +355,63 @@ def test_logistic_regression_where_no_linear_layer_is_last(blobs, cnn, digits):
     keep = np.r_[0:150, np.flatnonzero(labels[150:300] != 3) + 150]
     clf = fit(images[keep], labels[keep], cnn, layer="hidden", n_iter=1)
     assert clf.head_.coef_.shape == (10, 32)
+
+
+def test_verbose_speaks_in_sentences(blobs, capsys):
+    X, y = blobs
+    fit(X, y, stopping=None, n_iter=1)
+    assert capsys.readouterr() == ("", "")
+    fit(X, y, stopping=None, n_iter=1, verbose=1, estimator=nn.Linear(4, 3).double())
+    out, err = capsys.readouterr()
+    first, second = out.splitlines()
+    assert first.startswith("Round 0 of at most 1 added no samples: 315 samples. Training recall")
+    assert second.startswith("Round 1 of at most 1 added 9 of class 1, 4 of class 2: 328 samples.")
+    assert all(" of class 0, " in line and line.endswith(" s.") for line in (first, second))
+    assert "network" in err  # the passes of the network show their progress
+
+
+# ------------------------------------------------------------------------------ when fit fails
+
+
+class Failing(SMOTE):
+    """It fails in the round in which `error` is set."""
+
+    error = None
+
+    def fit_resample(self, X, y):
+        if self.error is not None:
+            raise self.error
+        return super().fit_resample(X, y)
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()])
+def test_a_fit_that_fails_leaves_the_classifier_as_it_was(blobs, monkeypatch, error):
+    X, y = blobs
+    clf = BiasedExtrapolationClassifier(
+        LogisticRegression(), sampler=Failing(random_state=0), n_iter=2, random_state=0
+    )
+    monkeypatch.setattr(Failing, "error", error)
+    with pytest.raises(type(error)):
+        clf.fit(X, y)
+    for method in (clf.predict, clf.predict_proba, clf.decision_function):
+        with pytest.raises(NotFittedError):
+            method(X)
+    assert not hasattr(clf, "classes_") and not hasattr(clf, "n_features_in_")
+    monkeypatch.setattr(Failing, "error", None)
+    before, proba = vars(clf.fit(X, y)).copy(), clf.predict_proba(X)
+    monkeypatch.setattr(Failing, "error", error)
+    with pytest.raises(type(error)):
+        clf.fit(X[:, :3], np.array(["a", "b", "c"])[y])
+    assert vars(clf) == before
+    np.testing.assert_array_equal(clf.predict_proba(X), proba)
+
+
+def test_the_sampler_is_that_of_this_fit(blobs):
+    X, y = blobs
+    clf = BiasedExtrapolationClassifier(LogisticRegression(), n_iter=1).fit(X, y)
+    assert hasattr(clf.sampler_, "parents_")
+    assert not hasattr(clf.set_params(n_iter=0).fit(X, y).sampler_, "parents_")
+    assert clf.set_params(sampler="passthrough").fit(X, y).sampler_ == "passthrough"
 
 
 # ------------------------------------------------------------------------------ who is left alone

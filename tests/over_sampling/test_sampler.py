@@ -21,8 +21,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from skboundary import BiasedExtrapolationSampler, FrozenNetwork
-from skboundary.exceptions import NoCrossingWarning
+from skboundary.exceptions import EncodedLabelsWarning, FewParentsWarning, NoCrossingWarning
 from skboundary.over_sampling._class_pairs import find_class_pairs
+
+pytestmark = pytest.mark.filterwarnings("ignore::skboundary.exceptions.FewParentsWarning")
 
 
 @pytest.fixture(scope="module")
@@ -382,6 +384,42 @@ def test_within_class_takes_as_many_bases_as_smote():
         assert np.mean(bases) == pytest.approx(expected, abs=2) and min(bases) > expected - 8
 
 
+@pytest.mark.parametrize(
+    ("n_right", "n_new", "warns"), [(19, 60, True), (20, 60, False), (19, 59, False)]
+)
+@pytest.mark.parametrize("pairing", ["one-to-one", "nearest-major"])
+def test_few_parents_are_told(n_right, n_new, warns, pairing):
+    """Of 60 minors so many are on their own side; only those can be parents."""
+    rng = np.random.RandomState(0)
+    y, right = np.repeat([0, 1], [200, 60]), np.arange(260) >= 260 - n_right
+    X = rng.uniform(0.1, 1, size=(260, 3)) * np.where(right, 1, -1)[:, None]
+    half = LogisticRegression().fit(np.eye(3)[[0, 1]], [0, 1])
+    half.coef_, half.intercept_ = np.ones((1, 3)), np.zeros(1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sampler, *_ = resample(
+            X, y, estimator=FrozenEstimator(half), within_class=0.5, instance_pairing=pairing,
+            sampling_strategy={1: 60 + 2 * n_new},
+        )  # fmt: skip
+    across = sampler.parents_[y[sampler.parents_[:, 1]] == 0]
+    assert sampler.n_parents_ == {1: n_right} == {1: len(np.unique(across[:, 0]))}
+    few = [w for w in caught if w.category is FewParentsWarning]
+    assert len(few) == warns
+    for warning in few:
+        assert f"{n_right} of the 60 samples of class 1" in str(warning.message)
+        assert f"{n_new} new samples" in str(warning.message)
+        assert warning.filename == __file__
+
+
+def test_parents_are_counted_for_each_class(three):
+    X, y = three
+    sampler, _, labels = resample(X, y, within_class=0.5)
+    for c in (1, 2):
+        first, second = sampler.parents_[labels == c].T
+        assert sampler.n_parents_[c] == len(np.unique(first[y[second] != c])) > 1
+    assert resample(X, y, within_class=1.0)[0].n_parents_ == {1: 0, 2: 0}
+
+
 # -------------------------------------------------------------------------------- classes
 
 
@@ -448,6 +486,39 @@ def test_labels_may_be_strings_and_numbers_of_any_kind(three):
         assert sampler.pairs_ == [(names[1], names[0]), (names[2], names[1])]
 
 
+@pytest.mark.parametrize("estimator", ["logistic", "fitted here", "network"])
+def test_booleans_are_labels(two, logistic, estimator):
+    X, y = two
+    estimator = {"logistic": logistic, "network": nn.Linear(6, 2).double()}.get(estimator)
+    sampler, rows, labels = resample(X, y.astype(bool), estimator=estimator)
+    assert labels.dtype == bool and labels.all() and sampler.sampling_strategy_ == {True: 280}
+    np.testing.assert_array_equal(rows, resample(X, y, estimator=estimator)[1])
+
+
+def test_labels_may_be_strings_of_dtype_object(two):
+    X, y = two
+    names = np.array(["a", "b"], dtype=object)
+    trained = FrozenEstimator(LogisticRegression().fit(X, names[y]))
+    for estimator in (None, trained, FrozenNetwork(nn.Linear(6, 2).double(), classes=["a", "b"])):
+        _, rows, labels = resample(X, names[y], estimator=estimator)
+        assert labels.dtype == object and set(labels) == {"b"} and len(rows) == 280
+
+
+@pytest.mark.parametrize("dtype", [str, object])
+def test_positions_come_back_as_positions(two, dtype):
+    """A network that names its classes, and y that counts them."""
+    X, y = two
+    net = nn.Linear(6, 2).double()
+    _, expected, _ = resample(X, y, estimator=net)
+    named = FrozenNetwork(net, classes=np.array(["a", "b"], dtype=dtype))
+    with pytest.warns(EncodedLabelsWarning, match="0 stands for 'a'") as caught:
+        sampler, rows, labels = resample(X, y, estimator=named)
+    assert caught[0].filename == __file__
+    assert labels.dtype == y.dtype and (labels == 1).all() and sampler.pairs_ == [(1, 0)]
+    assert sampler.classes_.tolist() == [0, 1]
+    np.testing.assert_array_equal(rows, expected)
+
+
 # ----------------------------------------------------------------------------- estimators
 
 
@@ -488,6 +559,7 @@ def test_the_default_classifier_knows_the_columns_of_a_frame(two):
     sampler = BiasedExtrapolationSampler(random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", FewParentsWarning)
         sampler.fit_resample(X, two[1])
         sampler.estimator_.predict(X)
 
@@ -531,6 +603,16 @@ def test_no_crossing_falls_back_to_midpoints_and_says_so_once(two):
     assert (y[sampler.parents_] == [1, 0]).all()
 
 
+def test_verbose_shows_two_bars_and_no_more(capsys):
+    net, X, y = curved()
+    resample(X, y, estimator=net)
+    assert capsys.readouterr() == ("", "")
+    resample(X, y, estimator=net, verbose=1)
+    out, err = capsys.readouterr()
+    bars = {part.split(":")[0].strip() for part in err.split("\r") if ":" in part}
+    assert not out and bars == {"network", "new samples"} and "/200 " in err
+
+
 # ----------------------------------------------------------------------------- containers
 
 
@@ -566,6 +648,14 @@ def test_integers(two):
 
 
 # ------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize("estimator", [None, LogisticRegression()])
+def test_duplicate_columns_are_named(two, estimator):
+    pd = pytest.importorskip("pandas")
+    X = pd.DataFrame(two[0], columns=list("abcdea"))
+    with pytest.raises(ValueError, match="unique column names"):
+        resample(X, two[1], estimator=estimator)
 
 
 @pytest.mark.parametrize(
