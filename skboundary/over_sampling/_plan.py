@@ -117,21 +117,20 @@ def make_rows(
     """
     rows = np.empty((len(plan.parents), *space.X.shape[1:]), dtype=space.X.dtype)
     margins = torch.empty(len(rows), dtype=torch.float64)
-    bar = progress(len(rows), "new samples", space.verbose)
-    for start in range(0, len(rows), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        parents, classes = plan.parents[part], plan.classes[part]
-        made = segment_points(space.X, parents, plan.positions[part])
-        if space.linear and finish is None:
-            first, last = (space.logits[end].gather(1, classes) for end in parents.unbind(1))
-            logits = torch.lerp(first, last, plan.positions[part, None])
-        else:
-            made = made if finish is None else finish(made)
-            logits = space.view.logits(space.wrap(made)).double().gather(1, classes)
-        rows[part] = made
-        margins[part] = logits[:, 0] - logits[:, 1]
-        bar.update(len(made))
-    bar.close()
+    with progress(len(rows), "new samples", space.verbose) as bar:
+        for start in range(0, len(rows), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            parents, classes = plan.parents[part], plan.classes[part]
+            made = segment_points(space.X, parents, plan.positions[part])
+            if space.linear and finish is None:
+                first, last = (space.logits[end].gather(1, classes) for end in parents.unbind(1))
+                logits = torch.lerp(first, last, plan.positions[part, None])
+            else:
+                made = made if finish is None else finish(made)
+                logits = space.view.logits(space.wrap(made)).double().gather(1, classes)
+            rows[part] = made
+            margins[part] = logits[:, 0] - logits[:, 1]
+            bar.update(len(made))
     return rows, margins.sigmoid()
 
 
