@@ -25,7 +25,9 @@ ALLOWED = {
 ALLOWED["display"] = set(ALLOWED) | {"display"}
 ALLOWED["_tour"] = set(ALLOWED)
 ALLOWED["__main__"] = set(ALLOWED)
-OUTSIDE_FUNCTIONAL = {"__future__", "collections", "concurrent", "math", "typing", "torch"}
+OUTSIDE_FUNCTIONAL = {
+    "__future__", "collections", "concurrent", "functools", "math", "threading", "typing", "torch"
+}  # fmt: skip
 
 
 def room_of(path):

@@ -6,6 +6,10 @@ so narrow that their scores are still in the cache when the minima of groups of 
 taken. What ranks near the top is compared again by float64 differences of the rows as given, and
 a bound on the product's rounding error says whether any other row could belong there. The few
 queries for which it cannot be ruled out are searched once more in float64.
+
+Squares double the exponent: where they would leave the range of a dtype, all rows are multiplied
+by one power of two, which is the same problem exactly. Where float64 cannot hold the squares of
+one query's differences at any such scale, each difference is scaled by itself.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -13,7 +17,9 @@ queries for which it cannot be ruled out are searched once more in float64.
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from functools import partial
+from threading import Event
 from typing import NamedTuple
 
 import torch
@@ -28,6 +34,11 @@ _SCORES = 2**22  # scores held at a time by a thread of the fast road, about (16
 _SHARE = 64  # fewer queries are not worth a thread of their own, nor a product for each strip
 _FLOAT64 = 2**17  # float64 numbers in one temporary, about (1 MB stays in the cache)
 _INF = float("inf")
+_EXPONENTS = -30, 50  # of the largest number: between them no square leaves float32's range
+_NORMS = 2.0**-400, 2.0**400  # norms between them are right although they were squared
+_HALVES = 2.0**-900, 2.0**1000  # the same for half squared distances
+_LARGEST = torch.finfo(torch.float64).max
+_LOST = -1.0  # stands for a half squared distance beyond them
 
 
 class SearchIndex(NamedTuple):
@@ -39,6 +50,7 @@ class SearchIndex(NamedTuple):
     centre: Tensor  # (d,) float64
     radius: float  # largest norm of a centred row
     metric: str
+    scale: float  # power of two that multiplies rows and queries before anything is squared
 
 
 class Neighbors(NamedTuple):
@@ -81,20 +93,21 @@ def build_index(rows: Tensor, metric: str = "euclidean") -> SearchIndex:
     if rows.ndim != 2 or len(rows) == 0:
         raise ValueError(f"rows must have shape (n, d) with n >= 1, got {tuple(rows.shape)}.")
     n, d = rows.shape
+    scale = 1.0 if metric == "cosine" else _scale(rows)
     centre = _vectors(rows[:1], metric)[0].squeeze(0).zero_()
     for some in rows.split(_step(d)):
-        centre += _vectors(some, metric)[0].sum(0)
+        centre += _vectors(some, metric, scale)[0].sum(0)
     centre /= n
     table = rows.new_zeros(-(-n // _STRIP), d, _STRIP, dtype=torch.float32)
     halves = table.new_full((len(table), _STRIP), _INF)
     largest = 0.0
     for strip, half, some in zip(table, halves, rows.split(_STRIP)):
-        vectors, zero = _vectors(some, metric)
+        vectors, zero = _vectors(some, metric, scale)
         squares = vectors.sub_(centre).square().sum(1)
         largest = max(largest, float(squares.max()))
         strip[:, : len(some)] = vectors.T
         half[: len(some)] = squares.add_(zero) / 2
-    return SearchIndex(rows, table, halves, centre, math.sqrt(largest), metric)
+    return SearchIndex(rows, table, halves, centre, math.sqrt(largest), metric, scale)
 
 
 def search(
@@ -126,7 +139,8 @@ def search(
     Raises
     ------
     ValueError
-        When k is not between 1 and the number of rows that may be returned.
+        When k is not between 1 and the number of rows that may be returned, or when a distance
+        overflows float64.
 
     Examples
     --------
@@ -146,10 +160,22 @@ def search(
         distances[some], indices[some] = _search_float64(
             index, queries[some], k, None if exclude is None else exclude[some]
         )
+    lost = (distances[:, 0] == _LOST).nonzero().squeeze(1)
     if index.metric == "euclidean":
-        distances.mul_(2).sqrt_()
+        distances.mul_(2).sqrt_().div_(index.scale)
     elif index.metric == "sqeuclidean":
-        distances.mul_(2)
+        distances.mul_(2).div_(index.scale).div_(index.scale)
+    for i in lost.tolist():
+        norms, indices[i] = _search_scaled(
+            index, queries[i], k, None if exclude is None else exclude[i]
+        )
+        distances[i] = norms if index.metric == "euclidean" else norms.square()
+    if distances.isinf().any():
+        raise ValueError(
+            f"A distance with metric={index.metric!r} is beyond {_LARGEST:.1e}, the largest "
+            "float64 number. Divide the rows and the queries by a constant, or use "
+            "metric='euclidean' instead of 'sqeuclidean'."
+        )
     return Neighbors(distances, indices)
 
 
@@ -192,7 +218,24 @@ def _step(d: int) -> int:
     return max(64, _FLOAT64 // d)
 
 
-def _vectors(rows: Tensor, metric: str) -> tuple[Tensor, Tensor]:
+def _scale(rows: Tensor) -> float:
+    """Give the power of two that brings the largest number near 1 where it is far from it."""
+    if not rows.is_floating_point():
+        return 1.0
+    low, high = rows.aminmax()
+    exponent = math.frexp(max(-float(low), float(high)))[1]  # 0 for the number 0
+    if _EXPONENTS[0] <= exponent <= _EXPONENTS[1]:
+        return 1.0
+    return math.ldexp(1.0, -min(max(exponent, -1000), 1000))
+
+
+def _power_below(size: Tensor) -> Tensor:
+    """Give the largest power of two that is not above `size`; 1 for 0 and infinity."""
+    mantissa = torch.frexp(size).mantissa
+    return (size / (2 * mantissa)).nan_to_num_(nan=1.0)
+
+
+def _vectors(rows: Tensor, metric: str, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     """Give vectors whose half squared L2 distance is wanted (float64 copies), and which are zero.
 
     Cosine distance is half the squared distance of the normalised vectors; a zero vector
@@ -200,9 +243,15 @@ def _vectors(rows: Tensor, metric: str) -> tuple[Tensor, Tensor]:
     """
     device = "cpu" if rows.device.type == "mps" else rows.device
     vectors = rows.to(device, torch.float64, copy=True)
+    if scale != 1:
+        vectors *= scale
     zero = torch.zeros(len(rows), dtype=torch.bool, device=device)
     if metric == "cosine":
         norms = torch.linalg.vector_norm(vectors, dim=1)
+        odd = ~((norms > _NORMS[0]) & (norms < _NORMS[1]))
+        if odd.any():
+            vectors[odd] /= _power_below(vectors[odd].abs().amax(1))[:, None]
+            norms[odd] = torch.linalg.vector_norm(vectors[odd], dim=1)
         zero = norms == 0
         vectors /= norms.masked_fill_(zero, 1.0)[:, None]
     return vectors, zero
@@ -216,7 +265,7 @@ def _half_squared(index: SearchIndex, queries: Tensor, zero: Tensor, rows: Tenso
     for start in range(0, q, step):
         part = slice(start, start + step)
         picked = index.rows.index_select(0, rows[part].reshape(-1).to(index.rows.device))
-        vectors, row_zero = _vectors(picked, index.metric)
+        vectors, row_zero = _vectors(picked, index.metric, index.scale)
         vectors = vectors.view(-1, m, queries.shape[1])
         result[part] = vectors.sub_(queries[part, None]).square_().sum(2).div_(2)
         if index.metric == "cosine":
@@ -224,14 +273,34 @@ def _half_squared(index: SearchIndex, queries: Tensor, zero: Tensor, rows: Tenso
     return result
 
 
-def _relative_error(dtype: torch.dtype, d: int) -> float:
-    """Bound c so that a score is within ``c (2 |q|^2 + D)`` of D, the half squared distance.
+def _mark_lost(
+    index: SearchIndex, queries: Tensor, query: Tensor, row: Tensor, halves: Tensor
+) -> None:
+    """Overwrite half squared distances (p,) of different vectors that float64 cannot hold.
+
+    Normalised vectors are rounded to 1e-16, so smaller cosine distances mean nothing.
+    """
+    if index.metric == "cosine":
+        return
+    lost = (~((halves > _HALVES[0]) & (halves < _HALVES[1]))).nonzero().squeeze(1)
+    for some in lost.split(_step(queries.shape[1])):
+        first = queries.index_select(0, query[some].to(queries.device))
+        second = index.rows.index_select(0, row[some].to(index.rows.device))
+        first, second = (_vectors(part, index.metric)[0] for part in (first, second))
+        halves[some[(first != second).any(1)]] = _LOST
+
+
+def _error(dtype: torch.dtype, d: int, squares: Tensor, halves: Tensor) -> Tensor:
+    """Bound by how much a score is off D, the half squared distance: ``c (2 |q|^2 + D) + t``.
 
     With unit roundoff u the sum of d products is wrong by ``4 sqrt(d) u |q| |x|`` at most
     (12 standard deviations of the usual model, and a proven bound up to d = 16), centring
     and storing by less than ``6 u (|q| + |x|)^2``, and a row at D has |x| <= |q| + sqrt(2 D).
+    What underflows adds t: numbers below 1 lose less than the smallest normal number each.
     """
-    return 4 * torch.finfo(dtype).eps * (math.sqrt(d) + 4)
+    info = torch.finfo(dtype)
+    relative = 4 * info.eps * (math.sqrt(d) + 4)
+    return relative * (2 * squares + halves) + 4 * (d + 4) * info.tiny
 
 
 def _strips(n: int, q: int) -> int:
@@ -249,18 +318,22 @@ def _share_out(
     threads to work on them together.
     """
     threads = torch.get_num_threads() if queries.device.type == "cpu" else 1
-    n_shares = min(threads, len(queries) // _SHARE)
+    n_shares, stop = min(threads, len(queries) // _SHARE), Event()
     if n_shares <= 1:
-        return _search_share(index, queries, k, exclude, batch_size)
+        return _search_share(index, queries, k, exclude, batch_size, stop)
     shares = queries.tensor_split(n_shares)
     excludes = [None] * n_shares if exclude is None else exclude.tensor_split(n_shares)
     try:
         with ThreadPoolExecutor(n_shares, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            found = pool.map(
-                lambda part: _search_share(index, part[0], k, part[1], batch_size),
-                zip(shares, excludes),
-            )
-            distances, indices, proven = (torch.cat(parts) for parts in zip(*found))
+            try:
+                found = pool.map(
+                    lambda part: _search_share(index, part[0], k, part[1], batch_size, stop),
+                    zip(shares, excludes),
+                )
+                distances, indices, proven = (torch.cat(parts) for parts in zip(*found))
+            except BaseException:  # the pool waits for its threads, after Ctrl-C too
+                stop.set()
+                raise
     finally:
         torch.set_num_threads(threads)  # a thread's own affair, but new threads take the last one
     return distances, indices, proven
@@ -268,7 +341,12 @@ def _share_out(
 
 @torch.no_grad()
 def _search_share(
-    index: SearchIndex, queries: Tensor, k: int, exclude: Tensor | None, batch_size: int
+    index: SearchIndex,
+    queries: Tensor,
+    k: int,
+    exclude: Tensor | None,
+    batch_size: int,
+    stop: Event,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Search batch by batch by scores: half squared distances, rows, and whether proven."""
     # one buffer for all products: the pages of a new one cost as much as the product
@@ -279,7 +357,7 @@ def _search_share(
     for start in range(0, len(queries), batch_size):
         part = slice(start, start + batch_size)
         of_part = None if exclude is None else exclude[part]
-        found.append(_search_fast(index, queries[part], k, of_part, buffer))
+        found.append(_search_fast(index, queries[part], k, of_part, buffer, stop))
     distances, indices, proven = (torch.cat(parts) for parts in zip(*found))
     return distances, indices, proven
 
@@ -290,35 +368,44 @@ def _search_fast(
     k: int,
     exclude: Tensor | None,
     buffer: Tensor,
+    stop: Event,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Nearest rows among the best float32 scores, and for which queries that is proven."""
-    vectors, zero = _vectors(queries, index.metric)
+    vectors, zero = _vectors(queries, index.metric, index.scale)
     centred = (vectors - index.centre).to(index.table.device, torch.float32)
-    scores, rows, bound = _shortlist(index, centred, k + _SPARE, exclude, buffer)
+    scores, rows, bound = _shortlist(index, centred, k + _SPARE, exclude, buffer, stop)
 
     scores, rows, bound = (t.to(vectors.device) for t in (scores, rows, bound))
     squares = centred.to(vectors.device, torch.float64).square().sum(1)
     shift = squares / 2 + zero / 2
-    error = _relative_error(torch.float32, queries.shape[1])
+    error = partial(_error, torch.float32, queries.shape[1])
     # differences are dear: leave out what is clearly beyond the k-th, nearly all of the spare rows
     likely = scores[:, k - 1] + shift
-    limit = likely + 3 * error * (2 * squares + likely.clamp(min=0)) - shift
+    limit = likely + 3 * error(squares, likely.clamp(min=0)) - shift
     width = max(k, int((scores <= limit[:, None]).sum(1).max()))
     bound = torch.minimum(bound, scores[:, width:].amin(1)) if width < scores.shape[1] else bound
     scores, rows = scores[:, :width], rows[:, :width]
     missing = scores == _INF
-    halves = _half_squared(index, vectors, zero, rows).masked_fill_(missing, _INF)
+    halves = _half_squared(index, vectors, zero, rows)
+    itself = torch.arange(len(rows), device=rows.device)[:, None].expand_as(rows)
+    _mark_lost(index, queries, itself.flatten(), rows.flatten(), halves.view(-1))
+    halves.masked_fill_(missing, _INF)
     # no overflow, all seen errors within the bound (not so under TF32), and nothing left out
-    wrong = (scores + shift[:, None] - halves).abs() - error * (2 * squares[:, None] + halves)
+    wrong = (scores + shift[:, None] - halves).abs() - error(squares[:, None], halves)
     halves, rows = (found[:, :k] for found in _sort(halves, rows))
     last = halves[:, -1]
     proven = (squares.sqrt() + index.radius < 1e18) & ((wrong <= 0) | missing).all(1)
-    proven &= bound + shift > last + error * (2 * squares + last)
+    proven &= (bound + shift > last + error(squares, last)) & (halves[:, 0] != _LOST)
     return halves, rows, proven
 
 
 def _shortlist(
-    index: SearchIndex, queries: Tensor, m: int, exclude: Tensor | None, buffer: Tensor
+    index: SearchIndex,
+    queries: Tensor,
+    m: int,
+    exclude: Tensor | None,
+    buffer: Tensor,
+    stop: Event,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Best scores of centred queries, and a bound that no score left out is below.
 
@@ -336,7 +423,7 @@ def _shortlist(
     for start in range(0, len(index.table), len(buffer)):
         block = slice(start, start + len(buffer))
         scores = buffer[: len(index.table[block]), :q]
-        minima = _score(index.table[block], index.halves[block], queries, scores)
+        minima = _score(index.table[block], index.halves[block], queries, scores, stop)
         if exclude is not None:
             _leave_out(exclude - start * _STRIP, scores, minima)
         coarse = minima.view(q, -1, _coarse_groups(minima.shape[1], m)).amin(1)
@@ -360,7 +447,9 @@ def _shortlist(
     return best, rows, bound
 
 
-def _score(table: Tensor, halves: Tensor, queries: Tensor, scores: Tensor) -> Tensor:
+def _score(
+    table: Tensor, halves: Tensor, queries: Tensor, scores: Tensor, stop: Event | None = None
+) -> Tensor:
     """Write the scores (n_strips, q, 512) of a block, and give the minima (q, groups).
 
     Group j of a strip holds every score that leaves the remainder j: such minima vectorise.
@@ -368,11 +457,18 @@ def _score(table: Tensor, halves: Tensor, queries: Tensor, scores: Tensor) -> Te
     minima = scores.new_empty(len(queries), len(table), _GROUPS)
     if scores.device.type == "cpu" and len(queries) > _SHARE:  # strip by strip, out of the cache
         for strip, half, out, low in zip(table, halves, scores, minima.transpose(0, 1)):
+            _go_on(stop)
             torch.addmm(half, queries, strip, alpha=-1, out=out)
             torch.amin(out.view(-1, _GROUP, _GROUPS), 1, out=low)
     else:
+        _go_on(stop)
         _score_at_once(table, halves, queries, scores, minima.transpose(0, 1))
     return minima.flatten(1)
+
+
+def _go_on(stop: Event | None) -> None:
+    if stop is not None and stop.is_set():
+        raise CancelledError
 
 
 def _score_at_once(
@@ -431,16 +527,16 @@ def _search_float64(
     index: SearchIndex, queries: Tensor, k: int, exclude: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Nearest rows by differences with every row that float64 scores cannot rule out."""
-    vectors, zero = _vectors(queries, index.metric)
+    vectors, zero = _vectors(queries, index.metric, index.scale)
     centred = vectors - index.centre
     squares = centred.square().sum(1, keepdim=True)
-    error = _relative_error(torch.float64, queries.shape[1])
+    error = partial(_error, torch.float64, queries.shape[1])
     q = len(queries)
     halves = torch.full((q, k), _INF, dtype=torch.float64, device=vectors.device)
     indices = torch.zeros(q, k, dtype=torch.int64, device=vectors.device)
     step = min(_step(queries.shape[1]), max(1, _FLOAT64 // q))
     for start in range(0, len(index.rows), step):
-        rows, row_zero = _vectors(index.rows[start : start + step], index.metric)
+        rows, row_zero = _vectors(index.rows[start : start + step], index.metric, index.scale)
         rows -= index.centre
         shift = (rows.square().sum(1) + row_zero + squares + zero[:, None]) / 2
         scores = torch.addmm(shift, centred, rows.T, alpha=-1)
@@ -450,16 +546,34 @@ def _search_float64(
         limit = halves[:, -1:]
         if len(rows) >= k:
             nearest = scores.topk(k, largest=False).values[:, -1:].clamp_(min=0)
-            limit = torch.minimum(limit, nearest + 2 * error * (2 * squares + nearest))
+            limit = torch.minimum(limit, nearest + 2 * error(squares, nearest))
         # not above, rather than below: an overflow to NaN stays in
-        query, column = (~(scores > limit + error * (2 * squares + limit))).nonzero().unbind(1)
+        query, column = (~(scores > limit + error(squares, limit))).nonzero().unbind(1)
         row = start + column
         if exclude is not None:
             query, row = (t[row != exclude[query]] for t in (query, row))
-        found = [
+        found = torch.cat([
             _half_squared(index, vectors[i], zero[i], j[:, None]).squeeze(1)
             for i, j in zip(query.split(step), row.split(step))
-        ]
-        halves, indices = _sort(*_append(halves, indices, query, torch.cat(found), row))
+        ])  # fmt: skip
+        _mark_lost(index, queries, query, row, found)
+        halves, indices = _sort(*_append(halves, indices, query, found, row))
         halves, indices = halves[:, :k], indices[:, :k]
     return halves, indices
+
+
+def _search_scaled(
+    index: SearchIndex, query: Tensor, k: int, exclude: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """L2 distances to the nearest rows of one query, each row scaled by itself."""
+    point = _vectors(query[None], index.metric)[0]
+    parts = []
+    for some in index.rows.split(_step(len(query))):
+        differences = _vectors(some, index.metric)[0].sub_(point)
+        power = _power_below(differences.abs().amax(1))
+        parts.append(torch.linalg.vector_norm(differences.div_(power[:, None]), dim=1).mul_(power))
+    distances = torch.cat(parts)
+    if exclude is not None:
+        distances[exclude] = _INF
+    distances, indices = distances.sort(stable=True)
+    return distances[:k], indices[:k]

@@ -4,7 +4,15 @@
 
 from __future__ import annotations
 
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
 
 import pytest
 import torch
@@ -235,6 +243,142 @@ def test_search__shares_of_threads__no_influence(three_threads, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         search(build_index(rows), rows, 3)
     assert torch.get_num_threads() == 3
+
+
+def test_search__one_share_fails__others_stop(three_threads, monkeypatch):
+    calls, stopped, score = [], [], module._score
+
+    def fail(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        stopped.append(args[-1].wait(5))
+        return score(*args)
+
+    monkeypatch.setattr(module, "_score", fail)
+    rows = gaussian(5000, 6)
+    with pytest.raises(KeyboardInterrupt):
+        search(build_index(rows), rows[:600], 3, batch_size=8)
+    assert len(calls) == 3 and stopped == [True, True]  # of each thread the first call of many
+
+
+INTERRUPTED = """
+import time, torch
+from skboundary.functional.search import build_index, search
+torch.set_num_threads(2)
+rows = torch.randn(60_000, 512)
+index = build_index(rows)
+search(index, rows[:200], 5)
+print("ready", flush=True)
+try:
+    search(index, rows, 5)
+except KeyboardInterrupt:
+    print(time.time(), flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_search__interrupted_on_two_threads__ends_within_a_second():
+    root = Path(module.__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True, cwd=root
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(1)
+        sent = time.time()
+        process.send_signal(signal.SIGINT)
+        assert float(process.stdout.readline()) - sent < 1
+    assert process.returncode == 0
+
+
+def exact_squares(rows, query):
+    """Squared distances without any rounding."""
+    query = [Fraction(v) for v in query.tolist()]
+    return [sum((Fraction(a) - b) ** 2 for a, b in zip(row, query)) for row in rows.tolist()]
+
+
+def root(square):
+    """The square root of a fraction of any size."""
+    if not square:
+        return 0.0
+    exponent = (square.numerator.bit_length() - square.denominator.bit_length()) // 2
+    return math.ldexp(math.sqrt(square / Fraction(4) ** exponent), exponent)
+
+
+def assert_as_fractions(rows, queries, k):
+    """The order of exact arithmetic, and its distances to the last digits."""
+    found = search(build_index(rows), queries, k)
+    for query, distances, indices in zip(queries, *(part.tolist() for part in found)):
+        squares = exact_squares(rows, query)
+        assert indices == sorted(range(len(rows)), key=lambda i: (squares[i], i))[:k]
+        assert distances == pytest.approx([root(squares[i]) for i in indices], rel=1e-12, abs=0)
+
+
+SCALES = {
+    torch.float64: [1e-320, 1e-200, 1e-154, 1e-150, 1e-30, 1.0, 1e30, 1e150, 1e154, 1e200, 1e307],
+    torch.float32: [1e-44, 1e-40, 1e-30, 1.0, 1e18, 1e30, 5e37],
+}
+
+
+@pytest.mark.usefixtures("product")
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [(dtype, scale) for dtype, scales in SCALES.items() for scale in scales]
+)
+def test_search__any_unit__exact(dtype, scale):
+    rows, queries = (gaussian(n, 4, torch.float64, n) for n in (40, 5))
+    rows, queries = (rows * scale).to(dtype), (queries * scale).to(dtype)
+    queries[0] = rows[3]
+    assert_as_fractions(rows, queries, 7)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-30, 1e150])
+def test_search__one_unit__not_row_by_row(scale, monkeypatch):
+    """One power of two for all rows keeps the products; each row by itself is for mixed units."""
+    monkeypatch.setattr(module, "_search_scaled", lambda *args: 1 / 0)
+    monkeypatch.setattr(module, "_search_float64", lambda *args: 1 / 0)
+    rows = gaussian(600, 8, torch.float64) * scale
+    search(build_index(rows), rows[:40] * 1.1, 5)
+
+
+@pytest.mark.usefixtures("product")
+@pytest.mark.parametrize(
+    "units", [(1.0, 1e-200, 1e-200), (1e154, 1e-200, 1e-160), (1e200, 1.0, 1e-200), (0, 1e-200, 1)]
+)
+def test_search__units_that_differ__exact(units):
+    """Rows that agree in the large columns and differ in the small ones, and the others."""
+    rows, queries = (gaussian(n, 3, torch.float64, n) for n in (40, 5))
+    rows[:, 0] = rows[:, 0].sign()
+    queries[:, 0] = queries[:, 0].sign()
+    rows[3] = queries[2]
+    units = torch.tensor(units, dtype=torch.float64)
+    assert_as_fractions(rows * units, queries * units, 7)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1.0, 1e200])
+def test_search__queries_in_another_unit_than_rows__nearest_by_float64(unit):
+    rows, queries = gaussian(40, 3, torch.float64), gaussian(5, 3, torch.float64, 1)
+    for query, distances in zip(queries, search(build_index(rows), queries * unit, 4)[0].tolist()):
+        squares = sorted(exact_squares(rows, query * unit))
+        assert distances == pytest.approx([root(s) for s in squares[:4]], rel=1e-12, abs=0)
+
+
+@pytest.mark.parametrize("scale", [1e-310, 1e-200, 1e-170, 1e150, 1e154, 1e300])
+def test_search__cosine_of_any_unit__as_of_one(scale):
+    rows, queries = gaussian(300, 8, torch.float64), gaussian(20, 8, torch.float64, 1)
+    rows[5] = 0
+    expected = search(build_index(rows, "cosine"), queries, 299)
+    found = search(build_index(rows * scale, "cosine"), queries * scale, 299)
+    assert torch.equal(found.indices, expected.indices)
+    rtol = 1e-3 if scale == 1e-310 else 1e-9  # what denormal numbers can hold
+    torch.testing.assert_close(found.distances, expected.distances, rtol=rtol, atol=1e-15)
+
+
+@pytest.mark.parametrize(("metric", "scale"), [("sqeuclidean", 1e155), ("euclidean", 1.5e308)])
+def test_search__distance_beyond_float64__refused(metric, scale):
+    rows = scale * torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+    with pytest.raises(ValueError, match=rf"'{metric}' is beyond 1.8e\+308.*Divide the rows"):
+        search(build_index(rows, metric), rows, 2)
 
 
 @pytest.mark.parametrize("metric", METRICS)
