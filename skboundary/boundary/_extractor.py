@@ -23,7 +23,6 @@ from skboundary.boundary._methods import METHODS, choose_method
 from skboundary.boundary._oracle import (
     count_nan_gradients,
     find_response,
-    has_scores,
     labels_of,
 )
 from skboundary.boundary._pairs import BoundaryPairs, norms
@@ -33,7 +32,7 @@ from skboundary.boundary._search import Model, Search, find_pairs
 from skboundary.boundary._task import Settings
 from skboundary.exceptions import BoundaryNotFoundWarning
 from skboundary.functional.criteria import runner_up
-from skboundary.networks._black_box import BlackBox
+from skboundary.networks._black_box import BlackBox, has_scores
 from skboundary.networks._intake import NETWORK_CONSTRAINTS, is_trained, take_in, takes_frames
 from skboundary.networks._labels import encode_labels, resolve_labels
 
@@ -230,6 +229,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
             random_state=rng,
             verbose=self.verbose,
             latent=False,
+            labels=True,
         )
         view.verbose = 0  # progress is told here, by rows
         if isinstance(view.model, BlackBox) and view.batch_size == "auto":

@@ -212,6 +212,7 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
             random_state=rng,
             verbose=self.verbose,
             latent=False,
+            labels=True,
         )
         self._refuse_without_gradient()
         self.device_ = self._view.device

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skboundary._runtime import map_batches, resolve_batch_size, to_numpy, to_tensor
-from skboundary.exceptions import ScoreMismatchWarning
+from skboundary.exceptions import ScoreMismatchWarning, warn_caller
 from skboundary.functional.bisect import find_root
 from skboundary.functional.criteria import class_margin, pairwise_margin
-from skboundary.networks._black_box import BlackBox
+from skboundary.networks._agreement import disagreeing
+from skboundary.networks._black_box import BlackBox, has_scores
 from skboundary.networks._view import NetworkView
 
 Logits = Callable[[Tensor], Tensor]
@@ -133,11 +133,6 @@ def consult(
         yield Oracle(view, estimator, response, columns, forward)
 
 
-def has_scores(head: Any) -> bool:
-    """Whether a classifier gives more than labels."""
-    return hasattr(head, "predict_proba") or hasattr(head, "decision_function")
-
-
 def count_nan_gradients(view: NetworkView, X: NDArray[Any]) -> int:
     """Count the rows (n, ...) at which the logits of a network have NaN for a gradient."""
     row_bytes = int(np.prod(X.shape[1:])) * view.dtype.itemsize
@@ -174,15 +169,13 @@ def find_response(
     x = to_tensor(probes, device=oracle.device, dtype=oracle.dtype)
     moved = to_tensor(probes + steps, device=oracle.device, dtype=oracle.dtype)
     scores = oracle.logits(x)
-    said = scores.gather(1, oracle.labels(x)[:, None])[:, 0]
-    wrong = said < scores.max(1).values - 1e-6 * scores.abs().max(1).values
+    wrong = disagreeing(scores, oracle.labels(x), view.eps)
     if wrong.any():
-        warnings.warn(
+        warn_caller(
             f"predict of {type(estimator).__name__} disagrees with its scores on "
             f"{int(wrong.sum())} of {len(wrong)} rows. What predict says is the truth here: only "
             "the methods that ask for labels serve this classifier.",
             ScoreMismatchWarning,
-            stacklevel=3,
         )
         return "label"
     smooth = (oracle.logits(moved) != scores).any(1)

@@ -69,11 +69,11 @@ class BlackBox:
             scores = self._tensor(self.head.decision_function(rows))
             if scores.ndim == 1:
                 return torch.stack([-scores, scores], 1) / 2
-            if getattr(self.head, "decision_function_shape", "ovr") == "ovo":
+            if scores.shape[1] != len(self.head.classes_):
                 raise ValueError(
-                    f"decision_function of {type(self.head).__name__} has a column for each pair "
-                    "of classes, where one for each class is needed. Set "
-                    "decision_function_shape='ovr'."
+                    f"decision_function of {type(self.head).__name__} has {scores.shape[1]} "
+                    f"columns for {len(self.head.classes_)} classes. Where it has one for each "
+                    "pair of classes set decision_function_shape='ovr'."
                 )
             return scores
         else:
@@ -86,3 +86,8 @@ class BlackBox:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "device": torch.device("cpu")}
+
+
+def has_scores(head: Any) -> bool:
+    """Whether a classifier gives more than labels."""
+    return hasattr(head, "predict_proba") or hasattr(head, "decision_function")

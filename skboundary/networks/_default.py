@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.preprocessing import StandardScaler
-from skorch import NeuralNetClassifier
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from threadpoolctl import threadpool_limits
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from skboundary._runtime import (
@@ -27,7 +29,7 @@ from skboundary._runtime import (
 )
 from skboundary.networks._layers import begins_with_embedding
 from skboundary.networks._lift import Affine
-from skboundary.networks._torch_model import borrowed
+from skboundary.networks._torch_model import TorchModel, borrowed
 
 _HIDDEN = 64
 _STEPS = 300
@@ -93,10 +95,53 @@ def _input_dtype(module: nn.Module, X: Any) -> torch.dtype:
     return module_dtype(module)
 
 
-def output_of(net: Any) -> str:
-    """Tell from a skorch net's criterion whether its module ends in probabilities."""
-    # NLLLoss: skorch takes the logarithm itself
-    return "proba" if isinstance(net.criterion_, (nn.NLLLoss, nn.BCELoss)) else "logits"
+def output_of(net: Any) -> str | Callable[[Tensor], Tensor]:
+    """Tell what a fitted skorch net's module ends in.
+
+    Logits where skorch itself takes softmax or sigmoid; otherwise the net's own function from
+    outputs to probabilities.
+    """
+    losses = nn.CrossEntropyLoss, nn.BCEWithLogitsLoss
+    # a compiled criterion keeps the original
+    criterion = getattr(net.criterion_, "_orig_mod", net.criterion_)
+    if net.predict_nonlinearity == "auto" and isinstance(criterion, losses):
+        return "logits"
+    if net.predict_nonlinearity == "auto" and isinstance(criterion, nn.BCELoss):
+        return "proba"
+    nonlinearity: Callable[[Tensor], Tensor] = net._get_predict_nonlinearity()
+    if isinstance(net, NeuralNetBinaryClassifier):  # which hands over its outputs flattened
+        return partial(_of_flat, nonlinearity)
+    return nonlinearity
+
+
+def _of_flat(nonlinearity: Callable[[Tensor], Tensor], output: Tensor) -> Tensor:
+    return nonlinearity(output.reshape(-1))
+
+
+def ask_net(net: Any, model: TorchModel, rows: Any) -> tuple[NDArray[np.intp] | None, Any]:
+    """Ask a fitted skorch net for the outputs (n,) it predicts, and for probabilities.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+    model : TorchModel
+        Around its module; turns rows of X into what the module takes.
+    rows : array-like of shape (n, ...)
+
+    Returns
+    -------
+    predicted : ndarray of shape (n,) or None
+        None where `predict` is not skorch's own and may name anything.
+    proba : ndarray of shape (n, n_outputs)
+    """
+    parts = [p for p in (net.module_, net.criterion_) if isinstance(p, nn.Module)]
+    # a DataLoader draws from torch's global generator
+    with forked_rng(0), borrowed(*parts), torch.no_grad():
+        x = model._prepare(model._load(rows))
+        proba = net.predict_proba(x)
+        own = NeuralNetClassifier.predict, NeuralNetBinaryClassifier.predict
+        known = type(net).predict in own and proba.ndim == 2
+        return np.asarray(net.predict(x), dtype=np.intp) if known else None, proba
 
 
 def train_default(

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
@@ -20,12 +19,13 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor, nn
+from torch import nn
 
 from skboundary._runtime import draw_seed, resolve_device, resolve_dtype
-from skboundary.exceptions import ProbabilityOutputWarning
-from skboundary.networks._black_box import BlackBox
+from skboundary.networks._agreement import check_agreement, pick_probes, warn_of_probabilities
+from skboundary.networks._black_box import BlackBox, has_scores
 from skboundary.networks._frozen import FrozenNetwork
+from skboundary.networks._labels import encode_labels
 from skboundary.networks._lift import lift_head, lift_steps
 from skboundary.networks._torch_model import TorchModel
 from skboundary.networks._view import NetworkView
@@ -73,6 +73,7 @@ def take_in(
     verbose: int = 0,
     logits: bool = True,
     latent: bool = True,
+    labels: bool = False,
 ) -> tuple[Any, NetworkView]:
     """Train what has to be trained, and look at the result as a network.
 
@@ -87,18 +88,23 @@ def take_in(
         False for a host that wants latent vectors only.
     latent : bool, default=True
         False for a host that can do without: the network may then have no such layer.
+    labels : bool, default=False
+        True for a host that asks a classifier without gradients for labels where its scores
+        disagree with them. Others get an error then.
 
     Returns
     -------
     estimator_ : the trained classifier
     view : NetworkView
-        One row has run: its layer is known, and with logits its classes.
+        Some samples have run: its layer is known, and with logits its classes.
 
     Raises
     ------
     ValueError
-        When the network's outputs do not fit the classes, or `layer` names none.
+        When `estimator` is no classifier, its outputs do not fit the classes, its scores or
+        probabilities are not those of its `predict` and `predict_proba`, or `layer` names none.
     """
+    _refuse_other_kinds(estimator)
     trained = is_trained(estimator)
     if isinstance(estimator, nn.Module):
         estimator = FrozenNetwork(estimator)
@@ -116,8 +122,13 @@ def take_in(
     elif isinstance(head, FrozenNetwork):
         classes = head.classes
         batch_size = head.batch_size if batch_size == "auto" else batch_size
-    else:
+    elif hasattr(head, "classes_"):
         classes = head.classes_
+    else:
+        raise ValueError(
+            f"{type(head).__name__} has no classes_ after fit, so it is no classifier. Give an "
+            "estimator with predict and classes_."
+        )
     location = getattr(memory, "location", memory)
     view = NetworkView(
         _model_of(steps, head, X, layer, pool, device),
@@ -126,11 +137,17 @@ def take_in(
         folder=Path(location, "skboundary") if trained and location is not None else None,
         verbose=verbose,
     )
-    first = _safe_indexing(X, slice(0, 1))
     if not logits:
-        view.latent(first)
+        view.latent(_safe_indexing(X, slice(0, 1)))
         return estimator, view
-    _warn_of_probabilities(view, view.latent_and_logits(first)[1] if latent else view.logits(first))
+    rows = _safe_indexing(X, pick_probes(y, X.shape[0]))
+    scores = view.latent_and_logits(rows)[1] if latent else view.logits(rows)
+    order = np.arange(scores.shape[1]) if classes is None else np.argsort(classes, kind="stable")
+    if isinstance(view.model, TorchModel) or not labels:
+        predicted, proba = _ask(estimator, head, view, rows, order)
+        check_agreement(view, type(head).__name__, scores, predicted, proba)
+    if isinstance(head, FrozenNetwork) or _is_skorch(head):
+        warn_of_probabilities(view, scores, one=order.tolist().index(1))
     return estimator, view
 
 
@@ -186,16 +203,39 @@ def _model_of(
     return model
 
 
-def _warn_of_probabilities(view: NetworkView, logits: Tensor) -> None:
-    if not isinstance(view.model, TorchModel) or view.model.output != "logits":
-        return
-    sums_to_one = logits.shape[1] > 2 and bool((logits.sum(1) - 1).abs().max() < 1e-5)
-    if sums_to_one and bool((logits >= 0).all()):
-        warnings.warn(
-            "The network's outputs look like probabilities, and softmax of probabilities "
-            "flattens them. Use FrozenNetwork(module, output='proba').",
-            ProbabilityOutputWarning,
-            stacklevel=4,
+def _ask(
+    estimator: Any, head: Any, view: NetworkView, rows: Any, order: NDArray[np.intp]
+) -> tuple[NDArray[np.intp] | None, NDArray[Any] | None]:
+    """Positions (n,) of the predicted classes, and probabilities, in the classifier's own words.
+
+    None for what it does not say, or what the view repeats word for word.
+    """
+    if isinstance(head, FrozenNetwork):
+        return None, None
+    if isinstance(view.model, BlackBox) and not has_scores(head):
+        return None, None
+    predicted: NDArray[np.intp] | None
+    if not _is_skorch(head):
+        predicted = encode_labels(np.asarray(estimator.predict(rows)), view.classes_)
+        proba = estimator.predict_proba(rows) if hasattr(estimator, "predict_proba") else None
+    else:
+        from skboundary.networks._default import ask_net
+
+        assert isinstance(view.model, TorchModel)
+        predicted, proba = ask_net(head, view.model, rows)
+        predicted = None if predicted is None else np.argsort(order)[predicted]
+    if proba is not None and proba.shape == (len(proba), len(order)):
+        proba = proba[:, order]
+    return predicted, proba
+
+
+def _refuse_other_kinds(estimator: Any) -> None:
+    head = split(estimator)[1]
+    kind = get_tags(head).estimator_type if hasattr(head, "__sklearn_tags__") else None
+    if kind not in (None, "classifier"):
+        raise ValueError(
+            f"{type(head).__name__} ({kind.replace('_', ' ')}) is no classifier. Give an estimator "
+            "with predict and classes_, or a torch.nn.Module."
         )
 
 
@@ -206,8 +246,9 @@ def _is_skorch(estimator: Any) -> bool:
 
 def _fit_clone(estimator: Any, X: Any, y: NDArray[Any], device: Any, seed: int) -> Any:
     estimator = clone(estimator)
-    pipeline = estimator if isinstance(estimator, Pipeline) else None
-    head = estimator if pipeline is None else pipeline.steps[-1][1]
+    pipeline, head = None, estimator
+    while isinstance(head, Pipeline):
+        pipeline, head = head, head.steps[-1][1]
     if not _is_skorch(head):
         return estimator.fit(X, y)
     from skboundary.networks._default import SkorchFit
@@ -220,9 +261,9 @@ def _fit_clone(estimator: Any, X: Any, y: NDArray[Any], device: Any, seed: int) 
         return estimator
     name = pipeline.steps[-1][0]
     pipeline.steps[-1] = (name, fit)
-    pipeline.fit(X, codes)
+    estimator.fit(X, codes)
     pipeline.steps[-1] = (name, fit.net)
-    return pipeline
+    return estimator
 
 
 def _train_default(X: Any, y: NDArray[Any], device: Any, seed: int, verbose: int) -> FrozenNetwork:

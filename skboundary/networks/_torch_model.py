@@ -77,8 +77,8 @@ class TorchModel:
         Used as it is; a copy where it has to run on another device.
     layer, pool : see `LatentTransformer`
     device : torch.device
-    output : {"logits", "proba"}, default="logits"
-        What the module ends in.
+    output : {"logits", "proba"} or callable, default="logits"
+        What the module ends in, or the function that makes probabilities of it.
     link : callable, default=softmax
         From logits to probabilities.
     preprocess : callable, default=None
@@ -112,7 +112,7 @@ class TorchModel:
         layer: Layer,
         pool: str | None,
         device: torch.device,
-        output: str = "logits",
+        output: str | Callable[[Tensor], Tensor] = "logits",
         link: Link = softmax,
         preprocess: Callable[[Tensor], Tensor] | None = None,
         keep_integers: bool = False,
@@ -283,6 +283,7 @@ class TorchModel:
 
     def _as_logits(self, output: Tensor, n: int) -> Tensor:
         """Raw logits whatever the net ends in; one logit becomes minus and plus its half."""
+        output = output if isinstance(self.output, str) else self.output(output)
         if not output.is_floating_point() or output.layout != torch.strided or output.is_meta:
             raise ValueError(
                 f"{self.name} gives outputs of dtype {output.dtype} and layout {output.layout} on "
@@ -299,7 +300,7 @@ class TorchModel:
                 f"{self.name} gives outputs of shape {tuple(output.shape)}; a classifier gives "
                 "(n_samples, n_classes)."
             )
-        if self.output == "proba":
+        if self.output != "logits":
             _check_probabilities(output)
             # the smallest number that has a logarithm in this dtype
             output = torch.cat([1 - output, output], 1) if output.shape[1] == 1 else output
@@ -371,8 +372,9 @@ def _check_probabilities(p: Tensor) -> None:
     if wrong.any():
         row = int(wrong.nonzero()[0])
         raise ValueError(
-            f"output='proba' says that the network ends in probabilities, but it gave "
-            f"{[round(v, 4) for v in p[row, :5].tolist()]} for a row. Use output='logits'."
+            "The network should end in probabilities, but it gave "
+            f"{[round(v, 4) for v in p[row, :5].tolist()]} for a row. Use output='logits', or "
+            "another predict_nonlinearity in a skorch net."
         )
 
 

@@ -85,7 +85,7 @@ def test_log_softmax_output_is_a_logit(iris):
 
 
 def test_proba_that_is_none_is_refused(iris):
-    with pytest.raises(ValueError, match="output='proba'.*Use output='logits'"):
+    with pytest.raises(ValueError, match="should end in prob.*Use output='logits'"):
         FrozenNetwork(nn.Linear(4, 3).double(), output="proba").predict(iris[0])
 
 

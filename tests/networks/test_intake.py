@@ -5,21 +5,32 @@ import torch
 from imblearn.over_sampling import RandomOverSampler
 from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
 from scipy import sparse
-from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
+from sklearn.base import BaseEstimator
+from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
-from sklearn.datasets import make_blobs
-from sklearn.ensemble import RandomForestClassifier
+from sklearn.decomposition import PCA
+from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
 from sklearn.svm import SVC
 from torch import nn
 
-from skboundary import FrozenNetwork, LatentKNNClassifier, LatentTransformer
-from skboundary.exceptions import ProbabilityOutputWarning
+from skboundary import (
+    BiasedExtrapolationClassifier,
+    BiasedExtrapolationSampler,
+    BoundaryCharacterizer,
+    BoundarySampleExtractor,
+    FrozenNetwork,
+    LatentKNNClassifier,
+    LatentTransformer,
+    SubspaceMargins,
+)
 from skboundary.networks._intake import take_in
 
 
@@ -129,6 +140,66 @@ def test_skorch_is_seeded(iris):
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
 
 
+def test_a_skorch_net_in_nested_pipelines_is_seeded_cast_and_encoded(iris):
+    X, y = iris[0], np.array(["a", "b", "c"])[iris[1]]
+    flat = make_pipeline(StandardScaler(), StandardScaler(), skorch_net())
+    nested = make_pipeline(StandardScaler(), make_pipeline(StandardScaler(), skorch_net()))
+    deeper = make_pipeline(StandardScaler(), make_pipeline(nested))
+    state = torch.get_rng_state()
+    found = [take_in(pipe, X, y, random_state=s)[1] for pipe in (flat, nested) for s in (0, 1)]
+    logits = [view.logits(X) for view in found]
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(logits[:2], logits[2:])
+    assert not torch.equal(logits[2], logits[3]) and found[2].classes_.tolist() == [*"abc"]
+    fitted, view = take_in(deeper, X, y, random_state=0)
+    assert (view.classes_[view.logits(X).argmax(1)] == y).mean() > 0.8
+    assert type(fitted[-1][-1][-1][-1]) is NeuralNetClassifier  # no stand-in is left behind
+
+
+# ----------------------------------------------------------------------- other estimators
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        (Ridge(), "Ridge .regressor"),
+        (make_pipeline(StandardScaler(), Ridge()), "Ridge .regressor"),
+        (FrozenEstimator(Ridge()), "Ridge .regressor"),
+        (GridSearchCV(Ridge(), {"alpha": [1]}), "GridSearchCV .regressor"),
+        (NeuralNetRegressor(Small, verbose=0), "NeuralNetRegressor .regressor"),
+        (KMeans(2), "KMeans .clusterer"),
+        (IsolationForest(), "IsolationForest .outlier detector"),
+    ],
+    ids=lambda m: getattr(type(m), "__name__", None),
+)
+@pytest.mark.parametrize(
+    "host", [LatentKNNClassifier, LatentTransformer, BoundarySampleExtractor, SubspaceMargins,
+             BoundaryCharacterizer, BiasedExtrapolationClassifier]
+)  # fmt: skip
+def test_other_kinds_of_estimators_are_refused_in_one_sentence(iris, host, model, kind):
+    with pytest.raises(ValueError, match=f"{kind}. is no classifier. Give .* predict and classes_"):
+        host(model).fit(*iris)
+
+
+def test_the_sampler_refuses_a_regressor(iris):
+    with pytest.raises(ValueError, match="Ridge .regressor. is no classifier"):
+        BiasedExtrapolationSampler(estimator=Ridge()).fit_resample(iris[0][:130], iris[1][:130])
+
+
+def test_an_estimator_without_classes_is_refused(iris):
+    class Constant(BaseEstimator):
+        def fit(self, X, y):
+            return self
+
+        def predict(self, X):
+            return np.zeros(len(X))
+
+    with pytest.raises(ValueError, match="Constant has no classes_ after fit"):
+        LatentKNNClassifier(Constant()).fit(*iris)
+    with pytest.raises(ValueError, match="implementing 'fit' and 'predict'.*Got PCA"):
+        LatentKNNClassifier(PCA()).fit(*iris)
+
+
 class Softmax(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Linear(4, 3), nn.Softmax(1))
@@ -212,12 +283,6 @@ def test_labels_outside_a_bare_module_ask_for_classes(mlp, iris):
     LatentTransformer(mlp).fit(X, np.array(["a", "b", "c"])[y])  # a transformer reads no labels
 
 
-def test_a_probability_net_declared_as_logits_is_warned_about(iris):
-    net = nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)).double()
-    with pytest.warns(ProbabilityOutputWarning, match="output='proba'"):
-        LatentKNNClassifier(net).fit(*iris)
-
-
 # --------------------------------------------------------------------------- black boxes
 
 
@@ -240,14 +305,6 @@ def test_black_boxes_give_scores_and_x(model, n_classes, iris):
         np.testing.assert_allclose(logits, scores)
     with pytest.raises(TypeError, match="offers no gradient"), view.function():
         pass
-
-
-@pytest.mark.parametrize("n_classes", [3, 4])
-def test_scores_of_pairs_of_classes_are_refused(n_classes):
-    X, y = make_blobs(60, 3, centers=n_classes, random_state=0)
-    with pytest.raises(ValueError, match="SVC has a column for each pair .*shape='ovr'"):
-        LatentKNNClassifier(SVC(decision_function_shape="ovo")).fit(X, y)
-    LatentKNNClassifier(SVC(decision_function_shape="ovo")).fit(X, np.minimum(y, 1))  # one column
 
 
 def test_a_classifier_that_only_predicts(iris):
