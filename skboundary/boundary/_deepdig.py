@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skboundary._runtime import forked_rng
 from skboundary.boundary._oracle import Oracle
 from skboundary.boundary._pairs import Ends, expand
-from skboundary.boundary._pool import Pool
-from skboundary.boundary._rows import find_bounds
+from skboundary.boundary._pool import Pool, finite_bounds
 from skboundary.boundary._segment import between
 from skboundary.boundary._task import Settings, Task
 from skboundary.functional.autoencode import autoencoder, generate, train_generators
@@ -49,8 +49,9 @@ def deepdig(oracle: Oracle, task: Task, settings: Settings) -> Ends:
     rival = runner_up(oracle.logits(x), source).label
     target = torch.where(task.target < 0, rival, task.target)
     carried = carry_over(
-        oracle, task.pool, x, source, target, settings.effort, settings.generator, task.seed
-    )
+        oracle, task.pool, x, source, target, settings.effort, settings.generator, task.seed,
+        task.box,
+    )  # fmt: skip
     inner, outer = x.clone(), x.clone()
     n_evaluations = torch.full_like(source, 2)
     rows = carried.success.nonzero()[:, 0]
@@ -98,6 +99,7 @@ def carry_over(
     effort: str,
     architecture: Any,
     seed: int,
+    bounds: tuple[Any, Any] | None = None,
 ) -> Carried:
     """Train two generators for each ordered pair of classes among n rows, and apply them.
 
@@ -114,6 +116,9 @@ def carry_over(
     architecture : callable or None
         From the shape of a row to a module; None is `functional.autoencode.autoencoder`.
     seed : int
+    bounds : tuple of two ndarray that broadcast to a sample, default=None
+        What generators make lies between them. None takes [0, 1] where that holds the pool, else
+        the range of the pool.
 
     Returns
     -------
@@ -124,7 +129,7 @@ def carry_over(
     success = torch.zeros_like(source, dtype=torch.bool)
     yields = {}
     pairs = torch.stack([source, target], 1).unique(dim=0)
-    low, high = _range(pool, x)
+    low, high = (torch.as_tensor(b).to(x) for b in _range(pool, bounds))
     largest = np.bincount(pool.codes[pool.usable], minlength=1).max() * x[:1].nbytes
     for some in pairs.split(min(_SIDE_BY_SIDE, max(1, _BYTES // max(1, int(largest))))):
         trained = _train(oracle, pool, x, some, low, high, effort, architecture, seed)
@@ -188,9 +193,10 @@ def _apply(module: nn.Module, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return torch.cat([generate(module, part, low=low, high=high) for part in x.split(_ROWS)])
 
 
-def _range(pool: Pool, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Bounds of what generators make: [0, 1] where that holds the data, else their range."""
-    low, high = (torch.as_tensor(b).to(x) for b in find_bounds("data", pool.X) or ())
-    if low.min() >= 0 and high.max() <= 1:
-        return torch.zeros_like(low), torch.ones_like(high)
+def _range(
+    pool: Pool, bounds: tuple[NDArray[Any], NDArray[Any]] | None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    low, high = finite_bounds(bounds, pool.X)
+    if bounds is None and low.min() >= 0 and high.max() <= 1:
+        return np.zeros_like(low), np.ones_like(high)
     return low, high

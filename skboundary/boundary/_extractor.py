@@ -26,8 +26,16 @@ from skboundary.boundary._oracle import (
     labels_of,
 )
 from skboundary.boundary._pairs import BoundaryPairs, norms
-from skboundary.boundary._pool import Pool, class_cycle, draw_noise, draw_rows
-from skboundary.boundary._rows import columns_of, find_bounds, floating, label_code, numbers
+from skboundary.boundary._pool import Pool, class_cycle, draw_noise, draw_rows, within
+from skboundary.boundary._rows import (
+    check_inside,
+    columns_of,
+    data_range,
+    find_bounds,
+    floating,
+    label_code,
+    numbers,
+)
 from skboundary.boundary._search import Model, Search, find_pairs
 from skboundary.boundary._task import Settings
 from skboundary.exceptions import BoundaryNotFoundWarning
@@ -151,7 +159,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         "penalty": [Interval(Real, 0, None, closed="neither"), None],
         "norm": [Options(Real, {1, 2, np.inf}), StrOptions({"2sq"})],
         "margin_tol": [Interval(Real, 0, None, closed="neither")],
-        "bounds": [StrOptions({"data"}), tuple, list, None],
+        "bounds": [StrOptions({"data"}), tuple, list, np.ndarray, None],
         "generator": [callable, None],
         "n_jobs": [Integral, None],
     }
@@ -237,7 +245,8 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         self.device_ = view.device
         self.classes_, given = resolve_labels(y, view.classes_)
         columns, X = columns_of(self.estimator_, X), rows
-        self.bounds_ = find_bounds(self.bounds, X)
+        self._range = data_range(X)
+        self._check_bounds(X)
         seed = draw_seed(rng)
         codes = labels_of(view, self.estimator_, X, columns)
         usable = np.full(len(X), True) if given is None else given == codes
@@ -363,7 +372,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         if s is not None and s == t:
             raise ValueError(f"source and target are both {source!r}: name two classes.")
         method = choose_method(self.method, self.norm, self.response_, self.estimator_)
-        pool, rng = self._model.pool, np.random.default_rng(self._model.seed)
+        rng = np.random.default_rng(self._model.seed)
         if not isinstance(init, str):
             X, predicted = self._check(init)
             if len(X) != n_pairs:
@@ -371,6 +380,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
             starts = predicted if s is None else np.full(n_pairs, s)
             return self._find(X, starts, np.full(n_pairs, -1 if t is None else t))
         noise = init == "random" and not method.n_partners
+        pool = self._model.pool if noise else self._within().pool
         classes = np.arange(len(self.classes_)) if noise else np.unique(pool.codes[pool.usable])
         starts, targets = class_cycle(n_pairs, s, t, classes, self.classes_)
         if noise:
@@ -404,13 +414,34 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
             return np.array(["boundary_distance"], dtype=object)
         return np.array([f"distance_{label}" for label in self.classes_], dtype=object)
 
+    @property
+    def bounds_(self) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Lowest and highest values; a new value of `bounds` acts at the next call."""
+        if isinstance(self.bounds, str):
+            return self._range
+        return find_bounds(self.bounds, self.input_shape_)
+
+    def _check_bounds(self, X: NDArray[Any]) -> None:
+        """Refuse samples outside of the bounds, unless those are widened for each of them."""
+        bounds = self.bounds_
+        if bounds is not None and not isinstance(self.bounds, str):
+            check_inside(X, *bounds)
+
+    def _within(self) -> Model:
+        """Look at the model with its training samples inside the bounds."""
+        model, bounds = self._model, self.bounds_
+        if bounds is None or isinstance(self.bounds, str):
+            return model
+        view, estimator, _, columns = model[:4]
+        pool = within(model.pool, bounds, lambda X: labels_of(view, estimator, X, columns))
+        return model if pool is model.pool else model._replace(pool=pool, latent=None)
+
     def _check(self, X: Any) -> tuple[NDArray[Any], NDArray[np.intp]]:
         """Validate rows, and say what they are predicted as."""
         self._validate_params()  # all but the classifier and bounds act without a refit
         X = check_input(self, X, reset=False, keep_frame=takes_frames(self.estimator))
         X = numbers(X)
-        if self.bounds != "data":
-            find_bounds(self.bounds, X)
+        self._check_bounds(X)
         view, estimator, _, columns = self._model[:4]
         X = X.astype(floating(X), copy=False)
         return X, labels_of(view, estimator, X, columns)
@@ -445,10 +476,11 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
             self.generator, pairs,
         )
         search = Search(
-            method, settings, self.bounds_, self.bounds == "data", random_partners, self.n_jobs,
-            self.verbose,
+            method, settings, self.bounds_, isinstance(self.bounds, str), random_partners,
+            self.n_jobs, self.verbose,
         )  # fmt: skip
-        return find_pairs(self._model, search, X, source, target)
+        model = self._within() if method.pooled else self._model
+        return find_pairs(model, search, X, source, target)
 
     def _class_distances(self, X: NDArray[Any], source: NDArray[np.intp]) -> NDArray[Any]:
         """Distances (n, n_classes) to the boundary of each class, all of them in one search."""

@@ -145,8 +145,9 @@ def _segments(
     elif plan.method == "deepdig":
         s_, t_ = (torch.from_numpy(codes).to(like.device) for codes in (source, target))
         end, start, success, yields = carry_over(
-            oracle, pool, start, s_, t_, extractor.effort, extractor.generator, plan.seed
-        )
+            oracle, pool, start, s_, t_, extractor.effort, extractor.generator, plan.seed,
+            extractor.bounds_,
+        )  # fmt: skip
     of_pair = torch.from_numpy(which).to(like.device)
     return {
         pair: Segments(

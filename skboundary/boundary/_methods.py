@@ -26,11 +26,14 @@ class Method(NamedTuple):
     space: str = "latent"  # in which they are the nearest: "latent" or "input"
     batched: bool = True  # False wants all rows of a call at once
     one_sided: bool = True  # `transform` asks for the outer end alone
+    pooled: bool = True  # it looks at training samples
 
 
 METHODS: dict[str, Method] = {
-    "pm": Method(pm, "gradient", (2, "2sq", 1, math.inf), n_partners=0, one_sided=False),
-    "minimal": Method(minimal, "gradient", (2,), n_partners=0),
+    "pm": Method(
+        pm, "gradient", (2, "2sq", 1, math.inf), n_partners=0, one_sided=False, pooled=False
+    ),
+    "minimal": Method(minimal, "gradient", (2,), n_partners=0, pooled=False),
     "score": Method(score, "score", (2,), n_partners=10, space="input"),
     "label": Method(label, "label", (2,), n_partners=10, space="input"),
     "segment": Method(segment, "label", (1, 2, math.inf), n_partners=1),

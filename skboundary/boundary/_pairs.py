@@ -126,6 +126,7 @@ def check_ends(
     dtype: torch.dtype,
     *,
     pairs: bool = True,
+    box: tuple[Tensor, Tensor] | None = None,
 ) -> Checked:
     """Ask the classifier about ends rounded to the dtype of the result, and mark failures.
 
@@ -140,13 +141,15 @@ def check_ends(
     pairs : bool, default=True
         False asks for the outer end alone: a third class may then lie on the way to it, and the
         midpoint is the middle.
+    box : (low, high), default=None
+        Bounds of the samples, in `dtype`, into which rounded points are put back.
 
     Returns
     -------
     checked : Checked
     """
-    inner, outer = (end.to(dtype).to(oracle.dtype) for end in (ends.inner, ends.outer))
-    both = torch.cat([inner, outer])
+    inner, outer = (_put_back(end.to(dtype), box) for end in (ends.inner, ends.outer))
+    both = torch.cat([inner, outer]).to(oracle.dtype)
     at_inner, at_outer = oracle.labels(both).chunk(2)
     target = torch.where(target < 0, at_outer, target) if ends.target is None else ends.target
     pair = torch.stack([source, target], 1)
@@ -166,14 +169,21 @@ def check_ends(
     else:
         margins = oracle.margin(both, source.repeat(2), target.repeat(2))
     if pairs and oracle.response != "label":
-        middle = _midpoint(oracle, inner, outer, pair, status == OK)
+        start, end = both.chunk(2)
+        middle = _midpoint(oracle, start, end, pair, status == OK)
     else:
         middle = (inner + outer) / 2
     margin_inner, margin_outer = margins.chunk(2)
     return Checked(
-        inner.to(dtype), outer.to(dtype), middle.to(dtype), target, margin_inner, margin_outer,
-        status, ends.n_evaluations,
+        inner, outer, _put_back(middle.to(dtype), box), target, margin_inner, margin_outer, status,
+        ends.n_evaluations,
     )  # fmt: skip
+
+
+def _put_back(points: Tensor, box: tuple[Tensor, Tensor] | None) -> Tensor:
+    if box is None:
+        return points
+    return torch.minimum(torch.maximum(points, box[0]), box[1]).where(points.isfinite(), points)
 
 
 def _midpoint(

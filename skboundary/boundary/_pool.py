@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn.utils import _safe_indexing
 from torch import Tensor
 
 from skboundary._runtime import to_tensor
+from skboundary.boundary._rows import data_range, floating, outside
 from skboundary.functional.search import build_index, search
 
 
@@ -41,7 +43,7 @@ def find_partners(
     source: NDArray[np.intp],
     target: NDArray[np.intp],
     k: int,
-    rng: np.random.Generator,
+    rng: np.random.Generator | None = None,
 ) -> NDArray[np.intp]:
     """Find k rows of the pool across the boundary for each of n rows.
 
@@ -49,13 +51,13 @@ def find_partners(
     ----------
     pool : Pool
     space : Tensor of shape (n_pool, d) or None
-        Where nearness is measured; None draws rows at random.
+        Where nearness is measured; None draws rows at random, with `rng`.
     queries : Tensor of shape (n, d) or None
         The rows there.
     source, target : ndarray of shape (n,)
         Classes; a target of -1 is any class but the source.
     k : int
-    rng : numpy.random.Generator
+    rng : numpy.random.Generator, default=None
 
     Returns
     -------
@@ -71,6 +73,7 @@ def find_partners(
         if not n_found:
             continue
         if space is None or queries is None:
+            assert rng is not None
             near = rng.integers(len(found), size=(len(rows), n_found))
         else:
             index = build_index(space[torch.from_numpy(found)])
@@ -93,12 +96,43 @@ def draw_rows(
 def draw_noise(
     pool: Pool, n: int, bounds: tuple[Any, Any] | None, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Draw n rows uniformly inside the bounds, or of the pool's mean and deviation without."""
-    shape, axis = (n, *pool.X.shape[1:]), 0 if pool.X.ndim == 2 else None
+    """Draw n samples uniformly inside the bounds, or of the pool's mean and deviation without."""
+    shape = n, *pool.X.shape[1:]
     if bounds is None:
+        axis = 0 if pool.X.ndim == 2 else None
         mean, deviation = pool.X.mean(axis, dtype=float), pool.X.std(axis, dtype=float)
         return mean + deviation * rng.standard_normal(shape)
-    return rng.uniform(bounds[0], bounds[1], shape)
+    low, high = finite_bounds(bounds, pool.X)
+    t = rng.random(shape)
+    return (1 - t) * low + t * high  # high - low may overflow
+
+
+def finite_bounds(
+    bounds: tuple[NDArray[Any], NDArray[Any]] | None, X: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Put the ends of the range of X in the place of bounds that are infinite."""
+    least, largest = data_range(X)
+    if bounds is None:
+        return least, largest
+    with np.errstate(over="ignore"):
+        low, high = (np.asarray(bound).astype(floating(X)).astype(float) for bound in bounds)
+    low = np.where(np.isfinite(low), low, np.minimum(least, high))
+    return low, np.where(np.isfinite(high), high, np.maximum(largest, low))
+
+
+def within(
+    pool: Pool,
+    bounds: tuple[NDArray[Any], NDArray[Any]],
+    labels: Callable[[NDArray[Any]], NDArray[np.intp]],
+) -> Pool:
+    """Move training samples that lie outside of bounds to the nearest point inside.
+
+    Those that are then predicted as another class are not usable. `labels` predicts samples.
+    """
+    if not outside(pool.X, *bounds).any():
+        return pool
+    X = np.clip(pool.X, *bounds).astype(floating(pool.X))
+    return Pool(X, pool.codes, pool.usable & (labels(X) == pool.codes))
 
 
 def class_cycle(

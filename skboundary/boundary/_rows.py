@@ -15,6 +15,8 @@ from sklearn.utils._missing import is_pandas_na
 
 from skboundary._runtime import check_finite, resolve_dtype
 
+_ROUNDINGS = 4  # of a bound, by which a sample that lies on it may come out beyond it
+
 
 def numbers(X: Any) -> NDArray[Any]:
     """Turn samples of any container into a dense array of numbers.
@@ -81,47 +83,61 @@ def label_code(label: Any, classes: NDArray[Any], name: str) -> int:
     return known.index(label)
 
 
-def find_bounds(bounds: Any, X: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """Lowest and highest values of points, and whether X lies between them.
+def data_range(X: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lowest and highest values of X, of each column for vectors and of all elements else."""
+    axis = 0 if X.ndim == 2 else None
+    return np.asarray(X.min(axis=axis), float), np.asarray(X.max(axis=axis), float)
 
-    Parameters
-    ----------
-    bounds : "data", None or (low, high)
-    X : ndarray of shape (n, ...)
 
-    Returns
-    -------
-    bounds : tuple of ndarray or None
-        Of shape (n_features,) for vectors, () for other rows, or as given.
+def find_bounds(
+    bounds: Any, shape: tuple[int, ...]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Turn a pair (low, high) into arrays that go with samples of a shape; None stays None.
 
     Raises
     ------
     ValueError
-        For bounds that are no bounds, or exclude a row.
+        For bounds that are no bounds.
     """
     if bounds is None:
         return None
-    if isinstance(bounds, str):
-        axis = 0 if X.ndim == 2 else None
-        return np.asarray(X.min(axis=axis), float), np.asarray(X.max(axis=axis), float)
     if len(bounds) != 2:
         raise ValueError(f"bounds={bounds!r}: use 'data', None or a pair (low, high).")
     low, high = (np.asarray(bound, dtype=float) for bound in bounds)
     for name, bound in (("low", low), ("high", high)):
         try:
-            np.broadcast_to(bound, X.shape[1:])
+            np.broadcast_to(bound, shape)
         except ValueError:
             raise ValueError(
                 f"bounds: {name} has shape {bound.shape}, which does not go with rows of shape "
-                f"{X.shape[1:]}. Use a number or an array of the shape of a row."
+                f"{shape}. Use a number or an array of the shape of a row."
             ) from None
-    if not (low < high).all():
-        raise ValueError(f"bounds={bounds!r}: low must be below high everywhere.")
-    outside = ((X < low) | (X > high)).reshape(len(X), -1)
-    if outside.any():
-        row, place = np.argwhere(outside)[0]
+    if not (low <= high).all():
+        raise ValueError(f"bounds={bounds!r}: low must not be above high anywhere.")
+    return low, high
+
+
+def outside(X: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which values of X (n, ...) lie outside of bounds by more than rounding."""
+    ends = np.stack(np.broadcast_arrays(low, high))
+    largest = np.where(np.isfinite(ends), np.abs(ends), 0).max(0)
+    dtype = X.dtype if X.dtype.kind == "f" else floating(X)
+    slack = _ROUNDINGS * np.finfo(dtype).eps * largest
+    return (X < low - slack) | (X > high + slack)
+
+
+def check_inside(X: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> None:
+    """Refuse samples that lie outside of bounds.
+
+    Raises
+    ------
+    ValueError
+        With the first such value and its sample.
+    """
+    beyond = outside(X, low, high).reshape(len(X), -1)
+    if beyond.any():
+        row, place = np.argwhere(beyond)[0]
         value = X[row].ravel()[place].item()
         raise ValueError(
             f"bounds exclude {value!r} in row {row} of X: widen them, or use bounds='data' or None."
         )
-    return low, high

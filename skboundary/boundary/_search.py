@@ -100,10 +100,17 @@ def find_pairs(
     pairs : BoundaryPairs
     """
     todo = (source != target).nonzero()[0]
+    partners = np.full((len(X), search.method.n_partners), -1)
+    if search.random_partners:  # drawn here, so that they do not depend on the jobs
+        rng = np.random.default_rng(model.seed)
+        partners[todo] = find_partners(
+            model.pool, None, None, source[todo], target[todo], partners.shape[1], rng
+        )
     parts = []
     for rows in _shares(source[todo], target[todo], effective_n_jobs(search.n_jobs)):
         rows = todo[rows]
-        parts.append((rows, delayed(_solve)(model, search, X[rows], source[rows], target[rows])))
+        some = (a[rows] for a in (X, source, target, partners))
+        parts.append((rows, delayed(_solve)(model, search, *some)))
     if len(parts) > 1:
         checked = Parallel(n_jobs=search.n_jobs)(job for _, job in parts)
     else:
@@ -149,34 +156,33 @@ def _solve(
     X: NDArray[Any],
     source: NDArray[np.intp],
     target: NDArray[np.intp],
+    partners: NDArray[np.intp],
 ) -> Checked:
     """Find pairs for rows of one job, batch by batch."""
     method, view = search.method, model.view
-    rng = np.random.default_rng(model.seed)
-    partners = np.full((len(X), method.n_partners), -1)
-    if method.n_partners:
-        space = queries = None
-        if not search.random_partners:
-            in_latent = method.space == "latent"
-            space = model.space(method.space)
-            queries = model.latent_of(X) if in_latent else to_tensor(X).flatten(1)
+    if method.n_partners and not search.random_partners:
+        queries = model.latent_of(X) if method.space == "latent" else to_tensor(X).flatten(1)
         partners = find_partners(
-            model.pool, space, queries, source, target, method.n_partners, rng
+            model.pool, model.space(method.space), queries, source, target, method.n_partners
         )
     dtype = torch.float32 if X.dtype == np.float32 else torch.float64
     with consult(view, model.estimator, model.response, model.columns) as oracle:
 
         def step(rows: slice) -> Checked:
             x = to_tensor(X[rows], device=oracle.device, dtype=oracle.dtype)
+            box = _limits(to_tensor(X[rows]), search.bounds, search.widen)
+            low, high = (
+                to_tensor(b, device=x.device, dtype=x.dtype) for b in box
+            ) if box else (None, None)
             s, t, p = (
                 torch.from_numpy(a[rows]).to(oracle.device) for a in (source, target, partners)
             )
-            low, high = _limits(x, search.bounds, search.widen)
-            task = Task(x, s, t, low, high, p, model.pool, model.seed)
+            task = Task(x, s, t, low, high, search.bounds, p, model.pool, model.seed)
             ends = method.search(oracle, task, search.settings)
             found = check_ends(
-                oracle, ends, s, t, dtype, pairs=search.settings.pairs or not method.one_sided
-            )
+                oracle, ends, s, t, dtype, pairs=search.settings.pairs or not method.one_sided,
+                box=None if box is None else (box[0].to(x.device), box[1].to(x.device)),
+            )  # fmt: skip
             return Checked(*(value.cpu() for value in found))
 
         size = _batch_size(view, X, method.batched)
@@ -195,15 +201,15 @@ def _batch_size(view: NetworkView, X: NDArray[Any], batched: bool) -> int:
 
 def _limits(
     x: Tensor, bounds: tuple[Any, Any] | None, widen: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """Bounds of each row: of its columns for vectors, of all its elements for others."""
+) -> tuple[Tensor, Tensor] | None:
+    """Bounds of each sample: of its columns for vectors, of all its elements for others."""
     if bounds is None:
-        return None, None
-    low, high = (torch.as_tensor(bound, dtype=x.dtype, device=x.device) for bound in bounds)
-    if not widen:
-        return low.expand(x.shape[1:])[None], high.expand(x.shape[1:])[None]
-    if x.ndim == 2:
-        return torch.minimum(low, x), torch.maximum(high, x)
-    axes = tuple(range(1, x.ndim))
-    smallest, largest = x.amin(axes, keepdim=True), x.amax(axes, keepdim=True)
-    return torch.minimum(low, smallest), torch.maximum(high, largest)
+        return None
+    low, high = (
+        torch.as_tensor(bound, dtype=x.dtype).expand(x.shape[1:])[None] for bound in bounds
+    )
+    if widen and x.ndim > 2:
+        axes = tuple(range(1, x.ndim))
+        low = torch.minimum(low, x.amin(axes, keepdim=True))
+        high = torch.maximum(high, x.amax(axes, keepdim=True))
+    return torch.minimum(low, x), torch.maximum(high, x)  # by a rounding, where not widened

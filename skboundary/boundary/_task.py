@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from numpy.typing import NDArray
 from torch import Tensor
 
 from skboundary.boundary._pool import Pool
@@ -29,8 +30,9 @@ class Task(NamedTuple):
     x: Tensor  # (n, ...) on the device, in the classifier's dtype
     source: Tensor  # (n,) classes to start from
     target: Tensor  # (n,) classes to reach; -1 is any other
-    low: Tensor | None  # bounds, broadcastable to x
+    low: Tensor | None  # bounds, broadcastable to x, widened to hold it
     high: Tensor | None
+    box: tuple[NDArray[Any], NDArray[Any]] | None  # bounds that are the same for all samples
     partners: Tensor  # (n, k) rows of the pool across the boundary, nearest first; -1 is none
     pool: Pool
     seed: int  # random directions are the same for all rows of a call

@@ -235,11 +235,12 @@ def test_pipelines_grid_search_and_pickles(iris):
     np.testing.assert_array_equal(again.transform(Z), extractor.transform(Z))
 
 
-def test_jobs_give_what_one_batch_gives(iris, frozen):
+@pytest.mark.parametrize("init", ["data", "random"])
+def test_jobs_give_what_one_batch_gives(iris, frozen, init):
     X, y = iris
     extractor = BoundarySampleExtractor(frozen, method="segment", random_state=0).fit(X, y)
-    alone = extractor.extract(18)
-    shared = extractor.set_params(n_jobs=2).extract(18)
+    alone = extractor.extract(18, init=init)
+    shared = extractor.set_params(n_jobs=2).extract(18, init=init)
     for name, value in vars(alone).items():
         np.testing.assert_array_equal(getattr(shared, name), value)
 
@@ -371,7 +372,7 @@ def test_bounds(iris, frozen):
         ((0.2, 10), "bounds exclude 0.1 in row 9 of X"),
         ((0, 10, 20), "use 'data', None or a pair"),
         ((0, [1, 2]), r"high has shape \(2,\)"),
-        ((3, 2), "low must be below high"),
+        ((3, 2), "low must not be above high"),
     ]:
         with pytest.raises(ValueError, match=words):
             BoundarySampleExtractor(frozen, bounds=bounds).fit(X, y)

@@ -13,7 +13,6 @@ from skboundary import BoundaryCharacterizer, BoundarySampleExtractor, SubspaceM
 from skboundary.boundary._rows import numbers
 
 
-
 def polars():
     """The library, where it is installed."""
     return pytest.importorskip("polars")
@@ -58,7 +57,8 @@ def test_the_dtype_is_the_narrowest_that_holds_all_columns(table):
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
 def test_columns_that_hold_no_numbers_are_named(library):
-    frame = pytest.importorskip(library).DataFrame({"x": [1.0, 2.0], "s": ["1", "2"], "mixed": ["1", None]})
+    columns = {"x": [1.0, 2.0], "s": ["1", "2"], "mixed": ["1", None]}
+    frame = pytest.importorskip(library).DataFrame(columns)
     with pytest.raises(ValueError, match=r"Columns \['s', 'mixed'\] of X do not hold numbers"):
         numbers(frame)
 
@@ -98,9 +98,7 @@ def test_missing_values_are_refused_with_their_sample(column, estimator):
     ],
 )
 @pytest.mark.filterwarnings("error:X does not have valid feature names")
-def test_every_boundary_estimator_gives_for_a_frame_what_it_gives_for_an_array(
-    table, container, estimator
-):
+def test_estimators_give_for_a_frame_what_they_give_for_an_array(table, container, estimator):
     frame, plain, y = CONTAINERS[container](table[0]), table[0].to_numpy(float), table[1]
     black_box = isinstance(estimator, KNeighborsClassifier)
 
