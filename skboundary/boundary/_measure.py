@@ -37,6 +37,9 @@ COLUMNS = (
     *(f"{measure}_{of}" for measure in _MEASURES for of in _SETS), "length", *_DISTANCES,
 )  # fmt: skip
 
+# Powers of two between which liblinear returns, whatever the data: about 1e-15 to 1e15.
+_RANGE = -50, 50
+
 Pair = tuple[int, int]
 
 
@@ -67,6 +70,13 @@ class Segments(NamedTuple):
     start: Tensor  # (n, ...)
     end: Tensor
     yields: tuple[float, float] = (np.nan, np.nan)
+
+
+class Plane(NamedTuple):
+    """The paper's support vector machine, fitted to latent vectors divided by a power of two."""
+
+    svm: LinearSVC
+    exponent: int
 
 
 def measure(
@@ -191,25 +201,36 @@ def _oscillation(oracle: Oracle, plan: Plan, points: Tensor, s: int, t: int) -> 
     return _mean(oscillation(oracle.labels, starts, ends).share)
 
 
-def _plane(latent: Tensor, codes: NDArray[np.intp], s: int, t: int) -> LinearSVC | None:
-    """Fit the paper's support vector machine to the training rows of two classes."""
+def _plane(latent: Tensor, codes: NDArray[np.intp], s: int, t: int) -> Plane | None:
+    """Fit the paper's support vector machine to the training rows of two classes.
+
+    Far outside the range in which liblinear returns, latent vectors are divided by a power of
+    two. With C times its square, and the constant feature of the intercept divided as well, the
+    problem stays the same.
+    """
     rows = (codes == s) | (codes == t)
     if len(np.unique(codes[rows])) < 2:
         return None
-    return LinearSVC(max_iter=10_000, random_state=0).fit(to_numpy(latent)[rows], codes[rows] == t)
+    z = to_numpy(latent)[rows]
+    exponent = int(np.frexp(np.abs(z).max())[1])
+    low, high = _RANGE
+    if low <= exponent <= high:
+        exponent = 0
+    scale = 2.0 ** np.clip(exponent, low, high)
+    svm = LinearSVC(C=scale**2, intercept_scaling=1 / scale, max_iter=10_000, random_state=0)
+    return Plane(svm.fit(np.ldexp(z, -exponent), codes[rows] == t), exponent)
 
 
-def _linearity(
-    plane: LinearSVC, latent: Tensor, codes: NDArray[np.intp], s: int, t: int
-) -> Linearity:
+def _linearity(plane: Plane, latent: Tensor, codes: NDArray[np.intp], s: int, t: int) -> Linearity:
     """Linearity of the rows of two classes; t is on the positive side."""
     rows = (codes == s) | (codes == t)
     if not rows.any():
         nothing = torch.tensor(torch.nan)
         return Linearity(nothing, nothing, nothing)
-    score = plane.decision_function(to_numpy(latent)[rows])
-    d = torch.from_numpy(score / np.linalg.norm(plane.coef_))
-    return linearity(d, torch.from_numpy(codes[rows] == t))
+    score = plane.svm.decision_function(np.ldexp(to_numpy(latent)[rows], -plane.exponent))
+    with np.errstate(divide="ignore", invalid="ignore"):  # weights of 0 separate nothing
+        d = np.ldexp(score / np.linalg.norm(plane.svm.coef_), plane.exponent)
+    return linearity(torch.from_numpy(d), torch.from_numpy(codes[rows] == t))
 
 
 def _mean(values: Tensor) -> float:

@@ -1,18 +1,23 @@
 """BoundaryCharacterizer: boundaries of known complexity, resuming, and bad input."""
 
+import itertools
+
 import joblib
 import numpy as np
 import pytest
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_iris, make_blobs
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import LinearSVC
 
 from skboundary import BoundaryCharacterizer, FrozenNetwork
-from skboundary.boundary import _characterize
+from skboundary.boundary import _characterize, _measure
 from skboundary.datasets import make_checkerboard, make_linear, make_xor
+from skboundary.functional.complexity import linearity
 
 
 class Known(ClassifierMixin, BaseEstimator):
@@ -97,36 +102,147 @@ def test_the_smoother_of_two_nets_oscillates_less():
     assert idc[0] < idc[1] < idc[2]
 
 
-def test_columns_against_a_slow_reference(iris, logistic):
-    """Distances, lengths and linearity of one pair, from the pair's own borderline samples."""
-    X, y = iris
-    model = BoundaryCharacterizer(
-        logistic, pairs=[("versicolor", "virginica")], n_samples=30, random_state=0
-    ).fit(X, y, X_test=X[::2], y_test=y[::2])
-    report = model.report_
-    assert report.source.tolist() == ["versicolor"] and report.n_segments[0] == 30
-    right = logistic.predict(X) == y
-    a, b = X[right & (y == "versicolor")], X[right & (y == "virginica")]
-    gaps = np.linalg.norm(a[:, None] - b, axis=2)  # the latent space of a linear model is X
-    partner = b[gaps.argmin(1)]
-    lengths = gaps.min(1)
-    assert lengths.min() <= report.length[0] <= lengths.max()
-    # where the classes are equally probable, by hand, on all segments
-    score = logistic.decision_function
-    low, high = np.zeros(len(a)), np.ones(len(a))
-    for _ in range(40):
-        t = (low + high) / 2
-        s = score(a + t[:, None] * (partner - a))
-        ahead = s[:, 1] > s[:, 2]
-        low, high = np.where(ahead, t, low), np.where(ahead, high, t)
-    border = a + t[:, None] * (partner - a)
-    near = [np.linalg.norm(border[:, None] - X[y == c], axis=2).min(1) for c in np.unique(y)[1:]]
-    for name, d in zip(("source", "target"), near):
-        assert d.min() - 1e-3 <= report[f"distance_{name}"][0] <= d.max() + 1e-3
-        # same space
-        assert report[f"latent_distance_{name}"] == pytest.approx(report[f"distance_{name}"])
-    assert abs(report.error_rate_test[0] - report.error_rate_train[0]) < 0.05
-    assert model.to_frame().columns.tolist() == list(report)
+def slow_report(model, X, y, X_test, y_test, s, t):
+    """The figures of one ordered pair from their definitions, a sample at a time.
+
+    For a linear classifier, whose latent space is X, with all correctly predicted samples of the
+    source class as starts, and all segments between borderline samples.
+    """
+    of_class = {c: X[y == c] for c in (s, t)}
+    right = {c: [x for x in of_class[c] if model.predict([x])[0] == c] for c in (s, t)}
+    column = model.classes_.tolist().index
+    border, lengths, attempts, n_third = [], [], {True: [], False: []}, 0
+    for a in right[s]:
+        b = min(right[t], key=lambda z: np.linalg.norm(a - z))
+        lengths.append(np.linalg.norm(a - b))
+        success = False
+        for n in range(1, 51):
+            middle = (a + b) / 2
+            p = model.predict_proba([middle])[0]
+            label = model.classes_[p.argmax()]
+            n_third += label not in (s, t)
+            success = bool(label in (s, t) and abs(p[column(s)] - p[column(t)]) < 1e-4)
+            if success or label not in (s, t):
+                break
+            a, b = (middle, b) if label == s else (a, middle)
+        attempts[success].append(n)
+        border += [middle] if success else []
+    u = np.arange(50)[:, None] / 50
+    points = [u * i + (1 - u) * j for i, j in itertools.permutations(border, 2)]
+    said = model.predict(np.concatenate(points)).reshape(-1, 50)
+    report = {
+        "n_segments": len(right[s]),
+        "success_rate": len(border) / len(right[s]),
+        "third_class_rate": n_third / len(right[s]),
+        "attempts": np.mean(attempts[True] + attempts[False]),
+        "attempts_success": np.mean(attempts[True]),
+        "attempts_fail": np.mean(attempts[False]) if attempts[False] else np.nan,
+        "yield_over": np.nan,
+        "yield_back": np.nan,
+        "oscillation": np.mean([(row[1:] != row[:-1]).sum() / 50 for row in said]),
+        "length": np.mean(lengths),
+    }
+    first, second = sorted((s, t))
+    chosen = np.isin(y, (s, t))
+    svm = LinearSVC(max_iter=10_000, random_state=0).fit(X[chosen], y[chosen] == second)
+    foot = -svm.intercept_[0] * svm.coef_[0] / (svm.coef_[0] @ svm.coef_[0])  # on the hyperplane
+    normal = svm.coef_[0] / np.linalg.norm(svm.coef_[0])
+    border = np.array(border)
+    for of, rows, labels in (
+        ("train", X, y), ("test", X_test, y_test), ("borderline", border, [s] * len(border)),
+    ):  # fmt: skip
+        every, wrong = [], []
+        for x, label in zip(rows, labels):
+            if label in (s, t):
+                distance = (x - foot) @ normal
+                every.append(abs(distance))
+                if (distance > 0) != (label == second):
+                    wrong.append(abs(distance))
+        for name, d in (("linear", np.mean(every)), ("error", np.mean(wrong or [np.nan]))):
+            report[f"{name}_distance_{of}"] = d / (1 + d)
+        report[f"error_rate_{of}"] = len(wrong) / len(every)
+    for side, label in (("source", s), ("target", t)):
+        near = [min(np.linalg.norm(m - z) for z in of_class[label]) for m in border]
+        report[f"distance_{side}"] = report[f"latent_distance_{side}"] = np.mean(near)
+    return report
+
+
+def test_every_column_against_a_slow_reference():
+    X, y = make_blobs(120, 4, centers=3, cluster_std=4.0, random_state=10)
+    y = np.array(["a", "b", "c"], dtype=object)[y]
+    head = LogisticRegression().fit(X[:60], y[:60])
+    model = BoundaryCharacterizer(FrozenEstimator(head), n_partners=200, random_state=0)
+    report = model.fit(X[:60], y[:60], X_test=X[60:], y_test=y[60:]).report_
+    for i, (s, t) in enumerate(zip(report.source, report.target)):
+        expected = slow_report(head, X[:60], y[:60], X[60:], y[60:], s, t)
+        assert {"source", "target", *expected} == set(report)
+        for name, value in expected.items():
+            np.testing.assert_allclose(report[name][i], value, rtol=1e-6, err_msg=f"{s} {t} {name}")
+    assert (report.third_class_rate > 0).any() and (report.error_distance_test > 0).any()
+    assert len(set(report.error_rate_borderline)) > 2  # neither 0, 1/2 nor 1 throughout
+
+
+@pytest.fixture(scope="module")
+def two_blobs():
+    return make_blobs(200, 5, centers=2, cluster_std=6, random_state=0)
+
+
+@pytest.mark.parametrize("exponent", [-40, -20, 0, 20, 40, 60, 90])
+def test_hyperplanes_are_liblinears_own(two_blobs, exponent):
+    """Bit for bit where it is asked directly, and the same problem where it is not."""
+    X, y = two_blobs
+    X = np.ldexp(X, exponent)
+    svm = LinearSVC(max_iter=10_000, random_state=0).fit(X, y)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        d = torch.from_numpy(svm.decision_function(X) / np.linalg.norm(svm.coef_))
+    expected = linearity(d, torch.from_numpy(y == 1))
+    plane = _measure._plane(torch.from_numpy(X), y, 0, 1)
+    assert (plane.exponent == 0) == (abs(exponent) < 50)
+    got = _measure._linearity(plane, torch.from_numpy(X), y, 0, 1)
+    if plane.exponent == 0:
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("unit", [1e-310, 1e-200, 1e-100, 1e60, 1e100, 1e200, 1e300])
+def test_hyperplanes_of_extreme_latent_vectors_end(two_blobs, unit):
+    """liblinear itself does not return from any of these."""
+    X, y = two_blobs
+    z = torch.from_numpy(X * unit)
+    plane = _measure._plane(z, y, 0, 1)
+    found = _measure._linearity(plane, z, y, 0, 1)
+    if unit > 1:  # the margin without errors: the same hyperplane as at 1e20
+        at = torch.from_numpy(X * 1e20)
+        same = _measure._linearity(_measure._plane(at, y, 0, 1), at, y, 0, 1)
+        np.testing.assert_allclose(found, same, rtol=1e-9)
+    else:  # too small for liblinear to take a step from weights of 0
+        assert not plane.svm.coef_.any() and found.error_rate == 0.5
+
+
+def test_a_report_of_extreme_latent_vectors_ends(two_blobs):
+    X, y = two_blobs
+    params = {"n_partners": 2, "max_iter": 10}
+    report = characterize(KNeighborsClassifier(3), X * 1e100, y, **params)
+    plain = characterize(KNeighborsClassifier(3), X * 1e20, y, **params)
+    for name, values in plain.items():
+        if name == "length" or name.startswith(("distance", "latent_distance")):
+            values = values * 1e80
+        np.testing.assert_allclose(report[name], values, rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [0.0, 3.0])
+def test_constant_latent_vectors_have_no_hyperplane(value):
+    z, codes = torch.full((40, 3), value), np.repeat([0, 1], 20)
+    plane = _measure._plane(z, codes, 0, 1)
+    found = _measure._linearity(plane, z, codes, 0, 1)
+    assert found.distance.isnan() and found.error_distance.isnan() and found.error_rate == 0.5
+
+
+def test_the_frame_has_a_column_for_every_figure(iris, logistic):
+    model = BoundaryCharacterizer(logistic, n_samples=5, random_state=0).fit(*iris)
+    frame = model.to_frame()
+    assert frame.columns.tolist() == list(model.report_) and len(frame) == 6
 
 
 def test_what_is_finished_survives_an_interruption(iris, logistic, monkeypatch):
