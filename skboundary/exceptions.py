@@ -9,6 +9,7 @@ import warnings
 
 __all__ = [
     "BoundaryNotFoundWarning",
+    "CacheWarning",
     "EncodedLabelsWarning",
     "FewParentsWarning",
     "NoCrossingWarning",
@@ -19,6 +20,10 @@ __all__ = [
 
 class BoundaryNotFoundWarning(UserWarning):
     """Rows for which no boundary point was found; the message counts them by status."""
+
+
+class CacheWarning(UserWarning):
+    """`memory` cannot be written, or holds damaged results: they are computed all the same."""
 
 
 class EncodedLabelsWarning(UserWarning):

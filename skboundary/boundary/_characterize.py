@@ -139,7 +139,11 @@ class BoundaryCharacterizer(BaseEstimator):
     """
 
     _parameter_constraints: dict[str, Any] = {
-        **{k: v for k, v in NETWORK_CONSTRAINTS.items() if k not in ("layer", "pool", "memory")},
+        **{
+            k: v
+            for k, v in NETWORK_CONSTRAINTS.items()
+            if not k.startswith(("layer", "pool", "memory"))
+        },
         "pairs": [StrOptions({"all"}), list, tuple],
         "method": [StrOptions({"segment", "deepdig", "pm"})],
         "init": [StrOptions({"nearest", "random"})],

@@ -150,7 +150,11 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict[str, Any] = {
-        **{k: v for k, v in NETWORK_CONSTRAINTS.items() if k not in ("layer", "pool", "memory")},
+        **{
+            k: v
+            for k, v in NETWORK_CONSTRAINTS.items()
+            if not k.startswith(("layer", "pool", "memory"))
+        },
         "method": [StrOptions({"auto", *METHODS})],
         "target": [str, Real, np.bool_],
         "returns": [StrOptions({"boundary", "perturbation", "distance", "class_distances"})],

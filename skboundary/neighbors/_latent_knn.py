@@ -85,6 +85,9 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
     memory : path or joblib.Memory, default=None
         Where to keep what a trained network gave for each row, so that a search with any folds
         runs it once per row. It has no effect on an estimator that is fitted here.
+    memory_key : str, default=None
+        A name for what the network computes besides its weights. It replaces the digest of its
+        code and attributes in `memory`, where that refuses something that it cannot read.
     device : str or torch.device, default="auto"
         "auto" keeps a module on the accelerator where it is, else takes the best device there
         is.
@@ -164,6 +167,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         query_transforms: Any = None,
         neighbors: Any = None,
         memory: Any = None,
+        memory_key: str | None = None,
         device: Any = "auto",
         batch_size: Any = "auto",
         random_state: Any = None,
@@ -179,6 +183,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         self.query_transforms = query_transforms
         self.neighbors = neighbors
         self.memory = memory
+        self.memory_key = memory_key
         self.device = device
         self.batch_size = batch_size
         self.random_state = random_state
@@ -221,6 +226,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
             layer=self.layer,
             pool=self.pool,
             memory=self.memory,
+            memory_key=self.memory_key,
             device=self.device,
             batch_size=self.batch_size,
             random_state=self.random_state,

@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import joblib
 import numpy as np
 import torch
 from torch import Tensor
 
 from skboundary._runtime import to_tensor
+from skboundary.networks._digest import digest
 from skboundary.networks._layers import flatten_latent
 from skboundary.networks._lift import softmax
 
@@ -58,9 +58,12 @@ class BlackBox:
         z = flatten_latent(self._tensor(rows), self.pool) if latent else None
         return z, self._logits(rows) if logits else None
 
-    def digest(self) -> str:
-        """Name what this model computes."""
-        return joblib.hash([self.head, self.steps, self.pool, str(self.dtype)])
+    def digest(self, memory_key: str | None = None) -> str:
+        """Name what this model computes; see `TorchModel.digest`."""
+        parts: dict[str, Any] = {"head": self.head, "steps": self.steps}
+        if memory_key is not None:
+            parts = {"memory_key": memory_key, "head": type(self.head).__qualname__}
+        return digest(**parts, pool=self.pool, dtype=self.dtype)
 
     def _logits(self, rows: Any) -> Tensor:
         if hasattr(self.head, "predict_proba"):

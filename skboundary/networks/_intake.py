@@ -36,6 +36,7 @@ NETWORK_CONSTRAINTS: dict[str, Any] = {
     "layer": [str, Integral, callable],
     "pool": [StrOptions({"avg"}), None],
     "memory": [str, PathLike, HasMethods(["cache"]), None],
+    "memory_key": [str, None],
     "device": [str, torch.device],
     "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
     "random_state": ["random_state"],
@@ -67,6 +68,7 @@ def take_in(
     layer: Any = "auto",
     pool: str | None = None,
     memory: Any = None,
+    memory_key: str | None = None,
     device: Any = "auto",
     batch_size: Any = "auto",
     random_state: Any = None,
@@ -82,7 +84,7 @@ def take_in(
     estimator : None, nn.Module, FrozenNetwork, FrozenEstimator or classifier
     X : array-like of shape (n_samples, ...)
     y : array-like of shape (n_samples,) or None
-    layer, pool, memory, device, batch_size, random_state, verbose
+    layer, pool, memory, memory_key, device, batch_size, random_state, verbose
         The host's parameters.
     logits : bool, default=True
         False for a host that wants latent vectors only.
@@ -130,11 +132,15 @@ def take_in(
             "estimator with predict and classes_."
         )
     location = getattr(memory, "location", memory)
+    folder = None
+    if trained and location is not None:
+        folder = Path(location, "joblib", "skboundary")  # `joblib.Memory.clear` empties it too
     view = NetworkView(
         _model_of(steps, head, X, layer, pool, device),
         classes=classes,
         batch_size=batch_size,
-        folder=Path(location, "skboundary") if trained and location is not None else None,
+        folder=folder,
+        memory_key=memory_key,
         verbose=verbose,
     )
     if not logits:

@@ -48,6 +48,9 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         Where to keep what a trained network gave for each row. A row that comes again, in any
         fold of any search, is not run again. It has no effect on an estimator that is fitted
         here.
+    memory_key : str, default=None
+        A name for what the network computes besides its weights. It replaces the digest of its
+        code and attributes in `memory`, where that refuses something that it cannot read.
     device : str or torch.device, default="auto"
         "auto" keeps a module on the accelerator where it is, else takes the best device there
         is.
@@ -93,6 +96,7 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         layer: Any = "auto",
         pool: str | None = None,
         memory: Any = None,
+        memory_key: str | None = None,
         device: Any = "auto",
         batch_size: Any = "auto",
         random_state: Any = None,
@@ -102,6 +106,7 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         self.layer = layer
         self.pool = pool
         self.memory = memory
+        self.memory_key = memory_key
         self.device = device
         self.batch_size = batch_size
         self.random_state = random_state
@@ -136,6 +141,7 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             layer=self.layer,
             pool=self.pool,
             memory=self.memory,
+            memory_key=self.memory_key,
             device=self.device,
             batch_size=self.batch_size,
             random_state=self.random_state,

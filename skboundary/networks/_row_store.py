@@ -1,96 +1,293 @@
-"""What a trained network gives for a row, kept on disk so that no row is forwarded twice."""
+"""What a trained network gives for a sample, kept on disk so that no sample runs twice."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
+import json
+import math
 import os
-import tempfile
-from collections.abc import Callable
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn.utils import _safe_indexing
+
+from skboundary.exceptions import CacheWarning, warn_caller
+from skboundary.networks._digest import digest
 
 Arrays = list[NDArray[Any]]
 
+_KEY, _SUM, _TOTAL = 16, 8, 32  # bytes: a sample's key, the checksums of an entry and of a table
+_LARGE = 64 * 2**20  # bytes of a file that is merged no more
+_ABANDONED = 3600  # seconds after which nobody writes to an unfinished file any more
+
 
 class RowStore:
-    """Arrays with one entry per row of X, found again by a digest of that row.
+    """Arrays with one entry per sample, found again by a digest of that sample.
 
-    One folder per network, one sub-folder per batch of new rows; sub-folders appear by a
-    rename, so that processes that share the store never see half of one.
+    One folder per network. A file in it holds entries of one array, sorted by their keys, each
+    with a checksum. Files appear complete, by a rename, and never change; a new one takes in
+    those that are no larger, so that there are few. What cannot be read is not known.
 
     Parameters
     ----------
     folder : Path
+    warned : set of str, default=None
+        What the caller has been warned of, "read" or "write"; shared by stores that warn once.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, warned: set[str] | None = None) -> None:
         self.folder = folder
+        self._warned = set() if warned is None else warned
 
-    def through(self, X: Any, compute: Callable[[NDArray[np.intp]], Arrays]) -> Arrays:
-        """Return what `compute` gives for all rows of X, calling it for new rows only.
+    def through(
+        self, X: Any, names: Sequence[str], compute: Callable[[NDArray[np.intp]], Arrays]
+    ) -> Arrays:
+        """Return what `compute` gives for all samples of X, calling it for new ones only.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+        names : sequence of str
+            What the arrays are called; each is stored by itself.
         compute : callable
-            Takes row numbers (m,), returns arrays of first dimension m.
+            Takes sample numbers (m,), returns for each name an array of first dimension m.
 
         Returns
         -------
         arrays : list of ndarray of first dimension n_samples
         """
-        keys = row_keys(X)
-        known = self._known()
-        first = {key: i for i, key in reversed(list(enumerate(keys)))}
-        new = np.array(sorted(i for key, i in first.items() if key not in known), dtype=np.intp)
-        if len(new):
-            self._add([keys[i] for i in new], compute(new))
-            known = self._known()
-        places = [known[key] for key in keys]
-        chunk = np.array([c for c, _ in places])
-        row = np.array([r for _, r in places])
-        out: Arrays = []
-        for c in np.unique(chunk):
-            here = np.flatnonzero(chunk == c)
-            paths = sorted((self.folder / c).glob("value_*.npy"))
-            parts = [np.load(p, mmap_mode="r")[row[here]] for p in paths]
-            out = out or [np.empty((len(keys), *p.shape[1:]), p.dtype) for p in parts]
-            for whole, part in zip(out, parts):
-                whole[here] = part
+        samples = np.frombuffer(b"".join(row_keys(X)), f"S{_KEY}")
+        keys, first, back = np.unique(samples, return_index=True, return_inverse=True)
+        stored = [self._look_up(name, keys) for name in names]
+        known = np.all([there for there, _ in stored], axis=0)
+        if known.all():
+            return [values[back] for _, values in stored]
+        in_order = np.argsort(first)
+        new = in_order[~known[in_order]]
+        fresh = compute(first[new])
+        if known.any() and any(_form(v) != _form(f) for (_, v), f in zip(stored, fresh)):
+            # outputs of another shape or dtype than the stored ones: these are out of date
+            new = in_order
+            fresh = compute(first[new])
+        out = []
+        for name, (there, values), array in zip(names, stored, fresh):
+            self._add(name, keys[new][~there[new]], array[~there[new]])
+            whole = np.empty((len(keys), *array.shape[1:]), array.dtype)
+            if len(new) < len(keys):
+                whole[known] = values[known]
+            whole[new] = array
+            out.append(whole[back])
         return out
 
-    def _known(self) -> dict[bytes, tuple[str, int]]:
-        places = {}
-        for path in sorted(self.folder.glob("*/keys.npy")):
-            for i, key in enumerate(np.load(path)):
-                places[key.tobytes()] = (path.parent.name, i)
-        return places
+    def _look_up(self, name: str, keys: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+        """Which of the sorted keys are known (n,), and their entries (n, ...)."""
+        known = np.zeros(len(keys), dtype=bool)
+        values: NDArray[Any] = np.empty(len(keys))
+        for _ in range(3):  # other processes merge files between the listing and the reading
+            vanished = False
+            for path in self._files(name):
+                asked = np.flatnonzero(~known)
+                try:
+                    table, entries = _open(path)
+                    hit, entry = table.find(keys[asked], entries)
+                except FileNotFoundError:
+                    vanished = True
+                except (OSError, ValueError) as error:
+                    self._discard(path, error)
+                else:
+                    if not len(hit):
+                        continue
+                    if not known.any():
+                        values = np.empty((len(keys), *entry.shape[1:]), entry.dtype)
+                    if _form(values) == _form(entry):
+                        values[asked[hit]] = entry
+                        known[asked[hit]] = True
+            if not vanished:
+                break
+        return known, values
 
-    def _add(self, keys: list[bytes], arrays: Arrays) -> None:
+    def _files(self, name: str) -> list[Path]:
+        return sorted(self.folder.glob(f"{name}-*.entries"))
+
+    def _discard(self, path: Path, error: Exception) -> None:
+        if isinstance(error, ValueError):
+            _remove(path)
+        self._warn(
+            "read",
+            f"memory: the stored results in {path} cannot be used ({error}). They are computed "
+            "anew.",
+        )
+
+    def _warn(self, kind: str, message: str) -> None:
+        if kind not in self._warned:
+            self._warned.add(kind)
+            warn_caller(message, CacheWarning)
+
+    def _add(self, name: str, keys: NDArray[Any], array: NDArray[Any]) -> None:
+        """Store entries; where that fails, say so once and go on."""
+        if not array.size or "write" in self._warned:
+            return
+        try:
+            try:
+                self._write(name, keys, array)
+            except FileNotFoundError:  # the folder was removed meanwhile
+                self._write(name, keys, array)
+        except OSError as error:
+            self._warn(
+                "write",
+                f"memory: results cannot be stored in {self.folder} ({error}). They are computed "
+                "all the same, and not kept. Free space there, or set memory to another folder.",
+            )
+
+    def _write(self, name: str, keys: NDArray[Any], array: NDArray[Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(dir=self.folder.parent))
-        np.save(work / "keys.npy", np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16))
-        for i, array in enumerate(arrays):
-            np.save(work / f"value_{i}.npy", array)
-        os.replace(work, self.folder / work.name)
+        for path in self.folder.glob("*.unfinished"):
+            if time.time() - path.stat().st_mtime > _ABANDONED:
+                _remove(path)
+        entries = _rows(array)
+        sums = np.frombuffer(b"".join(map(_sum, entries)), f"S{_SUM}")
+        merged = []
+        for path in sorted(self._files(name), key=lambda path: path.stat().st_size):
+            try:
+                table, there = _open(path)
+            except (OSError, ValueError):
+                continue  # whoever reads it says so
+            if _form(there) != _form(array) or len(there) > len(keys) or there.nbytes > _LARGE:
+                continue
+            merged.append(path)
+            keys = np.concatenate([keys, table.keys])
+            sums = np.concatenate([sums, table.sums])
+            entries = np.concatenate([entries, _rows(there)])
+        keys, once = np.unique(keys, return_index=True)
+        target = self.folder / f"{name}-{uuid.uuid4().hex}.entries"
+        work = target.with_suffix(".unfinished")
+        try:
+            with open(work, "xb") as file:
+                file.write(_head(keys, sums[once], array))
+                file.write(entries[once].data)
+            os.replace(work, target)
+        finally:
+            _remove(work)
+        for path in merged:
+            _remove(path)
+
+
+class _Table(NamedTuple):
+    """What precedes the entries of a file."""
+
+    keys: NDArray[np.bytes_]  # sorted
+    sums: NDArray[np.bytes_]
+    form: tuple[np.dtype[Any], tuple[int, ...]]
+    start: int
+
+    def find(self, keys: NDArray[Any], entries: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Which of the keys are here (m,), and copies of their entries (m, ...).
+
+        Raises
+        ------
+        ValueError
+            Where an entry is not what was stored.
+        """
+        place = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
+        hit = np.flatnonzero(self.keys[place] == keys)
+        found = np.array(entries[place[hit]])
+        if len(hit) and b"".join(map(_sum, _rows(found))) != self.sums[place[hit]].tobytes():
+            raise ValueError("a checksum does not fit")
+        return hit, found
+
+
+def _open(path: Path) -> tuple[_Table, NDArray[Any]]:
+    """Table and entries (n, ...) of a file, these mapped; the table is read once."""
+    stat = path.stat()
+    table = _read_table(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    dtype, shape = table.form
+    return table, np.memmap(path, dtype, "r", table.start, (len(table.keys), *shape))
+
+
+@functools.lru_cache(maxsize=1024)
+def _read_table(path: Path, size: int, *version: int) -> _Table:
+    with open(path, "rb") as file:
+        total, length = file.read(_TOTAL), int.from_bytes(file.read(8), "little")
+        head = file.read(min(length, size))
+    if hashlib.blake2b(head, digest_size=_TOTAL).digest() != total:
+        raise ValueError("a checksum does not fit")
+    form, _, rest = head.partition(b"\n")
+    n, dtype, *shape = json.loads(form)
+    keys = np.frombuffer(rest, f"S{_KEY}", n)
+    sums = np.frombuffer(rest, f"S{_SUM}", n, offset=keys.nbytes)
+    start = _TOTAL + 8 + length
+    if start + n * np.dtype(dtype).itemsize * math.prod(shape) != size:
+        raise ValueError("it is not complete")
+    return _Table(keys, sums, (np.dtype(dtype), tuple(shape)), start)
+
+
+def _head(keys: NDArray[Any], sums: NDArray[Any], array: NDArray[Any]) -> bytes:
+    dtype, shape = _form(array)
+    head = json.dumps([len(keys), dtype.str, *shape]).encode() + b"\n"
+    head += keys.tobytes() + sums.tobytes()
+    total = hashlib.blake2b(head, digest_size=_TOTAL).digest()
+    return total + len(head).to_bytes(8, "little") + head
+
+
+def _form(array: NDArray[Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    """The dtype and the shape of an entry."""
+    return array.dtype, array.shape[1:]
+
+
+def _rows(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """The bytes of each entry (n, n_bytes)."""
+    return np.ascontiguousarray(array).reshape(len(array), -1).view(np.uint8)
+
+
+def _sum(row: NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(row.data, digest_size=_SUM).digest()
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        pass  # it is another user's, or in use
 
 
 def row_keys(X: Any) -> list[bytes]:
-    """Digest every row (16 bytes each) from its values, dtype and shape."""
+    """Digest every sample (16 bytes each) from its values, dtype, shape and column names."""
+    head, samples = _samples(X)
+    key = hashlib.blake2b(head.encode(), digest_size=_KEY).digest()
+    return [hashlib.blake2b(s, digest_size=_KEY, key=key).digest() for s in samples]
+
+
+def _samples(X: Any) -> tuple[str, Iterator[bytes]]:
+    """What all samples share, and the bytes of each."""
     if sparse.issparse(X):
-        rows = (r.toarray() for r in X)
-    elif hasattr(X, "columns"):
-        values = X.to_numpy()
-        rows = iter(values) if values.dtype != object else (repr(r.tolist()) for r in values)
-    else:
-        rows = iter(X)
-    head = f"{getattr(X, 'dtype', None)} {X.shape[1:]}".encode()
-    key = hashlib.blake2b(head, digest_size=16).digest()
-    contents = (r.encode() if isinstance(r, str) else r.tobytes() for r in rows)
-    return [hashlib.blake2b(c, digest_size=16, key=key).digest() for c in contents]
+        blocks = (X[i : i + 1024].toarray() for i in range(0, X.shape[0], 1024))
+        return f"{X.dtype} {X.shape[1:]}", (row.tobytes() for block in blocks for row in block)
+    if not hasattr(X, "columns"):
+        dtype = X.dtype
+        if dtype.hasobject:
+            return f"{dtype} {X.shape[1:]}", (_text(row.ravel().tolist()) for row in X)
+        return f"{dtype} {X.shape[1:]}", (row.tobytes() for row in X)
+    columns = [np.asarray(_safe_indexing(X, j, axis=1)) for j in range(X.shape[1])]
+    numbers = [c for c in columns if not c.dtype.hasobject]
+    others = [c.tolist() for c in columns if c.dtype.hasobject]
+    table = np.empty(X.shape[0], [(f"{j}", c.dtype) for j, c in enumerate(numbers)])
+    for j, column in enumerate(numbers):
+        table[f"{j}"] = column
+    texts = zip(*others) if others else itertools.repeat(())
+    head = [(str(name), str(dtype)) for name, dtype in zip(X.columns, X.dtypes)]
+    return f"{head} {table.dtype}", (n.tobytes() + _text(t) for n, t in zip(table, texts))
+
+
+def _text(values: Sequence[Any]) -> bytes:
+    simple = (str, int, float, bool, type(None))
+    return repr([v if type(v) in simple else digest(value=v) for v in values]).encode()

@@ -5,14 +5,12 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from sklearn.utils import _safe_indexing
 from torch import Tensor, nn
@@ -26,6 +24,7 @@ from skboundary._runtime import (
     resolve_device,
     to_tensor,
 )
+from skboundary.networks._digest import digest
 from skboundary.networks._layers import (
     Layer,
     Tap,
@@ -192,18 +191,44 @@ class TorchModel:
         n = len(x)
         return self._as_latent(z, n), None if output is None else self._as_logits(output, n)
 
-    def digest(self) -> str:
-        """Name what this model computes: weights, code, layer and pool."""
-        h = hashlib.blake2b(digest_size=16)
-        parts = [self.module, self.preprocess, self.front, self.layer, self.pool, self.output]
-        parts.append(self.keep_integers)
-        for part in parts:
-            _update(h, part)
-        if self.steps:
-            import joblib
+    def digest(self, memory_key: str | None = None) -> str:
+        """Name what this model computes: weights, code and attributes, layer and pool.
 
-            h.update(joblib.hash(self.steps).encode())
-        return h.hexdigest()
+        Parameters
+        ----------
+        memory_key : str, default=None
+            Stands for all code and all attributes.
+
+        Returns
+        -------
+        key : str
+
+        Raises
+        ------
+        ValueError
+            That names what cannot be read, for ``memory_key=None``.
+        """
+        self.refresh()
+        parts = {"module": self.module, "preprocess": self.preprocess, "front": self.front}
+        weights = {
+            name: [*part.named_parameters(), *part.named_buffers()]
+            for name, part in parts.items()
+            if isinstance(part, nn.Module)
+        }
+        code: dict[str, Any] = {**parts, "steps": self.steps, "layer": self.layer}
+        if memory_key is not None:
+            layer = "a callable" if callable(self.layer) else self.layer
+            code = {"memory_key": memory_key, "layer": layer}
+        with self.borrow():  # no hook of another thread, every flag as in a pass
+            return digest(
+                weights=weights,
+                **code,
+                pool=self.pool,
+                output=self.output,
+                inputs=[self.compute_dtype, self.dtype, self.input_dtype, self.keep_integers],
+                autocast=torch.is_autocast_enabled(self.device.type)
+                and torch.get_autocast_dtype(self.device.type),
+            )
 
     def _load(self, rows: Any) -> Tensor:
         for step in self.steps:
@@ -376,30 +401,3 @@ def _check_probabilities(p: Tensor) -> None:
             f"{[round(v, 4) for v in p[row, :5].tolist()]} for a row. Use output='logits', or "
             "another predict_nonlinearity in a skorch net."
         )
-
-
-def _update(h: Any, part: Any) -> None:
-    """Feed what a module or function computes: its weights and the code of its forward."""
-    if isinstance(part, nn.Module):
-        for name, m in part.named_modules():
-            h.update(f"{name} {type(m).__qualname__} {m.extra_repr()}".encode())
-            h.update(getattr(getattr(type(m).forward, "__code__", None), "co_code", b""))
-        for name, t in [*part.named_parameters(), *part.named_buffers()]:
-            h.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
-            raw = t.detach().cpu().contiguous().flatten().view(torch.uint8)
-            h.update(np.ascontiguousarray(raw.numpy()))
-    elif callable(part):
-        h.update(getattr(part, "__qualname__", type(part).__qualname__).encode())
-        code = getattr(part, "__code__", None)
-        if code is None:
-            raise TypeError(
-                f"memory cannot tell what {part!r} computes. Pass a function or an nn.Module, "
-                "or memory=None."
-            )
-        h.update(code.co_code + repr((code.co_names, code.co_varnames)).encode())
-        h.update(repr([c for c in code.co_consts if not hasattr(c, "co_code")]).encode())
-        h.update(repr(part.__defaults__).encode())
-        for cell in part.__closure__ or ():
-            _update(h, cell.cell_contents)
-    else:
-        h.update(repr(part).encode())

@@ -39,7 +39,9 @@ class NetworkView:
         In the order of the model's columns. None is ``np.arange(n_outputs)``.
     batch_size : "auto" or int, default="auto"
     folder : Path, default=None
-        Where rows that have been run are kept; None keeps none.
+        Where outputs are kept; None keeps none.
+    memory_key : str, default=None
+        See `LatentTransformer`.
     verbose : int, default=0
 
     Attributes
@@ -62,11 +64,13 @@ class NetworkView:
         classes: Any = None,
         batch_size: Any = "auto",
         folder: Path | None = None,
+        memory_key: str | None = None,
         verbose: int = 0,
     ) -> None:
         self.model, self.batch_size, self.verbose = model, batch_size, verbose
         self.device, self.dtype, self.input_dtype = model.device, model.dtype, model.input_dtype
-        self.folder = None if folder is None else folder / model.digest()
+        self.folder, self.memory_key = folder, memory_key
+        self._warned: set[str] = set()  # of what has been said about that folder
         self._given = None if classes is None else np.asarray(classes)
         self.classes_: NDArray[Any] = np.empty(0)
         self.n_latent = 0
@@ -155,9 +159,13 @@ class NetworkView:
         if self.folder is None:
             out = self._run(X, None, latent, logits)
         else:
-            store = RowStore(self.folder / ("latent" * latent + "logits" * logits))
+            # anew in each call: weights, attributes and globals may change in between
+            key = self.model.digest(self.memory_key)
+            store = RowStore(self.folder / key, self._warned)
             arrays = store.through(
-                X, lambda new: [to_numpy(t) for t in self._run(X, new, latent, logits)]
+                X,
+                ["latent"] * latent + ["logits"] * logits,
+                lambda new: [to_numpy(t) for t in self._run(X, new, latent, logits)],
             )
             out = [torch.from_numpy(a) for a in arrays]
         if latent:

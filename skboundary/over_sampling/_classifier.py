@@ -156,7 +156,7 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict[str, Any] = {
-        **{k: v for k, v in NETWORK_CONSTRAINTS.items() if k not in ("pool", "memory")},
+        **{k: v for k, v in NETWORK_CONSTRAINTS.items() if not k.startswith(("pool", "memory"))},
         "sampler": [HasMethods(["fit_resample"]), StrOptions({"passthrough"}), None],
         "head": [HasMethods(["fit", "predict"]), None],
         "n_iter": [Interval(Integral, 0, None, closed="left")],
