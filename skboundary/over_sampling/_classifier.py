@@ -20,6 +20,7 @@ from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
 
 from skboundary._runtime import all_or_nothing, check_input, check_targets, to_numpy, to_tensor
 from skboundary.functional.mixing import class_means
@@ -30,6 +31,7 @@ from skboundary.networks._intake import (
     takes_sparse,
 )
 from skboundary.networks._labels import resolve_labels
+from skboundary.networks._view import NetworkView
 from skboundary.over_sampling._class_pairs import find_class_pairs, pair_accuracy
 from skboundary.over_sampling._head import ContinuedHead, RefittedHead, seeded
 from skboundary.over_sampling._history import Rows, full_cost, pr_auc, recall, scores, sentence
@@ -238,11 +240,10 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
         classes, codes = resolve_labels(y, view.classes_)
         y = classes[codes]
         self._view, self.device_ = view, view.device
-        rows = Rows(to_numpy(view.latent(X_kept)), y[kept])
-        held_rows = Rows(rows.Z[:0], y[held])
-        if len(held):
-            held_rows = Rows(to_numpy(view.latent(_safe_indexing(X, held))), y[held])
-        head = self._new_head(X_kept, rows, classes, random)
+        latent, logits = view.latent_and_logits(X)
+        Z = to_numpy(latent)
+        rows, held_rows = Rows(Z[kept], y[kept]), Rows(Z[held], y[held])
+        head = self._new_head(latent[kept], logits[kept], classes, random)
         self._go_round(rows, held_rows, head, sampler, random)
         return self
 
@@ -414,18 +415,14 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
             )
         return clone(self.sampler)
 
-    def _new_head(self, X: Any, rows: Rows, classes: NDArray[Any], random: Any) -> Any:
+    def _new_head(
+        self, latent: Tensor, logits: Tensor, classes: NDArray[Any], random: Any
+    ) -> Any:
         seed = random.randint(_MAX_SEED)
         last = self._view.last_linear() if self.head is None else None
-        if last is not None:
-            weight, bias = last
-            Z = to_tensor(rows.Z)
-            said = self._view.logits(_safe_indexing(X, slice(0, 1)))
-            if torch.allclose((Z[:1] @ weight.T + bias).softmax(1), said.softmax(1), atol=1e-4):
-                generator = torch.Generator().manual_seed(seed)
-                return ContinuedHead(
-                    weight, bias, classes, Z, self.epochs_per_iter, generator
-                )
+        if last is not None and _is_last(latent, *last, logits, self._view):
+            generator = torch.Generator().manual_seed(seed)
+            return ContinuedHead(*last, classes, latent, self.epochs_per_iter, generator)
         head = LogisticRegression(max_iter=1000) if self.head is None else self.head
         return RefittedHead(head, seed)
 
@@ -436,6 +433,16 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
 
 
 # ---------------------------------------------------------------------------- rows and classes
+
+
+def _is_last(Z: Tensor, weight: Tensor, bias: Tensor, logits: Tensor, view: NetworkView) -> bool:
+    """Whether the network's outputs are those of its linear layer, up to rounding."""
+    expected = Z @ weight.T + bias
+    band = 8 * view.eps * float((Z.abs() @ weight.T.abs() + bias.abs()).max())
+    if view.model.output == "proba":
+        return bool((expected.softmax(1) - logits.softmax(1)).abs().max() <= band + 1e-4)
+    off = expected - logits
+    return bool((off - off.mean(1, keepdim=True)).abs().max() <= band)
 
 
 def _split(y: NDArray[Any], fraction: float, random: Any) -> tuple[NDArray[Any], NDArray[Any]]:

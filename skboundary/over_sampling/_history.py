@@ -13,6 +13,7 @@ from sklearn.metrics import average_precision_score
 
 from skboundary._runtime import to_numpy
 from skboundary.networks._black_box import BlackBox
+from skboundary.networks._view import NetworkView
 
 
 class Rows(NamedTuple):
@@ -57,9 +58,8 @@ def pr_auc(head: Any, rows: Rows) -> dict[Any, float]:
 def scores(head: Any, Z: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
     """What the head says of each class (n, n_classes): log-probabilities or decision values."""
     box = BlackBox(head, steps=[], pool=None, device=torch.device("cpu"), dtype=torch.float64)
-    found = box.run(Z, latent=False, logits=True)[1]
-    assert found is not None
-    return to_numpy(found)[:, np.searchsorted(head.classes_, classes)]
+    view = NetworkView(box, classes=head.classes_, batch_size=len(Z))
+    return to_numpy(view.logits(Z))[:, np.searchsorted(view.classes_, classes)]
 
 
 def full_cost(

@@ -127,7 +127,7 @@ def make_rows(
                 logits = torch.lerp(first, last, plan.positions[part, None])
             else:
                 made = made if finish is None else finish(made)
-                logits = space.view.logits(space.wrap(made)).double().gather(1, classes)
+                logits = space.logits_of(made).gather(1, classes)
             rows[part] = made
             margins[part] = logits[:, 0] - logits[:, 1]
             bar.update(len(made))

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -67,6 +68,11 @@ class Space:
         """Compute by how much the minor class leads the major class, for rows of X."""
         return self.logits[rows, minor] - self.logits[rows, major]
 
+    def logits_of(self, points: NDArray[Any]) -> Tensor:
+        """Compute logits of (not too many) points between samples, float64."""
+        with _none_of_X():
+            return self.view.logits(self.wrap(points)).double()
+
     def along(self, parents: Tensor, minor: int, major: int) -> Callable[[Tensor, Tensor], Tensor]:
         """Give the margins on segments as a function of positions (m,) and segments (m,)."""
         if self.linear:
@@ -75,7 +81,7 @@ class Space:
 
         def margin(t: Tensor, rows: Tensor) -> Tensor:
             parts = [
-                self.view.logits(self.wrap(segment_points(self.X, pair, at))).double()
+                self.logits_of(segment_points(self.X, pair, at))
                 for pair, at in zip(parents[rows].split(_CHUNK), t.split(_CHUNK))
             ]
             return torch.cat([p[:, minor] - p[:, major] for p in parts])
@@ -102,9 +108,20 @@ class Space:
     def latent_at(self, parents: Tensor, position: Tensor) -> Tensor:
         """Latent vectors of points on (not too many) segments."""
         if not self.linear:
-            return self.view.latent(self.wrap(segment_points(self.X, parents, position)))
+            with _none_of_X():
+                return self.view.latent(self.wrap(segment_points(self.X, parents, position)))
         first, last = (self.latent[rows.to(self.latent.device)] for rows in parents.unbind(1))
         return torch.lerp(first, last, position.to(first)[:, None]).cpu()
+
+
+@contextmanager
+def _none_of_X() -> Iterator[None]:
+    """Say of an error that the points are none of the user's."""
+    try:
+        yield
+    except ValueError as error:
+        where = "At points between samples of X, counted by themselves"
+        raise ValueError(f"{where}: {error}") from error
 
 
 def segment_points(X: NDArray[Any], parents: Tensor, position: Tensor) -> NDArray[Any]:

@@ -13,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, recall_score
+from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 from torch import nn
 
@@ -368,6 +369,96 @@ def test_verbose_speaks_in_sentences(blobs, capsys):
     assert second.startswith("Round 1 of at most 1 added 9 of class 1, 4 of class 2: 328 samples.")
     assert all(" of class 0, " in line and line.endswith(" s.") for line in (first, second))
     assert "network" in err  # the passes of the network show their progress
+
+
+# ------------------------------------------------------------------- outputs of every precision
+
+
+class Undefined(nn.Module):
+    """It gives `value` for one sample, where the first column is largest."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.last, self.value = nn.Linear(4, 3).double(), value
+
+    def forward(self, x):
+        out = self.last(x)
+        return out.masked_fill((x[:, :1] == self.largest), self.value)
+
+
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "infinity")])
+def test_a_network_that_is_not_finite_is_refused_by_its_sample(blobs, value, word):
+    X, y = blobs
+    net = Undefined(value)
+    net.largest = X[:, 0].max()
+    with pytest.raises(ValueError, match=f"Undefined gives {word} for sample {X[:, 0].argmax()} "):
+        fit(X, y, net)
+
+
+class UndefinedNB(GaussianNB):
+    def predict_proba(self, X):
+        p = super().predict_proba(X)
+        p[np.argmax(X[:, 0])] = np.nan
+        return p
+
+
+def test_a_classifier_that_gives_nan_is_refused(blobs):
+    X, y = blobs
+    estimator = FrozenEstimator(UndefinedNB().fit(X, y))
+    with pytest.raises(ValueError, match="UndefinedNB gives NaN for sample"):
+        fit(X, y, estimator)
+    for given in ({"head": UndefinedNB()}, {"sampler": BiasedExtrapolationSampler(
+            estimator=UndefinedNB())}):  # fmt: skip
+        with pytest.raises(ValueError, match="UndefinedNB gives NaN"):
+            fit(X, y, **given)
+
+
+class Autocast(nn.Sequential):
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return super().forward(x)
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16", "autocast", "float32", "float64"])
+@pytest.mark.parametrize("scale", [1, 1e3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_head_starts_from_a_network_of_any_precision(blobs, kind, scale, dtype):
+    X, y = blobs
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [nn.Linear(4, 16), nn.Tanh(), nn.Linear(16, 3)]
+    with torch.no_grad():
+        layers[2].weight.mul_(scale)
+    net = Autocast(*layers) if kind == "autocast" else nn.Sequential(*layers)
+    net = net if kind == "autocast" else net.to(getattr(torch, kind))
+    clf = fit(X.astype(dtype), y, net, n_iter=1, stopping=None, epochs_per_iter=1)
+    assert clf.history_[0]["cost"] == 0  # the layer itself, and no other that was fitted
+    assert clf.history_[1]["cost"] == 328
+    assert clf.head_.coef_.dtype == (np.float64 if kind == "float64" else np.float32)
+    assert np.isfinite(clf.predict_proba(X.astype(dtype))).all()
+
+
+def test_no_last_layer_to_start_from_where_something_comes_after_it(blobs):
+    X, y = blobs
+
+    class Sharpened(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = nn.Linear(4, 3).double()
+
+        def forward(self, x):
+            return self.last(x) * (1 + (x[:, :1] > 2))
+
+    assert fit(X, y, Sharpened(), n_iter=0).history_[0]["cost"] == 315
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_gradients_may_be_off(blobs, mlp, iris, mode):
+    X, y = iris
+    expected = fit(X[:120], y[:120], mlp, n_iter=1).predict_proba(X)
+    with mode():
+        found = fit(X[:120], y[:120], mlp, n_iter=1).predict_proba(X)
+    np.testing.assert_array_equal(found, expected)
 
 
 # ------------------------------------------------------------------------------ when fit fails

@@ -337,6 +337,88 @@ def test_dbr_where_the_probability_rises_between_two_positions_of_its_grid(scale
     assert at_half.mean() > 0.9 and (sampler.probabilities_ >= 0.4).all()
 
 
+# ------------------------------------------------------------- scales, units and precisions
+
+
+class InUnits(Curved):
+    """Curved, for X in other units and with steeper logits."""
+
+    def __init__(self, unit, scale):
+        super().__init__()
+        self.unit, self.scale = unit, scale
+
+    def forward(self, x):
+        return super().forward(x / self.unit) * self.scale
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("scale", [1, 1e3, 1e5])
+@pytest.mark.parametrize("unit", [1e-5, 1, 1e5])
+def test_placement_at_any_scale(dtype, scale, unit):
+    """Next to where the closed form of the margin meets the target, in every unit."""
+    _, X, y = curved()
+    X = X.astype(dtype)
+    torch_dtype = torch.from_numpy(X).dtype
+    net = InUnits(unit, scale).to(torch_dtype)
+    sampler, rows, _ = resample(
+        X * dtype(unit), y, estimator=net, bias_fraction=0.9, sampling_strategy={1: 90}
+    )
+    first, last = X[sampler.parents_.T].astype(float)
+
+    def margin(t):
+        x = first + t[:, None] * (last - first)
+        return scale * (x[:, 0] ** 3 + x[:, 0] - 0.25 * x[:, 1] ** 2)
+
+    wanted = np.log(sampler.targets_) - np.log1p(-sampler.targets_)
+    eps, t = np.finfo(dtype).eps, sampler.positions_
+    near = 1e-3 + 8 * eps * scale  # the tolerance of the search, and rounding of the logits
+    assert np.isfinite(wanted).all() and sampler.n_fallback_ == 0 and len(rows) == 40
+    assert (margin(t - 64 * eps) >= wanted - near).all()
+    assert (margin(t + 64 * eps) <= wanted + near).all()
+    expected = InUnits(1, scale).to(torch_dtype)
+    expected, others, _ = resample(
+        X, y, estimator=expected, bias_fraction=0.9, sampling_strategy={1: 90}
+    )
+    np.testing.assert_array_equal(sampler.parents_, expected.parents_)
+    np.testing.assert_allclose(t, expected.positions_, atol=1e-3)
+    np.testing.assert_allclose(rows / unit, others, atol=5e-3)
+
+
+@pytest.mark.parametrize("bias", ["asymmetric", "dbr"])
+@pytest.mark.parametrize("black_box", [False, True])
+def test_results_do_not_depend_on_the_batch_size(bias, black_box):
+    net, X, y = curved(dtype=np.float32)
+    estimator = GaussianNB() if black_box else net
+    found = [
+        resample(X, y, estimator=estimator, bias=bias, batch_size=size, placement="spread",
+                 within_class=0.5, instance_pairing="nearest-major", sampling_strategy={1: 70})
+        for size in ("auto", 1, 7)
+    ]  # fmt: skip
+    for sampler, rows, _ in found[1:]:
+        np.testing.assert_array_equal(sampler.parents_, found[0][0].parents_)
+        np.testing.assert_allclose(rows, found[0][1], atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_gradients_may_be_off(mode):
+    net, X, y = curved()
+    expected = resample(X, y, estimator=net)[1]
+    with mode():
+        np.testing.assert_array_equal(resample(X, y, estimator=net)[1], expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_networks_in_half_precision(dtype):
+    _, X, y = curved()
+    net = Curved().to(dtype)
+    sampler, rows, _ = resample(X, y, estimator=net, bias="random", bias_fraction=0.8)
+    assert rows.dtype == np.float64 and sampler.n_fallback_ == 0
+    x, eps = rows.T, torch.finfo(dtype).eps
+    margin = x[0] ** 3 + x[0] - 0.25 * x[1] ** 2
+    off = margin - np.log(sampler.targets_) + np.log1p(-sampler.targets_)
+    assert (np.abs(off) <= 1e-3 + 8 * eps * (np.abs(x[0] ** 3) + np.abs(x[0]) + x[1] ** 2)).all()
+
+
 # ------------------------------------------------------------------------ beyond the paper
 
 
@@ -712,6 +794,37 @@ def test_an_estimator_fitted_on_other_features(two, logistic):
         BiasedExtrapolationSampler(estimator=nn.Linear(6, 2)).fit_resample(X[:, :5], y)
     with pytest.raises(ValueError, match=r"shape \(2, 3\), but estimator=None takes vectors"):
         BiasedExtrapolationSampler().fit_resample(X.reshape(-1, 2, 3), y)
+
+
+class Undefined(Curved):
+    """NaN where the first column lies in an interval."""
+
+    low, high = 0.0, 0.0
+
+    def forward(self, x):
+        out = super().forward(x)
+        return out.masked_fill((x[:, :1] >= self.low) & (x[:, :1] < self.high), np.nan)
+
+
+def test_a_classifier_that_gives_nan_is_refused(two):
+    _, X, y = curved()
+    net = Undefined()
+    net.low, net.high = X[17, 0], X[18, 0]
+    with pytest.raises(ValueError, match="Undefined gives NaN for sample 17 of X"):
+        resample(X, y, estimator=net)
+    net.low, net.high = X[249, 0] + 1e-9, X[250, 0]  # between samples, next to the boundary
+    for bias in ("asymmetric", "dbr"):
+        with pytest.raises(ValueError, match="points between samples.*Undefined gives NaN"):
+            resample(X, y, estimator=net, bias=bias)
+
+    class UndefinedNB(GaussianNB):
+        def predict_proba(self, X):
+            p = super().predict_proba(X)
+            p[X[:, 0] == two[0][5, 0]] = np.nan
+            return p
+
+    with pytest.raises(ValueError, match="UndefinedNB gives NaN for sample 5 of X"):
+        resample(*two, estimator=FrozenEstimator(UndefinedNB().fit(*two)))
 
 
 def test_nan_is_named_by_its_row(two):
