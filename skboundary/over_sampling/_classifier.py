@@ -31,6 +31,7 @@ from skboundary.networks._intake import (
     takes_sparse,
 )
 from skboundary.networks._labels import resolve_labels
+from skboundary.networks._torch_model import TorchModel
 from skboundary.networks._view import NetworkView
 from skboundary.over_sampling._class_pairs import find_class_pairs, pair_accuracy
 from skboundary.over_sampling._head import ContinuedHead, RefittedHead, seeded
@@ -439,6 +440,7 @@ def _is_last(Z: Tensor, weight: Tensor, bias: Tensor, logits: Tensor, view: Netw
     """Whether the network's outputs are those of its linear layer, up to rounding."""
     expected = Z @ weight.T + bias
     band = 8 * view.eps * float((Z.abs() @ weight.T.abs() + bias.abs()).max())
+    assert isinstance(view.model, TorchModel)
     if view.model.output == "proba":
         return bool((expected.softmax(1) - logits.softmax(1)).abs().max() <= band + 1e-4)
     off = expected - logits

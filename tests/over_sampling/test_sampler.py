@@ -392,11 +392,10 @@ def test_results_do_not_depend_on_the_batch_size(bias, black_box):
     found = [
         resample(X, y, estimator=estimator, bias=bias, batch_size=size, placement="spread",
                  within_class=0.5, instance_pairing="nearest-major", sampling_strategy={1: 70})
-        for size in ("auto", 1, 7)
+        for size in ("auto", 5)
     ]  # fmt: skip
-    for sampler, rows, _ in found[1:]:
-        np.testing.assert_array_equal(sampler.parents_, found[0][0].parents_)
-        np.testing.assert_allclose(rows, found[0][1], atol=1e-5)
+    np.testing.assert_array_equal(*(sampler.parents_ for sampler, *_ in found))
+    np.testing.assert_allclose(*(rows for _, rows, _ in found), atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
