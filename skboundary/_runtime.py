@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import wraps
 from typing import Any
 
@@ -239,6 +239,7 @@ def map_batches(
     *,
     verbose: int = 0,
     desc: str = "rows",
+    bar: Any = None,
 ) -> Iterator[Any]:
     """Yield ``step(rows)`` for consecutive slices of rows.
 
@@ -254,6 +255,9 @@ def map_batches(
         A progress bar when positive.
     desc : str, default="rows"
         Its label.
+    bar : object, default=None
+        What `progress` gave for a whole call that consists of several such passes; None opens
+        one for this pass.
 
     Yields
     ------
@@ -265,7 +269,7 @@ def map_batches(
     MemoryError, RuntimeError
         The out-of-memory error itself, when a single row does not fit.
     """
-    with progress(n_rows, desc, verbose) as bar:
+    with progress(n_rows, desc, verbose) if bar is None else nullcontext(bar) as bar:
         start = 0
         while start < n_rows:
             stop = min(start + batch_size, n_rows)
@@ -297,6 +301,8 @@ def progress(total: int, desc: str, verbose: int) -> Any:
 
 class _Silent:
     """A progress bar that shows nothing."""
+
+    n = 0
 
     def __enter__(self) -> _Silent:
         return self

@@ -62,6 +62,9 @@ class TorchNearestNeighbors(BaseEstimator):
     device_ : torch.device
         Where the rows are.
 
+    effective_metric_ : str
+        The distance, that of `metric` when `fit` was called.
+
     n_features_in_ : int
         Number of columns seen in `fit`.
 
@@ -77,8 +80,12 @@ class TorchNearestNeighbors(BaseEstimator):
 
     Notes
     -----
-    `fit` keeps a reference to X and adds one float32 copy of it. Distances come back in float32
-    for float32, float16 and small integers (16 bits at most), and in float64 for the others.
+    `fit` keeps a reference to X and adds one float32 copy of it; a memory map is not copied.
+    Distances come back in float32 for float32, float16 and small integers (16 bits at most), and
+    in float64 for the others. A distance beyond the largest number of that dtype is refused.
+
+    `n_neighbors` and `batch_size` take effect when neighbors are asked for, `metric` and `device`
+    in `fit`; `partial_fit` and a pickle keep the metric of `fit`.
 
     Examples
     --------
@@ -133,6 +140,7 @@ class TorchNearestNeighbors(BaseEstimator):
         """
         rows = self._check(X, reset=True)
         self.device_ = resolve_device(self.device)
+        self.effective_metric_ = self.metric
         return self._keep(self._to_device(rows))
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -183,9 +191,10 @@ class TorchNearestNeighbors(BaseEstimator):
         Raises
         ------
         ValueError
-            When there are not as many rows as neighbours.
+            When there are not as many rows as neighbours, or when a distance overflows.
         """
         check_is_fitted(self)
+        self._validate_params()  # n_neighbors and batch_size may have been set since fit
         queries = self._index.rows if X is None else self._check(X, reset=False)
         k = self._check_n_neighbors(n_neighbors, queries.shape[0], itself=X is None)
         row_bytes = 8 * self.n_features_in_
@@ -204,6 +213,13 @@ class TorchNearestNeighbors(BaseEstimator):
             return indices
         distances = to_numpy(torch.cat([part.distances for part in found]))
         dtype = np.float64 if self._index.rows.dtype == torch.float64 else np.float32
+        largest, limit = distances.max(initial=0), np.finfo(dtype).max
+        if largest > limit:
+            raise ValueError(
+                f"A distance of {largest:.2g} is beyond {limit:.2g}, the largest number of "
+                f"{np.dtype(dtype)}, the dtype of X. Fit on X as float64, or divide it by a "
+                "constant."
+            )
         return distances.astype(dtype, copy=False), indices
 
     def kneighbors_graph(
@@ -248,7 +264,7 @@ class TorchNearestNeighbors(BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        if "_index" in state:  # the table is as large as the rows and quickly made again
+        if "_index" in state:  # its table is as large as the rows and quickly made again
             state = {**state, "_index": state["_index"].rows.cpu()}
         return state
 
@@ -263,7 +279,7 @@ class TorchNearestNeighbors(BaseEstimator):
             self._keep(self._to_device(rows))
 
     def _keep(self, rows: torch.Tensor) -> TorchNearestNeighbors:
-        self._index = build_index(rows, self.metric)
+        self._index = build_index(rows, self.effective_metric_)
         self.n_samples_fit_ = len(rows)
         return self
 

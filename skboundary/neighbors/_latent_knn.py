@@ -12,13 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
-from sklearn.model_selection import ParameterGrid
 from sklearn.utils import Bunch, _safe_indexing
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+)
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skboundary._runtime import all_or_nothing, check_input, check_targets, row_shape, to_numpy
+from skboundary._runtime import all_or_nothing, check_input, check_targets, progress, to_numpy
 from skboundary.functional.mixing import merge_lists, mix
 from skboundary.neighbors._exact import TorchNearestNeighbors
 from skboundary.neighbors._reports import diagnosis, score_grid
@@ -75,10 +79,10 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         What is averaged. A classifier without probabilities contributes softmax of its
         decision values.
     query_transforms : list of callables, default=None
-        Each takes a batch of rows as an array and returns one of the same shape, such as a
-        horizontal flip. Neighbours are searched for the transformed rows too; the lists are
-        merged by training sample and the k closest stay. The sample's own output is not
-        averaged over transforms.
+        Each takes a copy of a batch of X (an array, a CSR matrix, or a DataFrame where the
+        classifier takes one) and returns one of the same shape, such as a horizontal flip.
+        Neighbours are searched for the transformed rows too; the lists are merged by training
+        sample and the k closest stay. The sample's own output is not averaged over transforms.
     neighbors : object with `fit` and `kneighbors`, default=None
         Another search, cloned and fitted on the latent vectors; `metric` is then its own
         affair. None is :class:`TorchNearestNeighbors`, which is exact.
@@ -96,7 +100,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
     random_state : int, RandomState instance or None, default=None
         Seeds the training of the default network and of skorch nets.
     verbose : int, default=0
-        A progress bar when positive.
+        A progress bar when positive: in fit, and over all samples of a later call.
 
     Attributes
     ----------
@@ -124,7 +128,8 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    `n_neighbors`, `query_weight` and `average` take effect at predict time, without a refit.
+    `n_neighbors`, `query_weight`, `average`, `query_transforms` and `verbose` take effect at
+    predict time, without a refit; the others in `fit`.
     The network never runs on the training samples again: their outputs are kept.
 
     References
@@ -300,6 +305,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         k = self.n_neighbors if n_neighbors is None else n_neighbors
+        self._validate(n_neighbors=k)
         if X is None:
             return self.neighbors_.kneighbors(None, k, return_distance=return_distance)
         found = self._collect(self._check(X), k)
@@ -338,7 +344,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         X : array-like of shape (n_samples, ...)
         y : array-like of shape (n_samples,)
         n_neighbors, query_weight, average : iterable
-            Values to combine.
+            Values to combine, each as the parameter allows.
         scoring : str or callable, default=None
             A scikit-learn scorer; None is accuracy.
 
@@ -348,17 +354,23 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
             In the form of `GridSearchCV.cv_results_` for a single split: `params`, `param_*`,
             `split0_test_score`, `mean_test_score`, `std_test_score`, `rank_test_score`. Equal
             scores share a rank, and the settings are in the order of `ParameterGrid`.
+
+        Raises
+        ------
+        ValueError
+            For a value that the parameter does not take, or no values at all.
         """
         check_is_fitted(self)
         X = self._check(X)
         y = check_targets(self, X, y)
-        ks = sorted(set(n_neighbors))
-        grid: dict[str, list[Any]] = {
-            "n_neighbors": ks, "query_weight": [*query_weight], "average": [*average]
+        grid = {
+            name: self._values(name, values)
+            for name, values in (
+                ("n_neighbors", n_neighbors), ("query_weight", query_weight), ("average", average)
+            )
         }  # fmt: skip
-        for setting in ParameterGrid(grid):
-            clone(self).set_params(**setting)._validate_params()
-        found = self._collect(X, ks[-1])
+        grid["n_neighbors"] = sorted(set(grid["n_neighbors"]))
+        found = self._collect(X, grid["n_neighbors"][-1])
 
         def proba(n_neighbors: int, query_weight: float, average: str) -> NDArray[Any]:
             near = found.indices[:, :n_neighbors]
@@ -430,6 +442,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         if self._codes is None:
             raise ValueError("diagnose needs the labels of the training samples: give y to fit.")
         if X is None:
+            self._validate_params()
             codes = self._codes
             near = self.neighbors_.kneighbors(None, self.n_neighbors)
             found = _Found(self._latent, self._logits, *near)
@@ -439,7 +452,8 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
             codes = encode_labels(y, self.classes_)
             found = self._collect(X, self.n_neighbors)
         mixed = self._mixed(found.logits, found.indices, self.query_weight, self.average)
-        squared = getattr(self.neighbors_, "metric", None) == "sqeuclidean"
+        metric = getattr(self.neighbors_, "metric", None)  # which may have been set since fit
+        squared = getattr(self.neighbors_, "effective_metric_", metric) == "sqeuclidean"
         return diagnosis(
             latent=found.latent,
             codes=codes,
@@ -456,6 +470,23 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         self._validate_params()  # n_neighbors and query_weight may have been set since fit
         return check_input(self, X, reset=False, keep_frame=takes_frames(self.estimator))
 
+    def _validate(self, **params: Any) -> None:
+        """Refuse values that the parameters do not take."""
+        validate_parameter_constraints(
+            self._parameter_constraints, params, caller_name=type(self).__name__
+        )
+
+    def _values(self, name: str, values: Any) -> list[Any]:
+        """Values of one parameter to sweep over."""
+        if isinstance(values, str) or not np.iterable(values):
+            raise ValueError(f"{name}={values!r} is no list of values to try: give [{values!r}].")
+        values = [*values]
+        if not values:
+            raise ValueError(f"{name} holds no value to try: leave it out for the default values.")
+        for value in values:
+            self._validate(**{name: value})
+        return values
+
     def _check_n_neighbors(self, k: int) -> None:
         if k > self.n_samples_fit_:
             raise ValueError(
@@ -467,10 +498,14 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
     def _blocks(self, X: Any, k: int) -> Iterator[_Found]:
         """Run the network and the search, some rows at a time."""
         self._check_n_neighbors(k)
-        for start in range(0, X.shape[0], _BLOCK):
-            rows = _safe_indexing(X, slice(start, start + _BLOCK))
-            latent, logits = self._view.latent_and_logits(rows)
-            yield _Found(latent, logits, *self._search(rows, latent, k))
+        n, passes = X.shape[0], 1 + len(self.query_transforms or ())
+        with progress(n * passes, "network", self.verbose) as bar:
+            for start in range(0, n, _BLOCK):
+                rows = _safe_indexing(X, slice(start, start + _BLOCK))
+                latent, logits = self._view.latent_and_logits(rows, bar)
+                yield _Found(latent, logits, *self._search(rows, latent, k, bar))
+                # what `memory` knew did not pass through the network
+                bar.update(min(n, start + _BLOCK) * passes - bar.n)
 
     def _collect(self, X: Any, k: int) -> _Found:
         latent, logits, distances, indices = zip(*self._blocks(X, k))
@@ -479,17 +514,12 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         )
 
     def _search(
-        self, rows: Any, latent: Tensor, k: int
+        self, rows: Any, latent: Tensor, k: int, bar: Any
     ) -> tuple[NDArray[Any], NDArray[np.intp]]:
         found = [self.neighbors_.kneighbors(to_numpy(latent), k)]
         for transform in self.query_transforms or ():
-            other = transform(rows)
-            if row_shape(other) != row_shape(rows) or len(other) != len(rows):
-                raise ValueError(
-                    f"query_transforms: {transform!r} turns rows of shape {rows.shape} into "
-                    f"{other.shape}; it must keep the shape."
-                )
-            found.append(self.neighbors_.kneighbors(to_numpy(self._view.latent(other)), k))
+            other = self._view.latent(_transformed(transform, rows), bar)
+            found.append(self.neighbors_.kneighbors(to_numpy(other), k))
         if len(found) == 1:
             return found[0]
         distances, indices = (np.concatenate(part, axis=1) for part in zip(*found))
@@ -516,3 +546,19 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         tags.target_tags.required = not is_trained(self.estimator)
         tags.input_tags.sparse = takes_sparse(self.estimator)
         return tags
+
+
+def _transformed(transform: Any, rows: Any) -> Any:
+    """Apply one of `query_transforms` to a copy of rows: it may work in place."""
+    other = transform(rows.copy())
+    shape, names = getattr(other, "shape", None), getattr(rows, "columns", None)
+    other_names = getattr(other, "columns", None)
+    if shape is None or tuple(shape) != rows.shape or (
+        names is not None and (other_names is None or [*other_names] != [*names])
+    ):
+        what = type(other).__name__ + ("" if shape is None else f" of shape {tuple(shape)}")
+        raise ValueError(
+            f"query_transforms: {transform!r} turns a {type(rows).__name__} of shape {rows.shape} "
+            f"into a {what}; it must keep the shape, and the columns of a DataFrame."
+        )
+    return other

@@ -91,17 +91,17 @@ class NetworkView:
         """
         return self.model.eps
 
-    def latent(self, X: Any) -> Tensor:
-        """Latent vectors (n_samples, n_latent), on the CPU."""
-        return self._outputs(X, latent=True, logits=False)[0]
+    def latent(self, X: Any, bar: Any = None) -> Tensor:
+        """Latent vectors (n_samples, n_latent), on the CPU; `bar` as in `map_batches`."""
+        return self._outputs(X, latent=True, logits=False, bar=bar)[0]
 
     def logits(self, X: Any) -> Tensor:
         """Logits (n_samples, n_classes), on the CPU."""
         return self._outputs(X, latent=False, logits=True)[0]
 
-    def latent_and_logits(self, X: Any) -> tuple[Tensor, Tensor]:
-        """Both in one pass of the network, on the CPU."""
-        latent, logits = self._outputs(X, latent=True, logits=True)
+    def latent_and_logits(self, X: Any, bar: Any = None) -> tuple[Tensor, Tensor]:
+        """Both in one pass of the network, on the CPU; `bar` as in `map_batches`."""
+        latent, logits = self._outputs(X, latent=True, logits=True, bar=bar)
         return latent, logits
 
     def proba(self, logits: Tensor) -> Tensor:
@@ -155,9 +155,9 @@ class NetworkView:
         return (weight[self._order], bias[self._order]) if fits else None
 
     @torch.inference_mode(False)
-    def _outputs(self, X: Any, *, latent: bool, logits: bool) -> list[Tensor]:
+    def _outputs(self, X: Any, *, latent: bool, logits: bool, bar: Any = None) -> list[Tensor]:
         if self.folder is None:
-            out = self._run(X, None, latent, logits)
+            out = self._run(X, None, latent, logits, bar)
         else:
             # anew in each call: weights, attributes and globals may change in between
             key = self.model.digest(self.memory_key)
@@ -165,7 +165,7 @@ class NetworkView:
             arrays = store.through(
                 X,
                 ["latent"] * latent + ["logits"] * logits,
-                lambda new: [to_numpy(t) for t in self._run(X, new, latent, logits)],
+                lambda new: [to_numpy(t) for t in self._run(X, new, latent, logits, bar)],
             )
             out = [torch.from_numpy(a) for a in arrays]
         if latent:
@@ -175,7 +175,7 @@ class NetworkView:
         return out
 
     def _run(
-        self, X: Any, index: NDArray[np.intp] | None, latent: bool, logits: bool
+        self, X: Any, index: NDArray[np.intp] | None, latent: bool, logits: bool, bar: Any
     ) -> list[Tensor]:
         """Forward rows of X; None is all of them, uncopied."""
         n = X.shape[0] if index is None else len(index)
@@ -198,7 +198,7 @@ class NetworkView:
                 self._check(t, X, number)
             return out
 
-        parts = map_batches(step, n, size, verbose=self.verbose, desc="network")
+        parts = map_batches(step, n, size, verbose=self.verbose, desc="network", bar=bar)
         return [torch.cat(column) for column in zip(*parts)]
 
     def _differentiable(self, x: Tensor) -> Tensor:

@@ -5,6 +5,9 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +19,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.neighbors import KNeighborsTransformer, NearestNeighbors
 
+import skboundary
 from skboundary.neighbors._exact import TorchNearestNeighbors
 
 METRICS = ["euclidean", "sqeuclidean", "cosine"]
@@ -114,6 +118,90 @@ def test_partial_fit__parts__as_fit_of_the_whole(X, dtypes):
     whole = TorchNearestNeighbors().fit(np.concatenate([p.astype(float) for p in parts]))
     np.testing.assert_array_equal(appended.kneighbors()[1], whole.kneighbors()[1])
     assert appended.n_samples_fit_ == 300
+
+
+@pytest.mark.parametrize("metric", ["cosine", "sqeuclidean"])
+def test_set_params__metric__acts_at_the_next_fit(X, metric):
+    neighbors = TorchNearestNeighbors().fit(X)
+    expected = neighbors.kneighbors(X[:20] + 1)
+    neighbors.set_params(metric=metric)
+    loaded = pickle.loads(pickle.dumps(neighbors))
+    halves = TorchNearestNeighbors().fit(X[:150]).set_params(metric=metric)
+    for other in (neighbors, loaded, halves.partial_fit(X[150:])):
+        assert other.effective_metric_ == "euclidean"
+        np.testing.assert_array_equal(other.kneighbors(X[:20] + 1), expected)
+    assert neighbors.fit(X).effective_metric_ == metric
+    assert not np.array_equal(neighbors.kneighbors(X[:20] + 1)[0], expected[0])
+
+
+@pytest.mark.parametrize(
+    "params", [{"batch_size": 0}, {"n_neighbors": "2"}, {"n_neighbors": 0}, {"metric": "l1"}]
+)
+def test_set_params__not_allowed__named_where_it_acts(X, params):
+    neighbors = TorchNearestNeighbors().fit(X).set_params(**params)
+    message = f"The '{[*params][0]}' parameter of TorchNearestNeighbors must be"
+    for ask in (neighbors.kneighbors, neighbors.kneighbors_graph):
+        with pytest.raises(ValueError, match=message):
+            ask(X)
+
+
+def test_kneighbors__distance_beyond_float32__refused():
+    X = np.array([[3e38, 3e38], [-3e38, -3e38]])
+    assert TorchNearestNeighbors(2).fit(X).kneighbors(X)[0].max() == pytest.approx(8.485e38, 1e-3)
+    neighbors = TorchNearestNeighbors(2).fit(X.astype("f4"))
+    with pytest.raises(ValueError, match="8.5e.38 is beyond 3.4e.38.*float32.*as float64"):
+        neighbors.kneighbors(X)
+
+
+@pytest.mark.parametrize("scale", [2.0**-140, 2.0**-60, 2.0**100])
+def test_kneighbors__float32_of_any_unit__distances_in_it(scale):
+    X = np.random.RandomState(0).randint(-99, 100, (200, 4)).astype("f4")
+    distances, indices = TorchNearestNeighbors().fit(X).kneighbors()
+    scaled = TorchNearestNeighbors().fit(X * np.float32(scale)).kneighbors()
+    np.testing.assert_array_equal(scaled[1], indices)
+    assert scaled[0].dtype == np.float32
+    error = 2.0**-149 if scale == 2.0**-140 else 0  # denormal numbers are rounded
+    np.testing.assert_allclose(scaled[0], distances.astype(float) * scale, rtol=0, atol=error)
+
+
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_fit__memory_map__not_copied(tmp_path, mode, recwarn):
+    written = np.memmap(tmp_path / "X", dtype="f4", mode="w+", shape=(40, 3))
+    written[:] = np.arange(120).reshape(40, 3)
+    written.flush()
+    X = np.memmap(tmp_path / "X", dtype="f4", mode=mode, shape=(40, 3))
+    neighbors = TorchNearestNeighbors().fit(X)
+    assert neighbors._index.rows.data_ptr() == X.__array_interface__["data"][0]
+    assert neighbors.kneighbors(X[:1])[1].tolist() == [[0, 1, 2, 3, 4]]
+    assert not recwarn.list
+
+
+MAPPED = """
+import resource, sys
+import numpy as np
+from skboundary.neighbors import TorchNearestNeighbors
+path, mode, rows = sys.argv[1], sys.argv[2], int(sys.argv[3])
+X = np.memmap(path, dtype="f4", mode=mode, shape=(rows, 256))
+TorchNearestNeighbors(device="cpu").fit(X[:600])
+def private():  # anonymous memory: pages of the map itself can be given back at any time
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+before = private()
+model = TorchNearestNeighbors(device="cpu").fit(X)
+print((private() - before) / X.nbytes)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("mode", ["r", "r+"])
+def test_fit__memory_map__costs_its_size_once(tmp_path, mode):
+    rows = 300_000
+    np.memmap(tmp_path / "X", dtype="f4", mode="w+", shape=(rows, 256)).flush()
+    root = Path(skboundary.__file__).parents[1]
+    command = [sys.executable, "-c", MAPPED, str(tmp_path / "X"), mode, str(rows)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+    assert 0.9 < float(done.stdout) < 1.2
 
 
 def test_partial_fit__other_width__refused(X):

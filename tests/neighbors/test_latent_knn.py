@@ -2,8 +2,10 @@ import copy
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy import sparse
 from scipy.stats import pearsonr
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
@@ -171,6 +173,124 @@ def test_sweep_scores_like_refitted_classifiers(cnn, split, scoring):
         clf.sweep(X, y, n_neighbors=[1, 999])
 
 
+class Uncopied(nn.Module):
+    """A network that is too large to copy."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        return self.body(x)
+
+    def __deepcopy__(self, memo):
+        raise AssertionError("copied")
+
+
+def test_sweep_does_not_copy_the_network(mlp, iris):
+    clf = LatentKNNClassifier(Uncopied(mlp)).fit(*iris)
+    assert len(clf.sweep(*iris)["params"]) == 28
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"n_neighbors": 5}, r"n_neighbors=5 is no list of values to try: give \[5\]"),
+        ({"average": "proba"}, r"average='proba' is no list .* give \['proba'\]"),
+        ({"query_weight": np.array(0.5)}, "query_weight=.*0.5.* is no list"),
+        ({"query_weight": ()}, "query_weight holds no value to try"),
+        ({"n_neighbors": [1, "2"]}, "'n_neighbors' parameter of LatentKNN.* Got '2'"),
+        ({"n_neighbors": [0]}, "'n_neighbors' parameter of LatentKNN.* Got 0"),
+        ({"average": ["mean"]}, "'average' parameter of LatentKNN.* Got 'mean'"),
+    ],
+)
+def test_sweep_refuses_what_the_parameters_refuse(mlp, iris, values, message):
+    clf = LatentKNNClassifier(mlp).fit(*iris)
+    with pytest.raises(ValueError, match=message):
+        clf.sweep(*iris, **values)
+    assert len(clf.sweep(*iris, n_neighbors=iter([2, 1]), query_weight=np.array([0.5]))) == 8
+
+
+def test_numbers_of_neighbors_are_checked_where_they_are_given(mlp, iris):
+    X, y = iris
+    clf = LatentKNNClassifier(mlp).fit(X, y)
+    for queries in (X, None):
+        for k in ("2", 2.5, 0):
+            with pytest.raises(ValueError, match="'n_neighbors' parameter of LatentKNN.* Got"):
+                clf.kneighbors(queries, n_neighbors=k)
+    clf.set_params(n_neighbors="2")
+    for ask in (clf.diagnose, clf.kneighbors, lambda: clf.predict(X), lambda: clf.explain(X)):
+        with pytest.raises(ValueError, match="'n_neighbors' parameter of LatentKNN.* Got '2'"):
+            ask()
+
+
+@pytest.mark.parametrize("memory", [False, True])
+@pytest.mark.parametrize("transforms", [(), (np.flip, np.negative)])
+def test_one_bar_for_the_whole_call(mlp, iris, monkeypatch, tmp_path, memory, transforms):
+    from skboundary.neighbors import _latent_knn
+
+    X, y = iris
+    moves, opened = [], []
+
+    class Bar:
+        n = 0
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def update(self, n):
+            self.n += n
+            moves.append(self.n)
+
+    def open_bar(total, desc, verbose):
+        assert verbose == 1
+        opened.append(total)
+        return Bar()
+
+    clf = LatentKNNClassifier(
+        mlp, batch_size=10, query_transforms=transforms,
+        memory=str(tmp_path) if memory else None,
+    ).fit(X, y)  # fmt: skip
+    monkeypatch.setattr(_latent_knn, "_BLOCK", 64)
+    monkeypatch.setattr(_latent_knn, "progress", open_bar)
+    clf.set_params(verbose=1)
+    total = 150 * (1 + len(transforms))
+    for ask in (clf.predict, clf.kneighbors, clf.explain, lambda X: clf.sweep(X, y)):
+        opened.clear(), moves.clear()
+        ask(X)
+        assert opened == [total] and moves[-1] == total and moves == sorted(moves)
+        assert len(set(moves)) >= (3 if memory else total // 10)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("average", ["proba", "logits"])
+def test_probabilities_of_a_half_precision_network_sum_to_one(mlp, iris, dtype, average):
+    X, y = iris
+    clf = LatentKNNClassifier(mlp.to(dtype), average=average, query_weight=0.3).fit(X, y)
+    proba = clf.predict_proba(X)
+    assert proba.dtype == np.float32
+    np.testing.assert_allclose(proba.sum(1), 1, atol=1e-6)
+    if average == "proba":
+        np.testing.assert_allclose(clf.explain(X).outputs.sum(2), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_gradient_modes_do_not_matter(mlp, iris, mode):
+    X, y = iris
+    expected = LatentKNNClassifier(mlp).fit(X, y).predict_proba(X)
+    with mode():
+        clf = LatentKNNClassifier(mlp).fit(X, y)
+        for ask in (clf.explain, clf.score_samples, lambda X: clf.sweep(X, y)):
+            ask(X)
+        np.testing.assert_array_equal(clf.predict_proba(X), expected)
+        clf.diagnose()
+    np.testing.assert_array_equal(clf.predict_proba(X), expected)
+    clf.diagnose(X, y)
+
+
 def test_explain_adds_up_to_the_prediction(cnn, split):
     X_train, y_train, X, _ = split
     names = np.array([f"digit {i}" for i in range(10)])
@@ -255,6 +375,42 @@ def test_a_transform_that_changes_the_shape_is_refused(cnn, split):
         clf = LatentKNNClassifier(cnn, query_transforms=[wrong]).fit(X_train, y_train)
         with pytest.raises(ValueError, match="query_transforms.*must keep the shape"):
             clf.predict(X)
+
+
+@pytest.mark.parametrize("result", [None, [[1.0]], "rows", 3])
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_matrix, sparse.csr_array])
+def test_a_transform_that_gives_no_rows_is_refused(mlp, iris, container, result):
+    X = container(iris[0])
+    clf = LatentKNNClassifier(mlp, query_transforms=[lambda X: result]).fit(X)
+    message = f"query_transforms.*into a {type(result).__name__}; it must keep the shape"
+    with pytest.raises(ValueError, match=message):
+        clf.predict(X)
+
+
+@pytest.mark.parametrize("container", [sparse.csr_matrix, sparse.csr_array, pd.DataFrame])
+def test_a_transform_takes_the_container_of_X(iris, container):
+    X, y = iris
+    forest = RandomForestClassifier(5, random_state=0)
+    clf = LatentKNNClassifier(forest, query_transforms=[lambda X: 2 * X]).fit(container(X), y)
+    array = LatentKNNClassifier(forest, query_transforms=[lambda X: 2 * X]).fit(X, y)
+    np.testing.assert_array_equal(clf.kneighbors(container(X))[1], array.kneighbors(X)[1])
+
+
+def test_a_transform_keeps_the_columns_of_a_frame(iris):
+    X = pd.DataFrame(iris[0], columns=[*"abcd"])
+    forest = RandomForestClassifier(5, random_state=0)
+    for wrong in (lambda X: X[[*"bacd"]], lambda X: X.to_numpy()):
+        clf = LatentKNNClassifier(forest, query_transforms=[wrong]).fit(X, iris[1])
+        with pytest.raises(ValueError, match="query_transforms.*and the columns of a DataFrame"):
+            clf.predict(X)
+
+
+def test_a_transform_may_work_in_place(mlp, iris):
+    X, y = iris[0].copy(), iris[1]
+    clf = LatentKNNClassifier(mlp, query_transforms=[lambda X: np.negative(X, out=X)]).fit(X, y)
+    proba = clf.predict_proba(X)
+    np.testing.assert_array_equal(X, iris[0])
+    np.testing.assert_array_equal(clf.predict_proba(X), proba)
 
 
 def test_blocks_of_rows_do_not_matter(cnn, split, monkeypatch):
