@@ -14,10 +14,16 @@ from skboundary.boundary._oracle import Oracle
 from skboundary.boundary._pairs import Ends, expand, norms
 from skboundary.boundary._segment import step_back
 from skboundary.boundary._task import Settings, Task
-from skboundary.functional.criteria import class_margin, runner_up
-from skboundary.functional.linearize import nearest_boundary
-from skboundary.functional.perturbation import fast_start, minimize_perturbation, penalty_for
+from skboundary.functional.criteria import class_margin, margin_band, runner_up
+from skboundary.functional.linearize import Effort, nearest_boundary
+from skboundary.functional.perturbation import (
+    Start,
+    fast_start,
+    minimize_perturbation,
+    penalty_for,
+)
 
+_RIVALS = Effort(n_rivals=3, n_refine=2, n_steps=0)  # to find out which class is the nearest
 _PM_STEPS = {"fast": 12, "balanced": 30, "thorough": 300}
 
 
@@ -80,45 +86,79 @@ def _inner(
 
 
 def pm(oracle: Oracle, task: Task, settings: Settings) -> Ends:
-    """Minimise a perturbation together with its start: equation (1) of the paper."""
-    forward, bounds, target = _forward(oracle), task.bounds(), task.target.clone()
-    n_evaluations = torch.zeros_like(target)
+    """Minimize a perturbation together with its start: equation (1) of the paper."""
+    target, n_evaluations = _nearest_class(oracle, task, settings)
+    start = fast_start(
+        _forward(oracle), task.x, task.source, target, confidence=settings.confidence,
+        bounds=task.bounds(), margin_tol=settings.margin_tol, eps=oracle.view.eps,
+    )  # fmt: skip
+    n_evaluations += start.n_forward + start.n_backward
+    inner, outer = task.x.clone(), task.x.clone()
+    collapsed = torch.zeros_like(start.found)
+    rows = start.found.nonzero()[:, 0]
+    if len(rows):
+        inner[rows], outer[rows], collapsed[rows], spent = _minimized(
+            oracle, task, settings, rows, target[rows], start
+        )
+        n_evaluations[rows] += spent
+    # a penalty that follows from the confidence is not what the user could lower
+    found = start.found if settings.penalty is not None else start.found & ~collapsed
+    return Ends(inner, outer, n_evaluations, collapsed, target, found)
+
+
+def _nearest_class(oracle: Oracle, task: Task, settings: Settings) -> tuple[Tensor, Tensor]:
+    """The class (n,) that each sample is to reach, and what it cost to find it.
+
+    Where any will do, the one whose boundary is the nearest in the box, or the runner-up.
+    """
+    target, n_evaluations = task.target.clone(), torch.zeros_like(task.target)
     rows = (target < 0).nonzero()[:, 0]
     if len(rows):
         x, source = task.x[rows], task.source[rows]
         nearest = nearest_boundary(
-            forward, x, source, effort="fast", bounds=task.bounds(rows),
-            margin_tol=settings.margin_tol,
+            _forward(oracle), x, source, effort=_RIVALS, bounds=task.bounds(rows),
+            margin_tol=settings.margin_tol, eps=oracle.view.eps,
         )  # fmt: skip
         rival = runner_up(oracle.logits(x), source).label
         target[rows] = torch.where(nearest.success, nearest.target, rival)
         n_evaluations[rows] = nearest.n_forward + nearest.n_backward + 1
-    start = fast_start(
-        forward, task.x, task.source, target, confidence=settings.confidence, bounds=bounds,
-        margin_tol=settings.margin_tol,
-    )  # fmt: skip
-    penalty: float | Tensor = (
-        penalty_for(settings.confidence, start.gradient, settings.norm)
-        if settings.penalty is None
-        else settings.penalty
-    )
-    size = start.delta.flatten(1).norm(dim=1)
+    return target, n_evaluations
+
+
+def _minimized(
+    oracle: Oracle, task: Task, settings: Settings, rows: Tensor, target: Tensor, start: Start
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Minimize equation (1) from the starts of some rows, which stay where they are better.
+
+    Returns inner, outer, which pairs collapsed, and the rows that the classifier ran.
+    """
+    z, delta, gradient = (part[rows] for part in start[:3])
+    size = delta.flatten(1).norm(dim=1)
+    penalty: float | Tensor
+    if settings.penalty is None:
+        # the slope along the way that the box leaves
+        cosine = torch.cosine_similarity(gradient.flatten(1), delta.flatten(1))
+        penalty = penalty_for(
+            settings.confidence, gradient * expand(cosine, gradient), settings.norm
+        )
+    else:
+        penalty = settings.penalty
     pairs = minimize_perturbation(
-        forward, start.z, start.delta, task.source, target, penalty=penalty, norm=settings.norm,
-        n_iter=_PM_STEPS[settings.effort], betas=(0.5, 0.9),
-        learning_rate=1.5 * size / start.delta[0].numel() ** 0.5, bounds=bounds,
-        margin_tol=settings.margin_tol,
+        _forward(oracle), z, delta, task.source[rows], target, penalty=penalty,
+        norm=settings.norm, n_iter=_PM_STEPS[settings.effort], betas=(0.5, 0.9),
+        learning_rate=1.5 * size / delta[0].numel() ** 0.5, bounds=task.bounds(rows),
+        margin_tol=settings.margin_tol, eps=oracle.view.eps,
     )  # fmt: skip
     # a start that is the optimum already, as it is where the network is linear, stays
-    started = start.z, start.z + start.delta
-    ends = torch.stack([*started, pairs.inner, pairs.outer])
-    labels = torch.stack([task.source, target] * 2)
+    ends = torch.stack([z, z + delta, pairs.inner, pairs.outer])
+    labels = torch.stack([task.source[rows], target] * 2)
     values, right = _objective(oracle, ends, labels, penalty, settings)
-    stays = expand(right[0] & (values[0] < values[1]), task.x)
-    inner, outer = (torch.where(stays, ends[i], ends[i + 2]) for i in (0, 1))
-    for part in (start, pairs):
-        n_evaluations += part.n_forward + part.n_backward
-    return Ends(inner, outer, n_evaluations + 4, pairs.collapsed & ~stays.flatten())
+    better = values[0] < values[1]
+    if settings.penalty is None:
+        better |= pairs.collapsed | ~right[1]
+    stays = right[0] & better
+    inner, outer = (torch.where(expand(stays, z), ends[i], ends[i + 2]) for i in (0, 1))
+    return inner, outer, pairs.collapsed & ~stays, pairs.n_forward + pairs.n_backward + 4
 
 
 def _objective(
@@ -132,7 +172,8 @@ def _objective(
     losses = cross_entropy(logits, labels.flatten(), reduction="none").view(2, 2, -1).sum(1)
     size = norms((ends[1::2] - ends[::2]).flatten(0, 1), settings.norm).view(2, -1)
     size = size.square() if settings.norm == "2sq" else size
-    right = (class_margin(logits, labels.flatten()) >= settings.margin_tol).view(2, 2, -1).all(1)
+    band = margin_band(settings.margin_tol, oracle.view.eps, logits)
+    right = (class_margin(logits, labels.flatten()) >= band).view(2, 2, -1).all(1)
     return losses + penalty * size, right
 
 

@@ -32,6 +32,7 @@ class Start(NamedTuple):
     z: Tensor  # (n, ...)
     delta: Tensor  # (n, ...)
     gradient: Tensor  # (n, ...): of the pairwise margin at the boundary
+    found: Tensor  # (n,): False where the box keeps x from the boundary: z is x, delta is 0
     n_forward: Tensor  # (n,)
     n_backward: Tensor  # (n,)
 
@@ -63,6 +64,7 @@ def minimize_perturbation(
     betas: tuple[float, float] = (0.9, 0.999),
     bounds: tuple[Tensor, Tensor] | None = None,
     margin_tol: float = 1e-3,
+    eps: float | None = None,
 ) -> Pairs:
     r"""Minimise equation (1) of PM over z and delta, by Adam with cosine decay.
 
@@ -99,7 +101,10 @@ def minimize_perturbation(
     bounds : (low, high), default=None
         Tensors that broadcast to z; both ends are projected to the box after each step.
     margin_tol : float, default=1e-3
-        Least margin of a successful end over all other classes.
+        Least margin of a successful end over all other classes, where `criteria.margin_band` does
+        not ask for more.
+    eps : float, default=None
+        Machine epsilon of the coarsest dtype that takes part in the logits; None is that of z.
 
     Returns
     -------
@@ -154,7 +159,8 @@ def minimize_perturbation(
     # delta = 0 is the optimum when the slope's worth, at equal odds, is not above the penalty
     worth, size = gap * weights[0] * weights[1] / sum(weights), _NORMS[norm](delta)
     collapsed = (worth <= penalty * size * (1 + 1e-3)) & (norm != "2sq")
-    right = (class_margin(out, labels) >= margin_tol).view(2, -1).all(0)
+    band = margin_band(margin_tol, torch.finfo(z.dtype).eps if eps is None else eps, out)
+    right = (class_margin(out, labels) >= band).view(2, -1).all(0)
     proba = out.softmax(1).gather(1, labels[:, None]).view(2, -1).T
     count = torch.full_like(source, 2 * n_iter)
     return Pairs(
@@ -210,6 +216,7 @@ def fast_start(
     confidence: float = 0.9,
     bounds: tuple[Tensor, Tensor] | None = None,
     margin_tol: float = 1e-3,
+    eps: float | None = None,
     n_refine: int = 2,
 ) -> Start:
     """Step from near x over the boundary between two classes, whatever the other classes do.
@@ -226,10 +233,13 @@ def fast_start(
         Of any class.
     source, target : Tensor of shape (n,)
     confidence : float, default=0.9
-        Probability of the source among the two at z, of the target at z + delta.
+        Probability of the source among the two at z, of the target at z + delta. More where
+        rounding asks for a larger margin than this: see `criteria.margin_band`.
     bounds : (low, high), default=None
         Tensors that broadcast to x; the box that holds x and both ends.
     margin_tol : float, default=1e-3
+    eps : float, default=None
+        Machine epsilon of the coarsest dtype that takes part in the logits; None is that of x.
     n_refine : int, default=2
         Refinements of the boundary point.
 
@@ -256,39 +266,44 @@ def fast_start(
     rows = torch.arange(len(x), device=x.device)
     out = passes.logits(flat, rows)
     at_x = pairwise_margin(out, source, target)
-    band = margin_band(margin_tol, torch.finfo(x.dtype).eps, out)
+    band = margin_band(margin_tol, torch.finfo(x.dtype).eps if eps is None else eps, out)
+    height = (1.5 * band).clamp(min=math.log(confidence / (1 - confidence)))
     side = torch.where(at_x > 0, 1.0, -1.0).to(flat)
 
     def across(out: Tensor, i: Tensor) -> Tensor:
         return -side[i] * pairwise_margin(out, source[i], target[i])
 
     search = Search(
-        passes, flat, rows, *box(x, bounds), 10 * band, across, -at_x.abs()
-    )
-    foot, _ = descend(search, None, n_refine)
-    search = search._replace(x=foot, goal=lambda out, i: pairwise_margin(out, source[i], target[i]))
-    _, value, gradient = search.derivative(foot, rows)
-    sign = torch.ones_like(value).repeat(2)
-    sign[: len(x)] = -1
-    inner, outer = _climb(
-        search.select(rows.repeat(2)), sign, math.log(confidence / (1 - confidence)),
-        value.repeat(2), gradient.repeat(2, 1),
-    ).chunk(2)  # fmt: skip
-    return Start(
-        inner.view_as(x), (outer - inner).view_as(x), gradient.view_as(x),
-        passes.forward, passes.backward,
+        passes, flat, rows, *box(x, bounds), torch.minimum(10 * band, height / 2), across,
+        -at_x.abs(),
     )  # fmt: skip
+    foot, found = descend(search, None, n_refine)
+    search = search._replace(x=foot, goal=lambda out, i: pairwise_margin(out, source[i], target[i]))
+    rows = found.nonzero()[:, 0]
+    search, z, delta, gradient = search.select(rows), flat.clone(), flat * 0, flat * 0
+    _, value, gradient[rows] = search.derivative(foot[rows], search.rows())
+    sign = torch.ones_like(value).repeat(2)
+    sign[: len(rows)] = -1
+    inner, outer = _climb(
+        search.select(search.rows().repeat(2)), sign, height[rows].repeat(2), band[rows].repeat(2),
+        value.repeat(2), gradient[rows].repeat(2, 1),
+    ).chunk(2)  # fmt: skip
+    z[rows], delta[rows] = inner, outer - inner
+    return Start(
+        z.view_as(x), delta.view_as(x), gradient.view_as(x), found, passes.forward, passes.backward
+    )
 
 
 def _climb(
-    search: Search, sign: Tensor, height: float, value: Tensor, gradient: Tensor
+    search: Search, sign: Tensor, height: Tensor, band: Tensor, value: Tensor, gradient: Tensor
 ) -> Tensor:
     """Follow the gradient, or its opposite, until the margin is `height` on that side."""
-    rows, slope, tol = search.rows(), gradient.norm(dim=1), 0.02 * height
+    rows, slope = search.rows(), gradient.norm(dim=1)
+    tol = torch.maximum(0.02 * height, band / 4)
     way = sign[:, None] * normalize(gradient)
 
     def short_of(t: Tensor, i: Tensor) -> Tensor:
-        return sign[i] * search.margin(search.along(t, way[i], i), i) - height
+        return sign[i] * search.margin(search.along(t, way[i], i), i) - height[i]
 
     t = (height - sign * value) / slope
     f = short_of(t, rows)
