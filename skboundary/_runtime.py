@@ -425,7 +425,7 @@ def _check_container(X: Any) -> None:
             f"X is a {kind}; give samples in one array or tensor, for instance "
             "torch.stack([x for x, _ in dataset])."
         )
-    if isinstance(X, Mapping):
+    if isinstance(X, Mapping) and not sparse.issparse(X):  # a DOK matrix is a dict
         raise TypeError(
             f"X is a mapping ({kind}) with keys {[*X][:5]}; a network gets its samples in one "
             "array or tensor. Wrap a network of several inputs in a module that takes one tensor "

@@ -344,31 +344,22 @@ class BiasedExtrapolationSampler(BaseOverSampler):
                     "an estimator that takes such rows."
                 )
             estimator = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        trained = is_trained(estimator)
         n_features = getattr(estimator, "n_features_in_", X.shape[1])
         if isinstance(estimator, FrozenEstimator) and n_features != X.shape[1]:
             raise ValueError(
                 f"X has {X.shape[1]} features, but estimator was fitted with {n_features}. Give "
                 "an estimator that was fitted on the columns of X."
             )
-        try:
-            with config_context(skip_parameter_validation=False):  # imblearn skips nested ones
-                return take_in(
-                    estimator,
-                    X,
-                    y,
-                    device=self.device,
-                    batch_size=self.batch_size,
-                    random_state=seed,
-                    verbose=self.verbose,
-                )
-        except RuntimeError as error:  # how torch says that rows do not fit
-            if not trained:
-                raise
-            raise ValueError(
-                f"estimator cannot take rows of shape {tuple(X.shape[1:])}: {error}. Give a "
-                "network that was trained on such rows."
-            ) from error
+        with config_context(skip_parameter_validation=False):  # imblearn skips nested ones
+            return take_in(
+                estimator,
+                X,
+                y,
+                device=self.device,
+                batch_size=self.batch_size,
+                random_state=seed,
+                verbose=self.verbose,
+            )
 
     def _plan(self, space: Space, y: NDArray[Any], wanted: dict[Any, int], seed: int) -> Plan:
         """Decide between which rows, and where, all new samples lie."""

@@ -735,7 +735,7 @@ def test_integers(two):
 def test_duplicate_columns_are_named(two, estimator):
     pd = pytest.importorskip("pandas")
     X = pd.DataFrame(two[0], columns=list("abcdea"))
-    with pytest.raises(ValueError, match="unique column names"):
+    with pytest.raises(ValueError, match="several columns of one name: .'a'"):
         resample(X, two[1], estimator=estimator)
 
 
@@ -789,7 +789,7 @@ def test_an_estimator_fitted_on_other_features(two, logistic):
     for estimator in (logistic, FrozenEstimator(GaussianNB().fit(X, y))):
         with pytest.raises(ValueError, match="5 features.*estimator was fitted with 6"):
             BiasedExtrapolationSampler(estimator=estimator).fit_resample(X[:, :5], y)
-    with pytest.raises(ValueError, match=r"estimator cannot take rows of shape \(5,\)"):
+    with pytest.raises(ValueError, match=r"^Linear fails .* samples of shape \(5,\)"):
         BiasedExtrapolationSampler(estimator=nn.Linear(6, 2)).fit_resample(X[:, :5], y)
     with pytest.raises(ValueError, match=r"shape \(2, 3\), but estimator=None takes vectors"):
         BiasedExtrapolationSampler().fit_resample(X.reshape(-1, 2, 3), y)
