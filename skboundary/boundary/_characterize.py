@@ -15,15 +15,18 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._optional_dependencies import check_pandas_support
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from skboundary._runtime import all_or_nothing, check_input, check_targets, draw_seed, progress
 from skboundary.boundary._extractor import BoundarySampleExtractor
 from skboundary.boundary._measure import COLUMNS, Plan, Sets, measure
 from skboundary.boundary._rows import label_code, numbers
+from skboundary.networks._digest import digest
+from skboundary.networks._frozen import FrozenNetwork
 from skboundary.networks._intake import NETWORK_CONSTRAINTS, takes_frames, takes_sparse
 from skboundary.networks._labels import encode_labels
 
+# Parameters that may change between two calls of fit with warm_start.
+_FREE = {"pairs", "n_jobs", "verbose", "warm_start", "random_state"}
 _SHARE = {"deepdig": 16}  # ordered class pairs in a job, 2 for the others: both directions
 
 
@@ -64,9 +67,10 @@ class BoundaryCharacterizer(BaseEstimator):
     effort : {"fast", "balanced", "thorough"}, default="balanced"
         How long "deepdig" trains, and "pm" searches.
     warm_start : bool, default=False
-        Keep the classifier and the class pairs of an earlier call of `fit`, one that was
-        interrupted or that asked for fewer pairs, and measure only those that are missing. The
-        data must be the same.
+        Keep the classifier and the class pairs of an earlier call of `fit` with warm_start, one
+        that was interrupted or that asked for fewer pairs, and measure only those that are
+        missing. Where anything else changed, the data, a weight of a trained network or a
+        parameter other than `pairs`, `n_jobs` and `verbose`, all pairs are measured anew.
     n_jobs : int, default=None
         Processes between which class pairs are divided, through joblib.
     device : str or torch.device, default="auto"
@@ -192,7 +196,7 @@ class BoundaryCharacterizer(BaseEstimator):
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
-    @all_or_nothing("_extractor", "_seed", "_found")
+    @all_or_nothing("_extractor", "_seed", "_found", "_measured")
     def fit(
         self, X: Any, y: Any, *, X_test: Any = None, y_test: Any = None
     ) -> BoundaryCharacterizer:
@@ -215,14 +219,17 @@ class BoundaryCharacterizer(BaseEstimator):
         ------
         ValueError
             For input that is not finite, unknown or equal classes in a pair, less than two
-            classes, or a method that the classifier does not offer.
+            classes, a method that the classifier does not offer, or a classifier whose content
+            `warm_start` cannot compare.
         """
         X = check_input(self, X, reset=True, keep_frame=takes_frames(self.estimator))
         y = check_targets(self, X, y)
         assert y is not None
-        if not (self.warm_start and hasattr(self, "_extractor")):
+        test = self._check_test_set(X_test, y_test)
+        measured = self._state((X, y), test) if self.warm_start else None
+        if measured is None or measured != getattr(self, "_measured", None):
             rng = check_random_state(self.random_state)
-            self._extractor = BoundarySampleExtractor(
+            extractor = BoundarySampleExtractor(
                 self.estimator,
                 method=self.method,
                 generator=self.generator,
@@ -231,19 +238,20 @@ class BoundaryCharacterizer(BaseEstimator):
                 batch_size=self.batch_size,
                 random_state=rng,
             ).fit(X, y)
-            self._seed = draw_seed(rng)
-            self._found: dict[tuple[int, int], dict[str, float]] = {}
+            found: dict[tuple[int, int], dict[str, float]] = {}
+            self._extractor, self._seed, self._found, self._measured = (
+                extractor, draw_seed(rng), found, measured
+            )  # fmt: skip
         extractor = self._extractor
         self.estimator_, self.classes_ = extractor.estimator_, extractor.classes_
         self.device_ = extractor.device_
-        pairs = self._resolve_pairs(np.unique(encode_labels(y, self.classes_)))
-        latent = extractor._model.space("latent")
-        sets = Sets(
-            numbers(X),
-            encode_labels(y, self.classes_),
-            latent,
-            *self._test_set(X_test, y_test, latent[:0]),
-        )
+        codes, latent = encode_labels(y, self.classes_), extractor._model.space("latent")
+        pairs = self._resolve_pairs(np.unique(codes))
+        latent_test, codes_test = latent[:0], codes[:0]
+        if test is not None:
+            latent_test = extractor._model.latent_of(numbers(test[0]))
+            codes_test = encode_labels(test[1], self.classes_)
+        sets = Sets(numbers(X), codes, latent, latent_test, codes_test)
         missing = [pair for pair in pairs if pair not in self._found]
         missing.sort(key=lambda pair: (min(pair), max(pair), pair))
         size = _SHARE.get(self.method, 2)
@@ -259,8 +267,8 @@ class BoundaryCharacterizer(BaseEstimator):
             for rows in Parallel(n_jobs=self.n_jobs, return_as="generator")(jobs):
                 self._found.update(rows)
                 bar.update(len(rows))
-        codes = np.array(pairs, dtype=np.intp).reshape(-1, 2)
-        self.report_ = Bunch(source=self.classes_[codes[:, 0]], target=self.classes_[codes[:, 1]])
+        s, t = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
+        self.report_ = Bunch(source=self.classes_[s], target=self.classes_[t])
         for name in COLUMNS:
             self.report_[name] = np.array([self._found[pair][name] for pair in pairs])
         return self
@@ -299,16 +307,34 @@ class BoundaryCharacterizer(BaseEstimator):
             pairs.append((s, t))
         return pairs
 
-    def _test_set(self, X: Any, y: Any, none: Tensor) -> tuple[Tensor, NDArray[np.intp]]:
-        """Latent vectors and classes of the test rows."""
+    def _check_test_set(self, X: Any, y: Any) -> tuple[Any, NDArray[Any]] | None:
+        """Validate the test rows, where there are any."""
         if (X is None) != (y is None):
             raise ValueError("X_test and y_test go together: give both or neither.")
         if X is None:
-            return none, np.empty(0, dtype=np.intp)
+            return None
         X = check_input(self, X, reset=False, keep_frame=takes_frames(self.estimator))
         y = check_targets(self, X, y)
         assert y is not None
-        return self._extractor._model.latent_of(numbers(X)), encode_labels(y, self.classes_)
+        return X, y
+
+    def _state(self, *sets: tuple[Any, NDArray[Any]] | None) -> tuple[Any, str]:
+        """All that the figures of a class pair depend on, to be compared.
+
+        A RandomState counts as itself: its state advances with every fit.
+        """
+        params = {k: v for k, v in self.get_params(deep=False).items() if k not in _FREE}
+        if isinstance(self.estimator, FrozenNetwork):  # which holds more than its parameters
+            params["estimator"] = self.estimator.get_params(deep=False)
+        data = [(list(getattr(X, "columns", ())), numbers(X), y) for X, y in filter(None, sets)]
+        try:
+            return self.random_state, digest(parameters=params, data=data)
+        except ValueError as error:
+            reason = str(error).partition(". Give ")[0]  # the remedy there is that of `memory`
+            raise ValueError(
+                "warm_start=True compares the parameters with those of the last fit, but "
+                f"{reason}. Use warm_start=False."
+            ) from None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

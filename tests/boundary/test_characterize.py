@@ -1,12 +1,15 @@
 """BoundaryCharacterizer: boundaries of known complexity, resuming, and bad input."""
 
 import itertools
+import pickle
+import threading
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_iris, make_blobs
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
@@ -271,6 +274,125 @@ def test_what_is_finished_survives_an_interruption(iris, logistic, monkeypatch):
     assert len(measured) == 3 and model.report_.oscillation[0] == whole.oscillation[2]
     model.set_params(warm_start=False).fit(X, y)
     assert len(measured) == 4
+
+
+def half_and_half(X, y):
+    return {"X": X[::2], "y": y[::2], "X_test": X[1::2], "y_test": y[1::2]}
+
+
+def assert_measured_anew(model, data, monkeypatch):
+    """The report of a warm fit is that of a fresh one, and no class pair was kept."""
+    measured = []
+    with monkeypatch.context() as patch:
+        measure = _characterize.measure
+        patch.setattr(
+            _characterize, "measure", lambda *args: measured.append(args) or measure(*args)
+        )
+        report = model.fit(**data).report_
+    assert sum(len(args[-1]) for args in measured) == len(report.source)
+    fresh = clone(model).fit(**data).report_
+    for name, values in fresh.items():
+        np.testing.assert_array_equal(report[name], values)
+
+
+OTHER = {
+    "estimator": LogisticRegression(C=0.1, max_iter=500),
+    "method": "pm",
+    "init": "random",
+    "n_samples": 5,
+    "n_partners": 3,
+    "max_iter": 9,
+    "generator": torch.nn.Identity,
+    "effort": "fast",
+    "device": "cpu",
+    "batch_size": 64,
+    "random_state": 1,
+}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_other_parameters_are_measured_anew(iris, name, monkeypatch):
+    start = {"n_samples": 8, "n_partners": 2, "random_state": 0, "warm_start": True}
+    model = BoundaryCharacterizer(LogisticRegression(max_iter=500), **start)
+    free = {"pairs", "n_jobs", "verbose", "warm_start"}
+    assert set(OTHER) | free == set(model.get_params(deep=False))
+    data = half_and_half(*iris)
+    model.set_params(pairs=[("setosa", "versicolor")]).fit(**data)
+    model.set_params(**{name: OTHER[name]}, pairs="all")
+    assert_measured_anew(model, data, monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["X", "y", "X_test", "y_test"])
+def test_other_data_of_the_same_shape_are_measured_anew(iris, name, monkeypatch):
+    model = BoundaryCharacterizer(
+        LogisticRegression(max_iter=500), n_samples=8, n_partners=2, random_state=0,
+        warm_start=True,
+    )  # fmt: skip
+    data = half_and_half(*iris)
+    changed = data[name].copy()
+    changed[0] = changed[-1]
+    model.set_params(pairs=[("setosa", "versicolor")]).fit(**data)
+    assert_measured_anew(model, data | {name: changed}, monkeypatch)
+
+
+def test_test_samples_and_names_of_columns_are_data(iris, monkeypatch):
+    model = BoundaryCharacterizer(
+        LogisticRegression(max_iter=500), pairs=[("setosa", "versicolor")], n_samples=8,
+        n_partners=2, random_state=0, warm_start=True,
+    )  # fmt: skip
+    data = half_and_half(*iris)
+    model.fit(**data)
+    del data["X_test"], data["y_test"]
+    for columns in ("abcd", "abdc"):
+        assert_measured_anew(model, data, monkeypatch)
+        data["X"] = pd.DataFrame(data["X"]).set_axis(list(columns), axis=1)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_other_weights_are_measured_anew(iris, frozen, monkeypatch):
+    torch.manual_seed(0)
+    module = torch.nn.Linear(4, 3).double()
+    net = FrozenNetwork(module, classes=np.unique(iris[1])) if frozen else module
+    y = iris[1] if frozen else np.unique(iris[1], return_inverse=True)[1]
+    model = BoundaryCharacterizer(net, n_samples=8, n_partners=2, random_state=0, warm_start=True)
+    first = model.fit(iris[0], y).report_
+    measured = model._found
+    assert model.fit(iris[0], y)._found is measured  # using a network does not change it
+    with torch.no_grad():
+        module.weight[0] += 0.1
+    assert_measured_anew(model, {"X": iris[0], "y": y}, monkeypatch)
+    assert not np.array_equal(first.length, model.report_.length, equal_nan=True)
+
+
+def test_what_cannot_change_a_figure_keeps_it(iris, tmp_path):
+    X, y = iris
+    start = {"n_samples": 8, "n_partners": 2, "warm_start": True}
+    model = BoundaryCharacterizer(
+        LogisticRegression(max_iter=500), random_state=np.random.RandomState(0), **start
+    ).fit(X, y)
+    found = model._found
+    model.set_params(pairs=[("setosa", "versicolor")], n_jobs=1, verbose=0)
+    assert model.fit(X, y)._found is found  # though the RandomState has advanced
+    model = pickle.loads(pickle.dumps(model))
+    found = model._found
+    assert model.set_params(pairs="all").fit(X.copy(), y.astype(object))._found is not found
+    found = model._found
+    assert model.fit(X.copy(), y.astype(object))._found is found
+    model.set_params(random_state=np.random.RandomState(0)).fit(X, y)
+    assert model._found is not found
+
+
+def test_a_classifier_that_cannot_be_compared_is_named(iris):
+    class Odd(Known):
+        def __init__(self):
+            self.lock = threading.Lock()
+            super().__init__(lambda x: x[:, 2] - 2.5)
+
+    model = BoundaryCharacterizer(FrozenEstimator(Odd()), warm_start=True)
+    y = (iris[0][:, 2] > 2.5).astype(int)
+    with pytest.raises(ValueError, match="warm_start=True compares.*lock.*warm_start=False"):
+        model.fit(iris[0], y)
+    model.set_params(warm_start=False).fit(iris[0], y)
 
 
 def test_pairs_do_not_depend_on_each_other_batches_or_jobs(iris, logistic):
