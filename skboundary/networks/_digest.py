@@ -217,6 +217,10 @@ class _Walk:
         elif kind in (set, frozenset):
             yield b"set"
             yield b"".join(sorted(self.digest("{...}", value) for value in obj))
+        elif any(cls.__module__ == "skorch.net" for cls in kind.__mro__):
+            yield b"skorch"  # its state for pickle holds bytes of another pickle
+            yield ".__class__", kind
+            yield from self.of_attributes(kind, vars(obj))
         else:
             yield from self.of_instance(obj)
 

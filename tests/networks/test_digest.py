@@ -17,6 +17,7 @@ import torch
 from scipy import sparse
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
@@ -250,6 +251,29 @@ def test_the_key_of_a_black_box_survives_copies_and_use(iris, head):
         assert digest(head=other) == digest(head=pickle.loads(pickle.dumps(other))) == key
     head.predict(X)
     assert digest(head=head) == key != digest(head=head.fit(X[::2], y[::2]))
+
+
+class Times(nn.Linear):
+    factor = 1
+
+    def forward(self, x):
+        return super().forward(x) * self.factor
+
+
+def test_a_skorch_net_inside_a_black_box(iris, monkeypatch):
+    X, y = iris[0].astype("f4"), iris[1]
+    skorch = pytest.importorskip("skorch")
+    net = skorch.NeuralNetClassifier(
+        Times, module__in_features=4, module__out_features=3, max_epochs=1,
+        criterion=nn.CrossEntropyLoss, verbose=0,
+    )  # fmt: skip
+    seeded(lambda: net.fit(X, y))
+    head = CalibratedClassifierCV(FrozenEstimator(net)).fit(X, y)
+    key = digest(head=head)
+    head.predict(X)
+    assert digest(head=head) == digest(head=pickle.loads(pickle.dumps(head))) == key
+    monkeypatch.setattr(Times, "factor", 2)
+    assert digest(head=head) != key
 
 
 def test_sparse_data_keep_their_key_in_use(iris):
