@@ -332,7 +332,8 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         X, predicted = self._check(X)
         y = None if y is None else check_targets(self, X, y)
         source = predicted if y is None else encode_labels(y, self.classes_)
-        return self._find(X, source, self._targets(X, source))
+        n_asked = 1 + (self.target == "runner_up")
+        return self._find(X, source, self._targets(X, source), n_asked=n_asked)
 
     def extract(
         self, n_pairs: int, *, source: Any = None, target: Any = None, init: Any = "data"
@@ -382,7 +383,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
             if len(X) != n_pairs:
                 raise ValueError(f"init holds {len(X)} rows for n_pairs={n_pairs}.")
             starts = predicted if s is None else np.full(n_pairs, s)
-            return self._find(X, starts, np.full(n_pairs, -1 if t is None else t))
+            return self._find(X, starts, np.full(n_pairs, -1 if t is None else t), n_asked=1)
         noise = init == "random" and not method.n_partners
         pool = self._model.pool if noise else self._within().pool
         classes = np.arange(len(self.classes_)) if noise else np.unique(pool.codes[pool.usable])
@@ -473,6 +474,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         *,
         pairs: bool = True,
         random_partners: bool = False,
+        n_asked: int = 0,
     ) -> BoundaryPairs:
         method = choose_method(self.method, self.norm, self.response_, self.estimator_)
         settings = Settings(
@@ -480,7 +482,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
             self.generator, pairs,
         )
         search = Search(
-            method, settings, self.bounds_, isinstance(self.bounds, str), random_partners,
+            method, settings, self.bounds_, isinstance(self.bounds, str), random_partners, n_asked,
             self.n_jobs, self.verbose,
         )  # fmt: skip
         model = self._within() if method.pooled else self._model

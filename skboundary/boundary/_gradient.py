@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from skboundary.boundary._oracle import Oracle
+from skboundary.boundary._oracle import Oracle, lead
 from skboundary.boundary._pairs import Ends, expand, norms
-from skboundary.boundary._segment import step_back
+from skboundary.boundary._segment import along, margin_on, step_back
 from skboundary.boundary._task import Settings, Task
 from skboundary.functional.criteria import class_margin, margin_band, runner_up
 from skboundary.functional.linearize import Effort, nearest_boundary
@@ -29,7 +29,7 @@ _PM_STEPS = {"fast": 12, "balanced": 30, "thorough": 300}
 
 def minimal(oracle: Oracle, task: Task, settings: Settings) -> Ends:
     """Find the nearest boundary point; from a row of another class than the source in two legs."""
-    n_evaluations = torch.zeros_like(task.source)
+    n_evaluations = torch.ones_like(task.source)
     start, at_start = task.x.clone(), oracle.labels(task.x)
     away = (at_start != task.source).nonzero()[:, 0]
     if len(away):
@@ -65,7 +65,8 @@ def _cross(
     """Nearest points (m, ...) of another class, and what they cost; the start without a find."""
     crossing = nearest_boundary(
         _forward(oracle), start, source, target=target, effort=settings.effort,
-        bounds=task.bounds(rows), margin_tol=settings.margin_tol, norm=settings.norm,
+        bounds=task.bounds(rows), margin_tol=settings.margin_tol, eps=oracle.eps,
+        norm=settings.norm,
     )  # fmt: skip
     return crossing.points, crossing.n_forward + crossing.n_backward
 
@@ -74,15 +75,17 @@ def _inner(
     oracle: Oracle, start: Tensor, outer: Tensor, task: Task, tol: float
 ) -> tuple[Tensor, Tensor]:
     """Points (n, ...) on the segments from start to outer where the source still leads."""
-    width = outer - start
-
-    def margin(t: Tensor, rows: Tensor) -> Tensor:
-        points = start[rows] + expand(t, width) * width[rows]
-        return oracle.margin(points, task.source[rows], task.target[rows])
-
-    one, every = start.new_ones(len(start)), torch.arange(len(start), device=start.device)
-    back = step_back(margin, one, margin(0 * one, every), margin(one, every), tol)
-    return start + expand(back.inner, width) * width, back.n_evaluations + 2
+    inner, n_evaluations = start.clone(), torch.zeros_like(task.source)
+    rows = (start != outer).flatten(1).any(1).nonzero()[:, 0]
+    start, outer, source, target = (v[rows] for v in (start, outer, task.source, task.target))
+    logits = oracle.logits(torch.cat([start, outer])).chunk(2)
+    at_start, at_outer = (lead(out, source, target) for out in logits)
+    band = margin_band(tol, oracle.eps, *logits, ends=(start, outer))
+    margin = margin_on(oracle, start, outer, source, target)
+    back = step_back(margin, torch.ones_like(at_start), at_start, at_outer, band)
+    inner[rows] = along(start, outer, back.inner)
+    n_evaluations[rows] = back.n_evaluations + 2
+    return inner, n_evaluations
 
 
 def pm(oracle: Oracle, task: Task, settings: Settings) -> Ends:
@@ -90,7 +93,7 @@ def pm(oracle: Oracle, task: Task, settings: Settings) -> Ends:
     target, n_evaluations = _nearest_class(oracle, task, settings)
     start = fast_start(
         _forward(oracle), task.x, task.source, target, confidence=settings.confidence,
-        bounds=task.bounds(), margin_tol=settings.margin_tol, eps=oracle.view.eps,
+        bounds=task.bounds(), margin_tol=settings.margin_tol, eps=oracle.eps,
     )  # fmt: skip
     n_evaluations += start.n_forward + start.n_backward
     inner, outer = task.x.clone(), task.x.clone()
@@ -117,7 +120,7 @@ def _nearest_class(oracle: Oracle, task: Task, settings: Settings) -> tuple[Tens
         x, source = task.x[rows], task.source[rows]
         nearest = nearest_boundary(
             _forward(oracle), x, source, effort=_RIVALS, bounds=task.bounds(rows),
-            margin_tol=settings.margin_tol, eps=oracle.view.eps,
+            margin_tol=settings.margin_tol, eps=oracle.eps,
         )  # fmt: skip
         rival = runner_up(oracle.logits(x), source).label
         target[rows] = torch.where(nearest.success, nearest.target, rival)
@@ -147,7 +150,7 @@ def _minimized(
         _forward(oracle), z, delta, task.source[rows], target, penalty=penalty,
         norm=settings.norm, n_iter=_PM_STEPS[settings.effort], betas=(0.5, 0.9),
         learning_rate=1.5 * size / delta[0].numel() ** 0.5, bounds=task.bounds(rows),
-        margin_tol=settings.margin_tol, eps=oracle.view.eps,
+        margin_tol=settings.margin_tol, eps=oracle.eps,
     )  # fmt: skip
     # a start that is the optimum already, as it is where the network is linear, stays
     ends = torch.stack([z, z + delta, pairs.inner, pairs.outer])
@@ -172,7 +175,7 @@ def _objective(
     losses = cross_entropy(logits, labels.flatten(), reduction="none").view(2, 2, -1).sum(1)
     size = norms((ends[1::2] - ends[::2]).flatten(0, 1), settings.norm).view(2, -1)
     size = size.square() if settings.norm == "2sq" else size
-    band = margin_band(settings.margin_tol, oracle.view.eps, logits)
+    band = margin_band(settings.margin_tol, oracle.eps, logits)
     right = (class_margin(logits, labels.flatten()) >= band).view(2, 2, -1).all(1)
     return losses + penalty * size, right
 

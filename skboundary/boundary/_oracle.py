@@ -45,8 +45,12 @@ class Oracle:
 
     Attributes
     ----------
-    device, dtype : of the rows
+    device, dtype : of the rows, and of the logits
+    eps : float
+        Machine epsilon of the coarsest dtype that takes part in the logits.
     n_classes : int
+    n_runs : int
+        Rows that the classifier runs for one that `inspect` is asked about.
     """
 
     def __init__(
@@ -58,36 +62,53 @@ class Oracle:
         forward: Logits | None = None,
     ) -> None:
         self.view, self.estimator, self.response = view, estimator, response
-        self.columns, self.forward = columns, forward
-        self.device, self.dtype = view.device, getattr(view.model, "input_dtype", view.dtype)
+        self.columns = columns
+        self.device, self.dtype, self.eps = view.device, view.input_dtype, view.eps
         self.n_classes = len(view.classes_)
+        self._has_network = not isinstance(view.model, BlackBox)
+        self.n_runs = 1 if self._has_network or response == "label" else 2
+        # one dtype for all of a search, whatever the network ends in
+        self.forward = None if forward is None else lambda x: forward(x).to(self.dtype)
 
     def logits(self, x: Tensor) -> Tensor:
         """Scores (n, n_classes) of rows (n, ...), without gradients."""
+        if not len(x):  # which a classifier need not take
+            return x.new_empty(0, self.n_classes)
         if self.forward is None:
-            return self.view.logits(self._rows(x)).to(self.device)
-        row_bytes = x[0].numel() * x.element_size() if len(x) else 1
+            return self.view.logits(self._rows(x)).to(self.device, self.dtype)
+        row_bytes = x[0].numel() * x.element_size()
         size = resolve_batch_size(self.view.batch_size, row_bytes, self.device)
         forward = self.forward
         with torch.no_grad():
             parts = [*map_batches(lambda rows: forward(x[rows]), len(x), size)]
-        return torch.cat(parts) if parts else x.new_empty(0, self.n_classes)
+        return torch.cat(parts)
 
     def labels(self, x: Tensor) -> Tensor:
         """What `predict` says of rows (n, ...), as positions in `classes_`, (n,)."""
-        if not isinstance(self.view.model, BlackBox):
+        if self._has_network or not len(x):
             return self.logits(x).argmax(1)
         codes = labels_of(self.view, self.estimator, to_numpy(x), self.columns)
         return torch.from_numpy(codes).to(self.device)
 
+    def inspect(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Labels (n,) of rows, and their scores (n, n_classes) where those count."""
+        if self._has_network:
+            logits = self.logits(x)
+            return logits.argmax(1), None if self.response == "label" else logits
+        return self.labels(x), None if self.response == "label" else self.logits(x)
+
     def margin(self, x: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """Lead (n,) of the class `source` over `target`, over its best rival where that is -1."""
-        logits = self.logits(x)
-        lead = class_margin(logits, source)
-        return torch.where(target < 0, lead, pairwise_margin(logits, target.clamp_min(0), source))
+        return lead(self.logits(x), source, target)
 
     def _rows(self, x: Tensor) -> Any:
         return as_rows(to_numpy(x), self.columns)
+
+
+def lead(logits: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """Lead (n,) of the class `source` over `target`, over its best rival where that is -1."""
+    over_all = class_margin(logits, source)
+    return torch.where(target < 0, over_all, pairwise_margin(logits, target.clamp_min(0), source))
 
 
 def labels_of(
@@ -137,10 +158,10 @@ def count_nan_gradients(view: NetworkView, X: NDArray[Any]) -> int:
     """Count the rows (n, ...) at which the logits of a network have NaN for a gradient."""
     row_bytes = int(np.prod(X.shape[1:])) * view.dtype.itemsize
     size = resolve_batch_size(view.batch_size, row_bytes, view.device)
-    with view.function() as forward, torch.enable_grad():
+    with torch.inference_mode(False), view.function() as forward, torch.enable_grad():
 
         def step(rows: slice) -> int:
-            x = to_tensor(X[rows], device=view.device, dtype=view.dtype).requires_grad_()
+            x = to_tensor(X[rows], device=view.device, dtype=view.input_dtype).requires_grad_()
             (gradient,) = torch.autograd.grad(forward(x).sum(), x)
             return int(gradient.isnan().flatten(1).any(1).sum())
 
@@ -190,7 +211,7 @@ def _is_continuous(oracle: Oracle, x: Tensor) -> bool:
     start, end = start[across], end[across]
     width = x[end] - x[start]
 
-    def lead(t: Tensor, rows: Tensor) -> Tensor:
+    def gap(t: Tensor, rows: Tensor) -> Tensor:
         t = t.reshape(-1, *[1] * (x.ndim - 1))
         p = oracle.view.proba(oracle.logits(x[start[rows]] + t * width[rows]))
         pair = torch.stack([labels[start[rows]], labels[end[rows]]], 1)
@@ -200,6 +221,6 @@ def _is_continuous(oracle: Oracle, x: Tensor) -> bool:
     if not len(start):
         return True
     root = find_root(
-        lead, low, low + 1, lead(low, every), lead(low + 1, every), tol=_EQUAL, max_iter=40
+        gap, low, low + 1, gap(low, every), gap(low + 1, every), tol=_EQUAL, max_iter=40
     )
     return bool(root.converged.double().mean() > 0.5)

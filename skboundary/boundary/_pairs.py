@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skboundary.boundary._oracle import Oracle
-from skboundary.functional.bisect import find_root
+from skboundary.boundary._oracle import Oracle, lead
+from skboundary.functional.bisect import Root, find_root
 
 STATUSES = np.array(["ok", "collapsed", "third_class", "already_target", "not_found"])
 OK, COLLAPSED, THIRD_CLASS, ALREADY_TARGET, NOT_FOUND = range(5)
 
 _EQUAL = 1e-4  # |p_s - p_t| at a midpoint is below it
+MIDPOINT = 12  # rows that the search for a midpoint may run
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +31,14 @@ class BoundaryPairs:
     Parameters
     ----------
     inner : ndarray of shape (n_pairs, ...)
-        The point that is predicted as `source`: where its margin is about `margin_tol`, or at
-        PM's confidence.
+        The point that is predicted as `source`: where its margin is 1 to 2 times `margin_tol`, or
+        8 eps max|logit| where that is more; or at PM's confidence.
     outer : ndarray of shape (n_pairs, ...)
         The point that is predicted as `target`.
     midpoint : ndarray of shape (n_pairs, ...)
-        On the segment between them, where the two classes are equally probable to within 1e-4;
-        for a classifier that is only asked for labels the middle.
+        On the segment between them, where the two classes are equally probable: to within 1e-4,
+        or to within what the rounding of the logits, 8 eps max|logit|, makes of it. For a
+        classifier that is only asked for labels the middle.
     distance : ndarray of shape (n_pairs,)
         Between inner and outer, in the extractor's norm; NaN where there is no pair.
     source, target : ndarray of shape (n_pairs,)
@@ -50,7 +52,8 @@ class BoundaryPairs:
         "ok"; "collapsed": PM's penalty was too large for the slope there; "third_class": an end
         is predicted as neither class; "already_target": the start was; "not_found".
     n_evaluations : ndarray of shape (n_pairs,)
-        Rows that the classifier ran for a pair, forward or backward.
+        Rows that the classifier ran for a pair, forward or backward, to predict, to search and to
+        check; the training of "deepdig" is not counted.
 
     Examples
     --------
@@ -150,7 +153,8 @@ def check_ends(
     """
     inner, outer = (_put_back(end.to(dtype), box) for end in (ends.inner, ends.outer))
     both = torch.cat([inner, outer]).to(oracle.dtype)
-    at_inner, at_outer = oracle.labels(both).chunk(2)
+    labels, logits = oracle.inspect(both)
+    at_inner, at_outer = labels.chunk(2)
     target = torch.where(target < 0, at_outer, target) if ends.target is None else ends.target
     pair = torch.stack([source, target], 1)
     finite = torch.isfinite(both.flatten(1)).all(1).view(2, -1).all(0)
@@ -164,20 +168,23 @@ def check_ends(
         status[ends.collapsed] = COLLAPSED
     if ends.found is not None:
         status[~ends.found] = NOT_FOUND
-    if oracle.response == "label":
-        margins = torch.full_like(source, torch.nan, dtype=oracle.dtype).repeat(2)
-    else:
-        margins = oracle.margin(both, source.repeat(2), target.repeat(2))
-    if pairs and oracle.response != "label":
-        start, end = both.chunk(2)
-        middle = _midpoint(oracle, start, end, pair, status == OK)
-    else:
-        middle = (inner + outer) / 2
+    n_evaluations = ends.n_evaluations + 2 * oracle.n_runs
+    start, end = both.chunk(2)
+    t = start.new_full(source.shape, 0.5)
+    margins = torch.full_like(labels, torch.nan, dtype=oracle.dtype)
+    if logits is not None:
+        margins = lead(logits, source.repeat(2), target.repeat(2))
+        if pairs:
+            rows = (status == OK).nonzero()[:, 0]
+            gaps = _gap(oracle.view.proba(logits), pair.repeat(2, 1)).chunk(2)
+            root = _midpoint(oracle, *(v[rows] for v in (start, end, pair, *gaps)))
+            t[rows] = root.t
+            n_evaluations = n_evaluations.index_add(0, rows, root.n_evaluations)
+    middle = _put_back((start + expand(t, start) * (end - start)).to(dtype), box)
     margin_inner, margin_outer = margins.chunk(2)
     return Checked(
-        inner, outer, _put_back(middle.to(dtype), box), target, margin_inner, margin_outer, status,
-        ends.n_evaluations,
-    )  # fmt: skip
+        inner, outer, middle, target, margin_inner, margin_outer, status, n_evaluations
+    )
 
 
 def _put_back(points: Tensor, box: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -186,27 +193,29 @@ def _put_back(points: Tensor, box: tuple[Tensor, Tensor] | None) -> Tensor:
     return torch.minimum(torch.maximum(points, box[0]), box[1]).where(points.isfinite(), points)
 
 
+def _gap(proba: Tensor, pair: Tensor) -> Tensor:
+    """p_s - p_t (n,) of probabilities (n, n_classes)."""
+    return -proba.gather(1, pair).diff(dim=1)[:, 0]
+
+
 def _midpoint(
-    oracle: Oracle, inner: Tensor, outer: Tensor, pair: Tensor, ok: Tensor
-) -> Tensor:
-    """Find the point (n, ...) between ends at which the classes of a pair are equally probable."""
-    width = outer - inner
+    oracle: Oracle,
+    inner: Tensor,
+    outer: Tensor,
+    pair: Tensor,
+    at_inner: Tensor,
+    at_outer: Tensor,
+) -> Root:
+    """Find where between ends (m, ...), with known gaps, the classes of a pair are as probable."""
 
-    def lead(t: Tensor, rows: Tensor) -> Tensor:
-        p = oracle.view.proba(oracle.logits(inner[rows] + expand(t, width) * width[rows]))
-        p_pair = p.gather(1, pair[rows])
-        return p_pair[:, 0] - p_pair[:, 1]
+    def gap(t: Tensor, rows: Tensor) -> Tensor:
+        points = inner[rows] + expand(t, inner) * (outer - inner)[rows]
+        return _gap(oracle.view.proba(oracle.logits(points)), pair[rows])
 
-    t = torch.full(ok.shape, 0.5, dtype=inner.dtype, device=inner.device)
-    rows = ok.nonzero()[:, 0]
-    if len(rows):
-        low, high = torch.zeros_like(t[rows]), torch.ones_like(t[rows])
-        root = find_root(
-            lambda t, some: lead(t, rows[some]), low, high, lead(low, rows), lead(high, rows),
-            tol=_EQUAL / 2,
-        )  # fmt: skip
-        t[rows] = root.t
-    return inner + expand(t, width) * width
+    low = torch.zeros_like(at_inner)
+    return find_root(
+        gap, low, low + 1, at_inner, at_outer, tol=_EQUAL / 2, max_iter=MIDPOINT
+    )
 
 
 def expand(per_row: Tensor, like: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from skboundary.boundary._oracle import Oracle
-from skboundary.boundary._pairs import Ends, expand
-from skboundary.boundary._segment import between
+from skboundary.boundary._oracle import Oracle, lead
+from skboundary.boundary._pairs import MIDPOINT, Ends
+from skboundary.boundary._segment import along, between, margin_on, sides_by_margin
 from skboundary.boundary._task import Settings, Task
+from skboundary.functional.criteria import margin_band
 from skboundary.functional.decision import (
     Bracket,
     label_search,
@@ -19,7 +20,8 @@ from skboundary.functional.decision import (
 )
 
 BUDGET = {"fast": 100, "balanced": 2000, "thorough": 10000}  # questions for a row
-_BEYOND = 0.02  # of the way to the bracket: how far it is followed at least
+_CLOSE = 20  # of them are kept back to turn a bracket into ends
+_BEYOND = 0.02, 10.0  # of the way to the bracket: how far it is followed, least and most
 
 
 def segment(oracle: Oracle, task: Task, settings: Settings) -> Ends:
@@ -40,16 +42,15 @@ def label(oracle: Oracle, task: Task, settings: Settings) -> Ends:
     """Search by labels alone: segments to ten partners, then a walk along the boundary."""
     flat, starts = _flatten(task)
     said = lambda points: oracle.labels(points.view(-1, *task.x.shape[1:]))
-    target = None if (task.target < 0).all() else task.target
-    budget = BUDGET[settings.effort]
+    budget, left = _shares(oracle, BUDGET[settings.effort])
     if settings.effort == "fast":
-        found = segment_search(said, flat, task.source, starts, target=target, budget=budget)
+        found = segment_search(said, flat, task.source, starts, target=task.target, budget=budget)
     else:
         found = label_search(
-            said, flat, task.source, starts, target=target, budget=budget,
+            said, flat, task.source, starts, target=task.target, budget=budget,
             generator=torch.Generator().manual_seed(task.seed), bounds=_flat_bounds(task),
         )  # fmt: skip
-    return _as_ends(oracle, task, settings, found)
+    return _as_ends(oracle, task, settings, found, left)
 
 
 def score(oracle: Oracle, task: Task, settings: Settings) -> Ends:
@@ -58,14 +59,23 @@ def score(oracle: Oracle, task: Task, settings: Settings) -> Ends:
     budget = BUDGET[settings.effort]
     if settings.effort == "balanced":  # a smooth score is not better known by asking more
         budget = min(budget, 4 * (flat.shape[1] + 24) + 100)
+    budget, left = _shares(oracle, budget)
     found = score_search(
         lambda points: oracle.logits(points.view(-1, *task.x.shape[1:])),
-        flat, task.source, starts,
-        target=None if (task.target < 0).all() else task.target,
+        flat, task.source, starts, target=task.target, budget=budget,
         generator=torch.Generator().manual_seed(task.seed), bounds=_flat_bounds(task),
-        budget=budget,
     )  # fmt: skip
-    return _as_ends(oracle, task, settings, found)
+    return _as_ends(oracle, task, settings, found, left)
+
+
+def _shares(oracle: Oracle, budget: int) -> tuple[int, int]:
+    """What a row may ask to find a bracket, and until it has ends: predicting and checking ask
+    the rest."""
+    left = budget - 1 - 2 * oracle.n_runs
+    if oracle.response == "label":
+        return left, left
+    left -= MIDPOINT
+    return left - _CLOSE, left
 
 
 def _flatten(task: Task) -> tuple[Tensor, Tensor]:
@@ -80,16 +90,44 @@ def _flat_bounds(task: Task) -> tuple[Tensor, Tensor] | None:
     return None if bounds is None else (bounds[0].flatten(1), bounds[1].flatten(1))
 
 
-def _as_ends(oracle: Oracle, task: Task, settings: Settings, found: Bracket) -> Ends:
-    """Turn a bracket into ends: at the wanted margin where there is a score."""
+def _as_ends(
+    oracle: Oracle, task: Task, settings: Settings, found: Bracket, budget: int
+) -> Ends:
+    """Turn a bracket into ends: at the wanted margin where there is a score.
+
+    The bracket is verified. It is followed beyond its outer end only where the margin there is
+    short of the wanted one, and it stays where the ends found by margins lose its classes.
+    """
     inner, outer = (side.view_as(task.x) for side in (found.inner, found.outer))
-    if oracle.response == "label":
-        return Ends(inner, outer, found.n_evaluations)
-    # far enough beyond the bracket for the score to reach the margin there, by the chord's slope
-    lead = oracle.margin(task.x, task.source, task.target)
-    extra = (4 * settings.margin_tol / lead).clamp(_BEYOND, 1)
-    beyond = task.x + expand(1 + extra, outer) * (outer - task.x)
-    if task.low is not None and task.high is not None:
-        beyond = torch.minimum(torch.maximum(beyond, task.low), task.high)
-    ends = between(oracle, task.x, beyond, task.source, task.target, settings.margin_tol)
-    return ends._replace(n_evaluations=ends.n_evaluations + found.n_evaluations + 1)
+    rows = found.success.nonzero()[:, 0]
+    n_evaluations = found.n_evaluations.clone()
+    if oracle.response == "label" or not len(rows):
+        return Ends(inner, outer, n_evaluations)
+    x, source, target = task.x[rows], task.source[rows], task.target[rows]
+    end = outer[rows]
+    logits = oracle.logits(torch.cat([x, end])).chunk(2)
+    band = margin_band(settings.margin_tol, oracle.eps, *logits, ends=(x, end))
+    at_x, at_end = (lead(out, source, target) for out in logits)
+    short = (at_end > -1.5 * band).nonzero()[:, 0]
+    # far enough for the score to reach the margin there, by the chord's slope
+    extra = (4 * band / at_x)[short].clamp(*_BEYOND)
+    beyond = along(x[short], end[short], 1 + extra)
+    bounds = task.bounds(rows[short])
+    if bounds is not None:
+        beyond = torch.minimum(torch.maximum(beyond, bounds[0]), bounds[1])
+    at_beyond = oracle.margin(beyond, source[short], target[short])
+    deeper = at_beyond < at_end[short]
+    end[short[deeper]], at_end[short[deeper]] = beyond[deeper], at_beyond[deeper]
+    n_evaluations[rows] += 2
+    n_evaluations[rows[short]] += 1
+
+    sides = sides_by_margin(
+        margin_on(oracle, x, end, source, target), at_x, at_end, band,
+        budget - n_evaluations[rows] - 2,
+    )  # fmt: skip
+    near, far = along(x, end, sides.inner), along(x, end, sides.outer)
+    at_near, at_far = oracle.labels(torch.cat([near, far])).chunk(2)
+    n_evaluations[rows] += sides.n_evaluations + 2
+    right = torch.where(target < 0, at_far != source, at_far == target) & (at_near == source)
+    inner[rows[right]], outer[rows[right]] = near[right], far[right]
+    return Ends(inner, outer, n_evaluations)

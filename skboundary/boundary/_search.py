@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from skboundary._runtime import map_batches, resolve_batch_size, to_tensor
 from skboundary.boundary._methods import Method
-from skboundary.boundary._oracle import as_rows, consult
+from skboundary.boundary._oracle import Oracle, as_rows, consult
 from skboundary.boundary._pairs import (
     ALREADY_TARGET,
     NOT_FOUND,
@@ -27,8 +27,11 @@ from skboundary.boundary._pairs import (
 )
 from skboundary.boundary._pool import Pool, find_partners
 from skboundary.boundary._task import Settings, Task
+from skboundary.functional.criteria import margin_band
 from skboundary.networks._torch_model import TorchModel
 from skboundary.networks._view import NetworkView
+
+_WIDENINGS = (8, 64)  # of a band
 
 # Numbers in the rows that go through a black box at a time, all of them in one call.
 _NUMBERS = 2**22
@@ -52,12 +55,18 @@ class Model(NamedTuple):
             return to_tensor(self.pool.X).flatten(1).to(self.view.dtype)
         return self.latent_of(self.pool.X) if self.latent is None else self.latent
 
+    @property
+    def has_layer(self) -> bool:
+        """Whether a network has to run for a latent vector."""
+        model = self.view.model
+        if not isinstance(model, TorchModel):
+            return False
+        return any(isinstance(part, nn.Linear) for part in model.module.modules())
+
     def latent_of(self, X: NDArray[Any]) -> Tensor:
         """Latent vectors of rows; the rows themselves where a network has no such layer."""
-        model = self.view.model
-        if isinstance(model, TorchModel):
-            if not any(isinstance(part, nn.Linear) for part in model.module.modules()):
-                return to_tensor(X).flatten(1).to(self.view.dtype)
+        if isinstance(self.view.model, TorchModel) and not self.has_layer:
+            return to_tensor(X).flatten(1).to(self.view.dtype)
         return self.view.latent(as_rows(X, self.columns))
 
     def logits_of(self, X: NDArray[Any]) -> Tensor:
@@ -73,6 +82,7 @@ class Search(NamedTuple):
     bounds: tuple[Any, Any] | None
     widen: bool  # bounds of rows that lie outside them
     random_partners: bool = False
+    n_asked: int = 0  # times that the classifier has run each row already
     n_jobs: int | None = None
     verbose: int = 0
 
@@ -121,14 +131,13 @@ def find_pairs(
     inner, midpoint = (X.copy(), X.copy()) if search.settings.pairs else (X, X)
     margins, status = np.full((2, n), np.nan, X.dtype), np.full(n, ALREADY_TARGET)
     distance, target = np.full(n, np.nan, X.dtype), target.copy()
-    n_evaluations = np.zeros(n, dtype=np.int64)
+    n_evaluations = np.full(n, search.n_asked)
     for (rows, _), found in zip(parts, checked):
         outer[rows] = found.outer
         if search.settings.pairs:
             inner[rows], midpoint[rows] = found.inner, found.midpoint
-        target[rows], status[rows], n_evaluations[rows] = (
-            found.target, found.status, found.n_evaluations
-        )  # fmt: skip
+        target[rows], status[rows] = found.target, found.status
+        n_evaluations[rows] += found.n_evaluations.numpy()
         margins[:, rows] = found.margin_inner, found.margin_outer
         distance[rows] = norms(found.outer - found.inner, search.settings.norm)
     distance[status == NOT_FOUND] = np.nan
@@ -160,13 +169,21 @@ def _solve(
 ) -> Checked:
     """Find pairs for rows of one job, batch by batch."""
     method, view = search.method, model.view
+    n_asked = 0
     if method.n_partners and not search.random_partners:
-        queries = model.latent_of(X) if method.space == "latent" else to_tensor(X).flatten(1)
+        in_latent = method.space == "latent"
+        n_asked = int(in_latent and model.has_layer)
+        queries = model.latent_of(X) if in_latent else to_tensor(X).flatten(1)
         partners = find_partners(
             model.pool, model.space(method.space), queries, source, target, method.n_partners
         )
     dtype = torch.float32 if X.dtype == np.float32 else torch.float64
-    with consult(view, model.estimator, model.response, model.columns) as oracle:
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        consult(view, model.estimator, model.response, model.columns) as oracle,
+    ):
+        oracle.eps = max(oracle.eps, torch.finfo(dtype).eps)  # ends are rounded to it
 
         def step(rows: slice) -> Checked:
             x = to_tensor(X[rows], device=oracle.device, dtype=oracle.dtype)
@@ -178,16 +195,52 @@ def _solve(
                 torch.from_numpy(a[rows]).to(oracle.device) for a in (source, target, partners)
             )
             task = Task(x, s, t, low, high, search.bounds, p, model.pool, model.seed)
-            ends = method.search(oracle, task, search.settings)
-            found = check_ends(
-                oracle, ends, s, t, dtype, pairs=search.settings.pairs or not method.one_sided,
-                box=None if box is None else (box[0].to(x.device), box[1].to(x.device)),
-            )  # fmt: skip
+            box = None if box is None else (box[0].to(x.device), box[1].to(x.device))
+            found = _settle(oracle, method, task, search.settings, dtype, box)
+            found = found._replace(n_evaluations=found.n_evaluations + n_asked)
             return Checked(*(value.cpu() for value in found))
 
         size = _batch_size(view, X, method.batched)
         parts = [*map_batches(step, len(X), size, verbose=search.verbose, desc="boundary")]
     return Checked(*(torch.cat(part) for part in zip(*parts)))
+
+
+def _settle(
+    oracle: Oracle,
+    method: Method,
+    task: Task,
+    settings: Settings,
+    dtype: torch.dtype,
+    box: tuple[Tensor, Tensor] | None,
+) -> Checked:
+    """Find the pairs of a batch; with wider bands where rounding changed a label in the end.
+
+    A band knows how large the logits are, not how large the terms are that cancel in them.
+    """
+
+    def find(task: Task, box: tuple[Tensor, Tensor] | None) -> Checked:
+        ends = method.search(oracle, task, settings)
+        pairs = settings.pairs or not method.one_sided
+        return check_ends(oracle, ends, task.source, task.target, dtype, pairs=pairs, box=box)
+
+    found, eps = find(task, box), oracle.eps
+    for widening in _WIDENINGS if method.batched else ():  # "deepdig" would train again
+        apart = (found.inner != found.outer).flatten(1).any(1)
+        rows = (apart & (found.status == NOT_FOUND)).nonzero()[:, 0]
+        part = task.select(rows)
+        logits = oracle.logits(part.x)
+        found.n_evaluations[rows] += 1
+        rounded = margin_band(0.0, widening * eps, logits) > settings.margin_tol
+        rows, part = rows[rounded], part.select(rounded.nonzero()[:, 0])
+        if not len(rows):
+            break
+        oracle.eps = widening * eps
+        again = find(part, None if box is None else (box[0][rows], box[1][rows]))
+        again = again._replace(n_evaluations=again.n_evaluations + found.n_evaluations[rows])
+        for all_, new in zip(found, again):
+            all_[rows] = new
+    oracle.eps = eps
+    return found
 
 
 def _batch_size(view: NetworkView, X: NDArray[Any], batched: bool) -> int:

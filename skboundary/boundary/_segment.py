@@ -5,17 +5,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from skboundary.boundary._oracle import Oracle
+from skboundary.boundary._oracle import Oracle, lead
 from skboundary.boundary._pairs import Ends, expand
 from skboundary.functional.bisect import find_root
+from skboundary.functional.criteria import margin_band
 
 _HALVINGS = 14  # of a segment, by labels alone
 _JUMP = 2.0**-15  # of a segment: how far a side keeps from a jump, where rounding would decide
+_DOUBLINGS = 23  # of the first step back at most, from 2^-22 of the way
 
 
 class Sides(NamedTuple):
@@ -29,12 +31,19 @@ class Sides(NamedTuple):
 Value = Callable[[Tensor, Tensor], Tensor]
 
 
-def sides_by_margin(margin: Value, start: Tensor, end: Tensor, tol: float) -> Sides:
-    """Find where a margin on [0, 1] first is about tol on one side, and minus tol on the other.
+def sides_by_margin(
+    margin: Value,
+    start: Tensor,
+    end: Tensor,
+    tol: float | Tensor,
+    limit: int | Tensor = 120,
+) -> Sides:
+    """Find a crossing on [0, 1]: where a margin is about tol, and just after it minus tol.
 
     The root of ``margin = -1.5 tol`` to within tol / 2, then back from it, in steps that double,
     to a point where the margin is large, then the root of ``margin = 1.5 tol`` in between. So
-    both sides belong to one crossing, and neither is closer to it than rounding can tell.
+    both sides belong to one crossing, which need not be the first, and neither is closer to it
+    than rounding can tell.
 
     Parameters
     ----------
@@ -42,7 +51,10 @@ def sides_by_margin(margin: Value, start: Tensor, end: Tensor, tol: float) -> Si
         ``margin(t, rows)`` of the segments numbered `rows` (m,) at the positions `t` (m,).
     start, end : Tensor of shape (n,)
         The margin at 0, positive, and at 1, negative.
-    tol : float
+    tol : float or Tensor of shape (n,)
+        What `functional.criteria.margin_band` gives, where logits are rounded.
+    limit : int or Tensor of shape (n,), default=120
+        Evaluations of a segment at most, half of them for either side.
 
     Returns
     -------
@@ -51,25 +63,33 @@ def sides_by_margin(margin: Value, start: Tensor, end: Tensor, tol: float) -> Si
         start does not reach tol the inner side is the start. At a jump they keep 2^-15 away.
     """
     far = torch.ones_like(start)
-    aim = 1.5 * tol
+    tol = torch.as_tensor(tol, dtype=start.dtype, device=start.device).expand_as(start)
+    aim, limit = 1.5 * tol, torch.as_tensor(limit, device=start.device)
     root = find_root(
-        lambda t, rows: margin(t, rows) + aim, far * 0, far, start + aim, end + aim, tol=tol / 2
-    )
+        lambda t, rows: margin(t, rows) + aim[rows], far * 0, far, start + aim, end + aim,
+        tol=tol / 2, max_iter=limit // 2,
+    )  # fmt: skip
     beyond = torch.where(root.converged, root.t, (root.high + _JUMP).clamp(max=1))
     outer = torch.where(end + aim < 0, beyond, far)
-    at_outer = torch.where(root.converged, root.value - aim, end.clamp(max=-tol))
-    back = step_back(margin, outer, start, at_outer, tol)
+    at_outer = torch.where(root.converged, root.value - aim, torch.minimum(end, -tol))
+    back = step_back(margin, outer, start, at_outer, tol, limit - root.n_evaluations)
     return Sides(back.inner, outer, root.n_evaluations + back.n_evaluations)
 
 
 def step_back(
-    margin: Value, outer: Tensor, start: Tensor, at_outer: Tensor, tol: float
+    margin: Value,
+    outer: Tensor,
+    start: Tensor,
+    at_outer: Tensor,
+    tol: Tensor,
+    limit: int | Tensor = 120,
 ) -> Sides:
     """Find the inner side that belongs to outer sides which are known.
 
     Parameters
     ----------
-    margin, tol : see `sides_by_margin`
+    margin, limit : see `sides_by_margin`
+    tol : Tensor of shape (n,)
     outer : Tensor of shape (n,)
         Positions where the margin is negative.
     start, at_outer : Tensor of shape (n,)
@@ -83,31 +103,35 @@ def step_back(
     near, f_near = outer.clone(), at_outer.clone()
     far, f_far = torch.zeros_like(outer), start.clone()
     n_evaluations = torch.zeros_like(outer, dtype=torch.long)
+    limit = torch.as_tensor(limit, device=outer.device).expand_as(n_evaluations)
     # the chord's guess of how far the wanted margin is
-    step = outer * ((aim - at_outer) / (start - at_outer).clamp_min(tol)).clamp(max=1)
-    rows = (start > aim).nonzero()[:, 0]
-    while len(rows):
+    guess = (aim - at_outer) / torch.maximum(start - at_outer, tol)
+    step = outer * guess.clamp(2.0 ** (1 - _DOUBLINGS), 1)
+    rows = ((start > aim) & (at_outer < aim)).nonzero()[:, 0]
+    for _ in range(_DOUBLINGS):
         t = near[rows] - step[rows]
-        rows, t = rows[t > 0], t[t > 0]
+        goes = (t > 0) & (n_evaluations[rows] < limit[rows])
+        rows, t = rows[goes], t[goes]
         if not len(rows):
             break
         f = margin(t, rows)
         n_evaluations[rows] += 1
-        there = f >= aim
+        there, before = f >= aim[rows], f < aim[rows]  # neither where it is not a number
         far[rows[there]], f_far[rows[there]] = t[there], f[there]
-        near[rows[~there]], f_near[rows[~there]] = t[~there], f[~there]
-        rows = rows[~there]
+        near[rows[before]], f_near[rows[before]] = t[before], f[before]
+        rows = rows[before]
         step[rows] *= 2
     root = find_root(
-        lambda t, rows: margin(t, rows) - aim, far, near, f_far - aim, f_near - aim, tol=tol / 2
-    )
+        lambda t, rows: margin(t, rows) - aim[rows], far, near, f_far - aim, f_near - aim,
+        tol=tol / 2, max_iter=limit - n_evaluations,
+    )  # fmt: skip
     before = torch.where(root.converged, root.t, (root.low - _JUMP).clamp(min=0))
     inner = torch.where(start > aim, before, torch.zeros_like(before))
     return Sides(inner, outer, n_evaluations + root.n_evaluations)
 
 
 def sides_by_label(inside: Callable[[Tensor], Tensor], n: int, like: Tensor) -> Sides:
-    """Halve n segments until 14 bits are left of their length, by labels alone.
+    """Halve n segments fourteen times, by labels alone: 2^-14 of their length is left.
 
     Parameters
     ----------
@@ -135,26 +159,39 @@ def between(
 ) -> Ends:
     """Find the boundary between pairs of rows (n, ...) that lie on its two sides.
 
-    By the margin of `source` over `target` (-1: over all) to within `tol`, or by labels
-    where there is nothing else. A pair that does not lie so has both ends at its start.
+    By the margin of `source` over `target` (-1: over all) to within a band of at least `tol`, or
+    by labels where there is nothing else. A pair that does not lie so has both ends at its start.
     """
-    width = end - start
-
-    def at(t: Tensor, rows: Any = slice(None)) -> Tensor:
-        return start[rows] + expand(t, width) * width[rows]
-
+    both = torch.cat([start, end])
     if oracle.response == "label":
-        said = oracle.labels(torch.cat([start, end])).chunk(2)
+        said = oracle.labels(both).chunk(2)
         across = (said[0] == source) & (said[1] != source)
-        sides = sides_by_label(lambda t: oracle.labels(at(t)) == source, len(start), start)
+        inside = lambda t: oracle.labels(along(start, end, t)) == source
+        sides = sides_by_label(inside, len(start), start)
     else:
-        both = torch.cat([start, end])
-        f = oracle.margin(both, source.repeat(2), target.repeat(2)).chunk(2)
-        across = (f[0] >= 0) & (f[1] <= 0)  # a tie counts: the labels will tell
-        sides = sides_by_margin(
-            lambda t, rows: oracle.margin(at(t, rows), source[rows], target[rows]),
-            f[0], f[1], tol,
-        )  # fmt: skip
-    inner = torch.where(across, sides.inner, 0)
-    outer = torch.where(across, sides.outer, 0)
-    return Ends(at(inner), at(outer), sides.n_evaluations + 2)
+        logits = oracle.logits(both).chunk(2)
+        at_start, at_end = (lead(out, source, target) for out in logits)
+        across = (at_start >= 0) & (at_end <= 0)  # a tie counts: the labels will tell
+        band = margin_band(tol, oracle.eps, *logits, ends=(start, end))
+        margin = margin_on(oracle, start, end, source, target)
+        sides = sides_by_margin(margin, at_start, at_end, band)
+    inner, outer = (
+        along(start, end, torch.where(across, t, 0)) for t in (sides.inner, sides.outer)
+    )
+    return Ends(inner, outer, sides.n_evaluations + 2)
+
+
+def along(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
+    """Points (n, ...) at the positions t (n,) of segments."""
+    return start + expand(t, start) * (end - start)
+
+
+def margin_on(
+    oracle: Oracle, start: Tensor, end: Tensor, source: Tensor, target: Tensor
+) -> Value:
+    """The margin of `source` over `target` (-1: over all) on segments (n, ...)."""
+
+    def margin(t: Tensor, rows: Tensor) -> Tensor:
+        return oracle.margin(along(start[rows], end[rows], t), source[rows], target[rows])
+
+    return margin

@@ -37,6 +37,14 @@ class Task(NamedTuple):
     pool: Pool
     seed: int  # random directions are the same for all rows of a call
 
+    def select(self, rows: Tensor) -> Task:
+        """The task of some of the rows."""
+        low, high = self.bounds(rows) or (None, None)
+        return self._replace(
+            x=self.x[rows], source=self.source[rows], target=self.target[rows], low=low, high=high,
+            partners=self.partners[rows],
+        )  # fmt: skip
+
     def bounds(self, rows: Any = slice(None)) -> tuple[Tensor, Tensor] | None:
         """Bounds of some of the rows."""
         if self.low is None or self.high is None:

@@ -100,7 +100,11 @@ def contest(search: Search, starts: Tensor, rows: Tensor, keep: Tensor) -> None:
     x = search.x[rows]
     difference = starts - x[:, None]
     length = difference.norm(dim=2)
-    n, s = length.shape
+    # a start that is x itself is none: these come last and are not asked about
+    order = (length == 0).byte().argsort(dim=1, stable=True)
+    difference = difference.gather(1, order[:, :, None].expand_as(difference))
+    length, s = length.gather(1, order), (length > 0).sum(1)
+    n = len(rows)
     j = torch.zeros(n, dtype=torch.long, device=x.device)
     low, high = x.new_zeros(n), x.new_zeros(n)
     asks_first = torch.ones(n, dtype=torch.bool, device=x.device)

@@ -198,10 +198,7 @@ def rays(
     which = torch.arange(_N_RAYS) % len(directions)
     sign = 1 - 2 * (torch.arange(_N_RAYS) // len(directions) % 2)
     unit = (directions[which] * sign[:, None].to(x))[None]
-    if starts.shape[1]:
-        length = (starts[rows] - x[:, None]).norm(dim=2).mean(1).clamp(min=1e-3)
-    else:
-        length = x.norm(dim=1).clamp(min=1.0) / 8
+    length = reach(search, starts)[rows]
     growth = 2.0 ** torch.arange(_N_RAYS).div(4, rounding_mode="floor").to(x)
     points = x[:, None] + length[:, None, None] * growth[None, :, None] * unit
     if search.bounds is not None:
@@ -209,6 +206,22 @@ def rays(
         low, high = (b[rows, None] for b in search.bounds)
         points = torch.cat([search.clip(points, rows), low + share * (high - low)], 1)
     return points
+
+
+def reach(search: Search, starts: Tensor) -> Tensor:
+    """A length (n,) in the units of x: the mean distance from the starts (n, s, d), or where there
+    are none an eighth of the diagonal of the box, of the norm of x, of 1: the first that is known.
+    """
+    x = search.x
+    far = (starts - x[:, None]).norm(dim=2)
+    known = [far.sum(1) / (far > 0).sum(1), x.norm(dim=1) / 8, x.new_full((len(x),), 0.125)]
+    if search.bounds is not None:
+        low, high = search.bounds
+        known.insert(1, (high - low).norm(dim=1) / 8)
+    length = known[0]
+    for other in known[1:]:
+        length = torch.where((length > 0) & length.isfinite(), length, other)
+    return length
 
 
 def orthonormal(

@@ -30,7 +30,7 @@ def find_root(
     f_high: Tensor,
     *,
     tol: float | Tensor,
-    max_iter: int = 60,
+    max_iter: int | Tensor = 60,
 ) -> Root:
     """Find a root of each function by the Illinois method, in brackets that only shrink.
 
@@ -50,7 +50,7 @@ def find_root(
         The functions there.
     tol : float or Tensor of shape (n,)
         Largest absolute value that counts as zero. 0 bisects a step function to its jump.
-    max_iter : int, default=60
+    max_iter : int or Tensor of shape (n,), default=60
         Evaluations of a row at most.
 
     Returns
@@ -66,7 +66,9 @@ def find_root(
     n_evaluations = torch.zeros_like(low, dtype=torch.long)
     crosses = f_low.sign() * f_high.sign() < 0
     active = (crosses & (torch.minimum(f_low.abs(), f_high.abs()) > tol)).nonzero()[:, 0]
-    for _ in range(max_iter):
+    most = torch.as_tensor(max_iter, device=low.device).expand_as(n_evaluations)
+    while True:
+        active = active[n_evaluations[active] < most[active]]
         if not len(active):
             break
         a, b, w_a, w_b = low[active], high[active], weight_low[active], weight_high[active]

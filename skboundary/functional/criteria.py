@@ -13,7 +13,9 @@ from torch import Tensor
 _ROUNDINGS = 8  # of the largest logit that a margin may be wrong by
 
 
-def margin_band(margin_tol: float, eps: float, *logits: Tensor) -> Tensor:
+def margin_band(
+    margin_tol: float, eps: float, *logits: Tensor, ends: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
     """Compute the least margin of each sample that is safe from rounding, and wanted.
 
     Parameters
@@ -24,12 +26,16 @@ def margin_band(margin_tol: float, eps: float, *logits: Tensor) -> Tensor:
         Machine epsilon of the coarsest dtype that takes part in the logits.
     *logits : Tensor of shape (n, n_classes)
         Of the samples at both ends of a search, or where they are known.
+    ends : (Tensor, Tensor) of shape (n, ...), default=None
+        The points to which two `logits` belong.
 
     Returns
     -------
     band : Tensor of shape (n,)
         ``max(margin_tol, 8 eps max|logit|)``: logits of 1e5 in float32 differ by a tenth from one
-        batch to another, and no search can bring their margin nearer to zero than that.
+        batch to another, and no search can bring their margin nearer to zero than that. With
+        `ends` not less than what rounding the points does, ``2 eps ||point||`` times the slope
+        between them: large terms may cancel in a logit.
 
     Examples
     --------
@@ -39,7 +45,14 @@ def margin_band(margin_tol: float, eps: float, *logits: Tensor) -> Tensor:
     tensor([0.0010, 1.0000])
     """
     largest = torch.stack([each.abs().amax(1) for each in logits]).amax(0)
-    return (_ROUNDINGS * eps * largest).clamp(min=margin_tol)
+    band = _ROUNDINGS * largest
+    if ends is not None:
+        start, end = (points.flatten(1) for points in ends)
+        change = logits[0] - logits[1]
+        slope = (change.amax(1) - change.amin(1)) / (end - start).norm(dim=1)
+        size = torch.maximum(start.norm(dim=1), end.norm(dim=1))
+        band = torch.fmax(band, 2 * size * slope)  # NaN where the ends are the same
+    return (eps * band).clamp(min=margin_tol)
 
 
 class RunnerUp(NamedTuple):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from skboundary.functional._brackets import NUMBERS, RESERVE, Bracket, Search, contest, settle
-from skboundary.functional._walk import begin, descend
+from skboundary.functional._walk import begin, descend, reach
 from skboundary.functional.criteria import class_margin
 
 __all__ = ["Bracket", "label_search", "score_search", "segment_search"]
@@ -46,7 +46,7 @@ def segment_search(
     starts : Tensor of shape (n, s, d)
         Points of other classes, nearest first.
     target : Tensor of shape (n,), default=None
-        Codes to be reached. None takes any but the source.
+        Codes to be reached. None or -1 takes any but the source.
     budget : int, default=100
         Questions a row may ask.
     tol : float, default=1e-3
@@ -109,7 +109,7 @@ def label_search(
     generator : torch.Generator
         On the CPU.
     target : Tensor of shape (n,), default=None
-        Codes to be reached. None takes any but the source.
+        Codes to be reached. None or -1 takes any but the source.
     bounds : tuple of two Tensors that broadcast to x, default=None
         The box that points may not leave; it holds x and the starts.
     basis : Tensor of shape (k, d), default=None
@@ -182,7 +182,7 @@ def score_search(
     generator : torch.Generator
         On the CPU.
     target : Tensor of shape (n,), default=None
-        Columns that shall win. None takes any but the source.
+        Columns that shall win. None or -1 takes any but the source.
     bounds : tuple of two Tensors that broadcast to x, default=None
         The box that points may not leave; it holds x and the starts.
     budget : int, default=2000
@@ -228,8 +228,7 @@ def _newton(
     """Just beyond where the linearised scores of the nearest three classes, or the target's,
     meet that of the source: (n, 2 or 6, d)."""
     x, (n, d) = search.x, search.x.shape
-    h = step * ((starts[:, 0] - x).norm(dim=1) if starts.shape[1] else x.norm(dim=1).clamp(min=1))
-    h = h[:, None].expand(n, d)
+    h = step * reach(search, starts[:, :1])[:, None].expand(n, d)
     if search.bounds is not None:
         h = torch.where(x + h > search.bounds[1], -h, h)
     at_x = score(x)
@@ -244,10 +243,16 @@ def _newton(
     lead = at_x[everyone, source][:, None] - at_x
     distance = (lead / normal.norm(dim=2)).nan_to_num(torch.inf)
     distance[everyone, source] = torch.inf
-    chosen = distance.argsort(dim=1, stable=True)[:, :3] if target is None else target[:, None]
+    chosen = distance.argsort(dim=1, stable=True)[:, :3]
+    if target is not None:
+        named = target >= 0
+        chosen = chosen[:, :1] if named.all() else chosen
+        chosen[named] = target[named, None]
     normal = normal.gather(1, chosen[:, :, None].expand(-1, -1, d))
     ray = lead.gather(1, chosen)[:, :, None] * normal / normal.square().sum(2, keepdim=True)
     ray = ray.nan_to_num(0.0, 0.0, 0.0)
+    if target is not None:
+        ray[named, 1:] = 0  # one class, one ray: a start that is x itself asks nothing
     return search.clip(x[:, None] + torch.cat([1.02 * ray, 1.5 * ray], 1), everyone)
 
 
@@ -255,9 +260,12 @@ def _label_margin(
     label: Callable[[Tensor], Tensor], source: Tensor, target: Tensor | None
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Plus one across the boundary and minus one before it."""
-    if target is None:
-        return lambda points, rows: (label(points) != source[rows]) * 2 - 1
-    return lambda points, rows: (label(points) == target[rows]) * 2 - 1
+
+    def margin(points: Tensor, rows: Tensor) -> Tensor:
+        return across(label(points), rows) * 2 - 1
+
+    across = _across(source, target)
+    return margin
 
 
 def _score_margin(
@@ -268,11 +276,28 @@ def _score_margin(
     Zero, a tie, goes to the class with the lower number, as argmax has it.
     """
 
+    across, free = _across(source, target), _free(source, target)
+    code = source if target is None else torch.where(free, source, target)
+
     def margin(points: Tensor, rows: Tensor) -> Tensor:
         scores = score(points)
-        code = (source if target is None else target)[rows]
-        value = -class_margin(scores, code) if target is None else class_margin(scores, code)
-        across = (scores.argmax(1) == code) == (target is not None)
-        return torch.where((value == 0) & across, torch.finfo(value.dtype).tiny, value)
+        value = class_margin(scores, code[rows])
+        value = torch.where(free[rows], -value, value)
+        tie = (value == 0) & across(scores.argmax(1), rows)
+        return torch.where(tie, torch.finfo(value.dtype).tiny, value)
 
     return margin
+
+
+def _free(source: Tensor, target: Tensor | None) -> Tensor:
+    """Which rows (n,) may reach any class but their source."""
+    return torch.ones_like(source, dtype=torch.bool) if target is None else target < 0
+
+
+def _across(source: Tensor, target: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
+    """Whether labels (m,) that belong to rows (m,) are those to be reached."""
+    free = _free(source, target)
+    wanted = source if target is None else target
+    return lambda said, rows: torch.where(
+        free[rows], said != source[rows], said == wanted[rows]
+    )

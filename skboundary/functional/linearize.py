@@ -142,7 +142,7 @@ def nearest_boundary(
     out = passes.logits(points, rows)
     if target is None:
         label = label.scatter(0, rows, runner_up(out, source[rows]).label)
-    band = margin_band(margin_tol, eps, start[rows], out)
+    band = margin_band(margin_tol, eps, start[rows], out, ends=(flat[rows], points))
     search = search._replace(
         goal=lambda out, i: class_margin(out, label[rows[i]]) - 1.5 * band[i],
         at_x=class_margin(start[rows], label[rows]) - 1.5 * band,
@@ -351,12 +351,17 @@ def _refine(search: Search, points: Tensor, value: Tensor, gradient: Tensor, n: 
             kept = margin > 0
             turn[rows] *= torch.where(kept, 1.5, 0.4)
             trying, rows, direction = trying[~kept], rows[kept], direction[kept]
+            # half an aim beyond the goal: where the network is linear the root is exact, and at
+            # the goal itself rounding would say whether it is reached
+            beyond = search.aim[rows] / 2
             root = find_root(
-                lambda t, j: search.margin(search.along(t, direction[j], rows[j]), rows[j]),
-                torch.zeros_like(reach[kept]), reach[kept], search.at_x[rows], margin[kept],
-                tol=search.aim[rows], max_iter=3,
+                lambda t, j: search.margin(search.along(t, direction[j], rows[j]), rows[j])
+                - beyond[j],
+                torch.zeros_like(beyond), reach[kept], search.at_x[rows] - beyond,
+                margin[kept] - beyond, tol=beyond, max_iter=3,
             )  # fmt: skip
-            points[rows] = search.along(root.high, direction, rows)
+            t = torch.where(root.converged, root.t, root.high)
+            points[rows] = search.along(t, direction, rows)
             distance[rows] = (points[rows] - search.x[rows]).norm(dim=1)
             if not len(trying):
                 break
