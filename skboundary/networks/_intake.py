@@ -146,10 +146,11 @@ def take_in(
     if not logits:
         view.latent(_safe_indexing(X, slice(0, 1)))
         return estimator, view
-    rows = _safe_indexing(X, pick_probes(y, X.shape[0]))
-    scores = view.latent_and_logits(rows)[1] if latent else view.logits(rows)
+    probes = pick_probes(y, X.shape[0])
+    scores = view.latent_and_logits(X, rows=probes)[1] if latent else view.logits(X, probes)
     order = np.arange(scores.shape[1]) if classes is None else np.argsort(classes, kind="stable")
     if isinstance(view.model, TorchModel) or not labels:
+        rows = _safe_indexing(X, probes)
         predicted, proba = _ask(estimator, head, view, rows, order)
         check_agreement(view, type(head).__name__, scores, predicted, proba)
     if isinstance(head, FrozenNetwork) or _is_skorch(head):

@@ -95,13 +95,15 @@ class NetworkView:
         """Latent vectors (n_samples, n_latent), on the CPU; `bar` as in `map_batches`."""
         return self._outputs(X, latent=True, logits=False, bar=bar)[0]
 
-    def logits(self, X: Any) -> Tensor:
-        """Logits (n_samples, n_classes), on the CPU."""
-        return self._outputs(X, latent=False, logits=True)[0]
+    def logits(self, X: Any, rows: NDArray[np.intp] | None = None) -> Tensor:
+        """Logits (n_samples, n_classes), on the CPU; of some rows of X where they are given."""
+        return self._outputs(X, latent=False, logits=True, rows=rows)[0]
 
-    def latent_and_logits(self, X: Any, bar: Any = None) -> tuple[Tensor, Tensor]:
+    def latent_and_logits(
+        self, X: Any, bar: Any = None, rows: NDArray[np.intp] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Both in one pass of the network, on the CPU; `bar` as in `map_batches`."""
-        latent, logits = self._outputs(X, latent=True, logits=True, bar=bar)
+        latent, logits = self._outputs(X, latent=True, logits=True, bar=bar, rows=rows)
         return latent, logits
 
     def proba(self, logits: Tensor) -> Tensor:
@@ -155,17 +157,21 @@ class NetworkView:
         return (weight[self._order], bias[self._order]) if fits else None
 
     @torch.inference_mode(False)
-    def _outputs(self, X: Any, *, latent: bool, logits: bool, bar: Any = None) -> list[Tensor]:
+    def _outputs(
+        self, X: Any, *, latent: bool, logits: bool, bar: Any = None,
+        rows: NDArray[np.intp] | None = None,
+    ) -> list[Tensor]:  # fmt: skip
         if self.folder is None:
-            out = self._run(X, None, latent, logits, bar)
+            out = self._run(X, rows, latent, logits, bar)
         else:
             # anew in each call: weights, attributes and globals may change in between
             key = self.model.digest(self.memory_key)
             store = RowStore(self.folder / key, self._warned)
+            index = np.arange(X.shape[0]) if rows is None else rows
             arrays = store.through(
-                X,
+                X if rows is None else _safe_indexing(X, rows),
                 ["latent"] * latent + ["logits"] * logits,
-                lambda new: [to_numpy(t) for t in self._run(X, new, latent, logits, bar)],
+                lambda new: [to_numpy(t) for t in self._run(X, index[new], latent, logits, bar)],
             )
             out = [torch.from_numpy(a) for a in arrays]
         if latent:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from imblearn.utils import check_sampling_strategy
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone, is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import _safe_indexing, check_random_state
@@ -26,6 +26,7 @@ from skboundary._runtime import all_or_nothing, check_input, check_targets, to_n
 from skboundary.functional.mixing import class_means
 from skboundary.networks._intake import (
     NETWORK_CONSTRAINTS,
+    is_trained,
     take_in,
     takes_frames,
     takes_sparse,
@@ -224,14 +225,19 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
         """
         X = check_input(self, X, reset=True, keep_frame=takes_frames(self.estimator))
         y = check_targets(self, X, y)
+        if self.head is not None and not is_classifier(self.head):
+            raise ValueError(
+                f"head={type(self.head).__name__} is no classifier. Give one, or None to go on "
+                "training the network's last layer."
+            )
         sampler = self._new_sampler()
         random = check_random_state(self.random_state)
         kept, held = _split(y, self.validation_fraction, random)
-        X_kept = _safe_indexing(X, kept)
+        to_fit = slice(None) if is_trained(self.estimator) else kept
         self.estimator_, view = take_in(
             self.estimator,
-            X_kept,
-            y[kept],
+            _safe_indexing(X, to_fit),
+            y[to_fit],
             layer=self.layer,
             device=self.device,
             batch_size=self.batch_size,

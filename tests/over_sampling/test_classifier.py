@@ -11,14 +11,15 @@ from imblearn.under_sampling import RandomUnderSampler
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score, recall_score
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
 from sklearn.naive_bayes import GaussianNB
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 from torch import nn
 
 from skboundary import BiasedExtrapolationClassifier, BiasedExtrapolationSampler, FrozenNetwork
-from skboundary.exceptions import NoCrossingWarning
+from skboundary.exceptions import EncodedLabelsWarning, NoCrossingWarning
 from skboundary.over_sampling._head import ContinuedHead
 
 pytestmark = pytest.mark.filterwarnings("ignore::skboundary.exceptions.NoCrossingWarning")
@@ -237,6 +238,36 @@ def test_rounds_draw_several_bases_within_a_class(blobs, monkeypatch):
 def test_what_is_no_over_sampler_is_refused(blobs):
     with pytest.raises(TypeError, match="RandomUnderSampler is no over-sampler"):
         fit(*blobs, sampler=RandomUnderSampler())
+
+
+def test_what_is_no_classifier_is_refused(blobs):
+    with pytest.raises(ValueError, match=r"Ridge \(regressor\) is no classifier"):
+        fit(*blobs, Ridge())
+    with pytest.raises(ValueError, match="head=Ridge is no classifier"):
+        fit(*blobs, head=Ridge())
+
+
+def test_scores_that_disagree_with_predict_are_refused(blobs):
+    X, y = blobs
+    pairs = GridSearchCV(SVC(decision_function_shape="ovo"), {"C": [1.0]}, cv=2)
+    moved = FixedThresholdClassifier(LogisticRegression(), threshold=0.05)
+    for estimator, labels in ((pairs, y), (moved, (y == 2).astype(int))):
+        with pytest.raises(ValueError, match=r"for \d+ of 64 training samples \(\d+%\)"):
+            fit(X, labels, estimator)
+        with pytest.raises(ValueError, match=r"for \d+ of 64 training samples \(\d+%\)"):
+            BiasedExtrapolationSampler(estimator=estimator).fit_resample(X, labels)
+
+
+def test_positions_are_answered_by_positions(blobs):
+    X, y = blobs
+    net = nn.Linear(4, 3).double()
+    expected = fit(X, y, net, n_iter=1)
+    with pytest.warns(EncodedLabelsWarning, match="0 stands for 'a'"):
+        clf = fit(X, y, FrozenNetwork(net, classes=["a", "b", "c"]), n_iter=1)
+    assert clf.classes_.tolist() == [0, 1, 2] and clf.rounds_ == {1: 1, 2: 1}
+    assert clf.estimator_.classes == ["a", "b", "c"]
+    np.testing.assert_array_equal(clf.predict_proba(X), expected.predict_proba(X))
+    assert clf.score(X, y) == expected.score(X, y)
 
 
 # ---------------------------------------------------------------------- rounds by pair of classes
