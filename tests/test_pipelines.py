@@ -22,6 +22,9 @@ LABELS = {
     "shuffled": np.random.RandomState(0).permutation(10),
 }
 
+# scikit-learn encodes the labels by intention
+encoded = pytest.mark.filterwarnings("ignore::skboundary.exceptions.EncodedLabelsWarning")
+
 
 @pytest.fixture(params=LABELS)
 def images(request, cnn, digits):
@@ -51,6 +54,7 @@ def test_pipeline_and_grid_search(images):
     assert parallel.best_score_ > base - 0.02
 
 
+@encoded
 def test_cross_val_predict(images):
     X, y, clf = images
     proba = cross_val_predict(clf, X, y, cv=3, method="predict_proba")
@@ -59,6 +63,7 @@ def test_cross_val_predict(images):
     assert (np.unique(y)[proba.argmax(1)] == y).mean() > base - 0.02 > 0.8
 
 
+@encoded
 def test_calibration_and_voting(images):
     X, y, clf = images
     calibrated = CalibratedClassifierCV(clf, cv=2).fit(X, y)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import Any
 
@@ -38,7 +37,7 @@ from skboundary.boundary._rows import (
 )
 from skboundary.boundary._search import Model, Search, find_pairs
 from skboundary.boundary._task import Settings
-from skboundary.exceptions import BoundaryNotFoundWarning
+from skboundary.exceptions import BoundaryNotFoundWarning, warn_caller
 from skboundary.functional.criteria import runner_up
 from skboundary.networks._black_box import BlackBox, has_scores
 from skboundary.networks._intake import NETWORK_CONSTRAINTS, is_trained, take_in, takes_frames
@@ -519,11 +518,10 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
                 f" {type(estimator).__name__} predicts all training rows as "
                 f"{self.classes_.tolist()[said[0]]!r}: it may be constant."
             )
-        warnings.warn(
+        warn_caller(
             f"No boundary point was found for {counts.sum()} of {len(pairs)} rows ({counted}). "
             f"They keep their values, and have the distance NaN.{why}",
             BoundaryNotFoundWarning,
-            stacklevel=4,
         )
 
     def __sklearn_tags__(self) -> Any:

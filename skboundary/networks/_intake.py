@@ -120,7 +120,8 @@ def take_in(
 
     steps, head = split(estimator)
     if _is_skorch(head):
-        classes = getattr(head, "classes_", None) if trained else np.unique(y)
+        fitted_here = not trained and head is _last_step(estimator)[1]
+        classes = np.unique(y) if fitted_here else getattr(head, "classes_", None)
     elif isinstance(head, FrozenNetwork):
         classes = head.classes
         batch_size = head.batch_size if batch_size == "auto" else batch_size
@@ -253,9 +254,7 @@ def _is_skorch(estimator: Any) -> bool:
 
 def _fit_clone(estimator: Any, X: Any, y: NDArray[Any], device: Any, seed: int) -> Any:
     estimator = clone(estimator)
-    pipeline, head = None, estimator
-    while isinstance(head, Pipeline):
-        pipeline, head = head, head.steps[-1][1]
+    pipeline, head = _last_step(estimator)
     if not _is_skorch(head):
         return estimator.fit(X, y)
     from skboundary.networks._default import SkorchFit
@@ -271,6 +270,14 @@ def _fit_clone(estimator: Any, X: Any, y: NDArray[Any], device: Any, seed: int) 
     estimator.fit(X, codes)
     pipeline.steps[-1] = (name, fit.net)
     return estimator
+
+
+def _last_step(estimator: Any) -> tuple[Pipeline | None, Any]:
+    """What a pipeline ends in, and the innermost pipeline that holds it."""
+    pipeline = None
+    while isinstance(estimator, Pipeline):
+        pipeline, estimator = estimator, estimator.steps[-1][1]
+    return pipeline, estimator
 
 
 def _train_default(X: Any, y: NDArray[Any], device: Any, seed: int, verbose: int) -> FrozenNetwork:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from skboundary._runtime import to_numpy
+from skboundary.networks._agreement import disagreeing
 from skboundary.networks._black_box import BlackBox
+from skboundary.networks._labels import encode_labels
 from skboundary.networks._view import NetworkView
 
 
@@ -56,10 +58,26 @@ def pr_auc(head: Any, rows: Rows) -> dict[Any, float]:
 
 
 def scores(head: Any, Z: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
-    """What the head says of each class (n, n_classes): log-probabilities or decision values."""
+    """What the head says of each class (n, n_classes): log-probabilities or decision values.
+
+    Raises
+    ------
+    ValueError
+        For scores that belong to pairs of classes.
+    """
     box = BlackBox(head, steps=[], pool=None, device=torch.device("cpu"), dtype=torch.float64)
     view = NetworkView(box, classes=head.classes_, batch_size=len(Z))
-    return to_numpy(view.logits(Z))[:, np.searchsorted(view.classes_, classes)]
+    found = view.logits(Z)
+    if len(head.classes_) > 2:  # a threshold may be moved between two
+        predicted = torch.from_numpy(encode_labels(head.predict(Z), view.classes_))
+        share = disagreeing(found, predicted, view.eps).double().mean()
+        if share > 0.5:
+            raise ValueError(
+                f"predict of {type(head).__name__} names the class with the largest score for "
+                f"{1 - share:.0%} of the samples. Scores of pairs of classes are none of classes: "
+                "set decision_function_shape='ovr'."
+            )
+    return to_numpy(found)[:, np.searchsorted(view.classes_, classes)]
 
 
 def full_cost(

@@ -66,6 +66,14 @@ def test_the_sampler_refuses_scores_of_pairs_of_classes(iris):
         BiasedExtrapolationSampler(estimator=pairs_of_classes()).fit_resample(X, y)
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_head_with_scores_of_pairs_of_classes_is_refused(iris, inside):
+    head = pairs_of_classes() if inside else SVC(decision_function_shape="ovo")
+    clf = BiasedExtrapolationClassifier(LogisticRegression(max_iter=500), head=head, n_iter=1)
+    with pytest.raises(ValueError, match=r"largest score for \d+% .*shape='ovr'"):
+        clf.fit(iris[0][:130], iris[1][:130])
+
+
 def test_another_number_of_scores_than_classes_is_refused():
     X, y = make_blobs(60, 3, centers=4, random_state=0)
     with pytest.raises(ValueError, match="SVC has 6 columns for 4 classes.*shape='ovr'"):
@@ -311,6 +319,7 @@ def test_at_most_64_samples_are_probed(iris):
             Counting.n_asked += len(X)
             return super().predict(X)
 
-    load = load_digits(return_X_y=True)
-    LatentKNNClassifier(FrozenEstimator(Counting(max_iter=20).fit(*load))).fit(*load)
+    X, y = load_digits(return_X_y=True)
+    X = X / 16
+    LatentKNNClassifier(FrozenEstimator(Counting(C=0.01).fit(X, y))).fit(X, y)
     assert Counting.n_asked == 64

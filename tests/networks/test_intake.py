@@ -17,7 +17,12 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    PolynomialFeatures,
+    StandardScaler,
+)
 from sklearn.svm import SVC
 from torch import nn
 
@@ -235,6 +240,15 @@ def test_a_trained_skorch_net_keeps_its_classes(iris):
     np.testing.assert_allclose(
         view.proba(view.logits(X)), net.predict_proba(X)[:, [1, 0, 2]], atol=1e-6
     )
+
+
+def test_a_trained_skorch_net_in_a_pipeline_keeps_its_classes(iris):
+    X, y = iris[0].astype(np.float32), np.array([7, 5, 9])[iris[1]]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = skorch_net(classes=[7, 5, 9]).fit(X, iris[1])
+    _, view = take_in(make_pipeline(FunctionTransformer(), FrozenEstimator(net)), X, y)
+    assert (view.classes_[view.logits(X).argmax(1)] == y).mean() > 0.8
 
 
 def test_imblearn_pipelines_resample_in_fit_only(iris):
