@@ -83,6 +83,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         classifier takes one) and returns one of the same shape, such as a horizontal flip.
         Neighbours are searched for the transformed rows too; the lists are merged by training
         sample and the k closest stay. The sample's own output is not averaged over transforms.
+        Training samples (`kneighbors()`, `diagnose()`) are searched for as they are.
     neighbors : object with `fit` and `kneighbors`, default=None
         Another search, cloned and fitted on the latent vectors; `metric` is then its own
         affair. None is :class:`TorchNearestNeighbors`, which is exact.
