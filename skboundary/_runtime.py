@@ -159,6 +159,26 @@ def forked_rng(seed: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Have torch compute in one thread inside the block; blocks run one after the other.
+
+    `torch.set_num_threads` sets the count of the calling thread, and that of threads to come. A
+    thread that was born during such a block begins with 1, so it is a fresh one that is asked
+    for the count to put back.
+    """
+    with _TRAINING:
+        count: list[int] = []
+        fresh = threading.Thread(target=lambda: count.append(torch.get_num_threads()))
+        fresh.start()
+        fresh.join()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(count[0])
+
+
 # --------------------------------------------------------------------- tensors and arrays
 
 

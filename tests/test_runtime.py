@@ -1,6 +1,8 @@
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -40,6 +42,13 @@ def test_device_auto_keeps_a_module_on_its_accelerator():
     assert rt.resolve_device("auto", Elsewhere()) == torch.device("cuda", 3)
 
 
+@pytest.mark.gpu
+def test_an_accelerator_without_a_number_is_the_one_of_the_module():
+    assert rt.resolve_device("cuda") == torch.device("cuda", torch.cuda.current_device())
+    last = torch.device("cuda", torch.cuda.device_count() - 1)
+    assert rt.resolve_device("cuda", nn.Linear(2, 2).to(last)) == last
+
+
 @pytest.mark.parametrize("device", ["cuda:99", "no such", "meta"])
 def test_unknown_device_is_named(device):
     with pytest.raises(ValueError, match=f"device='{device}' is not available.*device='auto'"):
@@ -73,6 +82,18 @@ def test_one_draw_makes_the_seed():
     assert rt.draw_seed(3) == expected
     state = np.random.RandomState(3)
     assert rt.draw_seed(state) == expected and rt.draw_seed(state) != expected
+
+
+def test_threads_take_turns_with_the_global_generator():
+    with rt.forked_rng(0):
+        want = torch.rand(50)
+
+    def draw(_):
+        with rt.forked_rng(0):
+            return torch.cat([torch.rand(10) for _ in range(5)])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(got, want) for got in pool.map(draw, range(200)))
 
 
 def test_spawned_generators_differ_and_repeat():
@@ -141,9 +162,19 @@ def test_negative_strides_become_a_tensor():
     assert torch.equal(rt.to_tensor(ROWS[::-1][-1:]), torch.tensor(ROWS[:1]))
 
 
-def test_big_arrays_are_not_copied():
-    X = np.zeros((4, 3), np.float32)
-    assert rt.to_tensor(X, dtype=torch.float32).data_ptr() == X.ctypes.data
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("writeable", [True, False])
+def test_big_arrays_are_not_copied(writeable):
+    X = np.arange(12, dtype=np.float32).reshape(4, 3)
+    X.flags.writeable = writeable
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    tensor = rt.to_tensor(X, dtype=torch.float32)
+    torch.set_warn_always(always)
+    assert tensor.data_ptr() == X.ctypes.data
+    values = X.copy()
+    del X  # the tensor keeps the memory alive
+    assert np.array_equal(tensor.numpy(), values)
 
 
 def test_half_precision_becomes_float32():
@@ -163,20 +194,26 @@ def test_batch_size_auto_is_bounded_by_bytes_and_rows():
     assert rt.resolve_batch_size("auto", 16, torch.device("cuda")) == 4096
 
 
-def _out_of_memory(kind):
-    if kind == "cpu":
-        return RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ...")
-    return torch.OutOfMemoryError("CUDA out of memory") if kind == "cuda" else MemoryError()
+OUT_OF_MEMORY = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 18.11 GB)"),
+    RuntimeError("XPU out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED."),
+]
 
 
-@pytest.mark.parametrize("kind", ["cpu", "cuda", "numpy"])
-def test_out_of_memory_halves_the_batch_and_goes_on(kind):
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda e: f"{type(e).__name__}: {e}"[:40])
+def test_out_of_memory_halves_the_batch_and_goes_on(error):
     tried = []
 
     def step(rows):
         tried.append(rows.stop - rows.start)
         if rows.stop - rows.start > 3:
-            raise _out_of_memory(kind)
+            raise error
         return list(range(20))[rows]
 
     assert sum(rt.map_batches(step, 20, 12), []) == list(range(20))
@@ -203,6 +240,7 @@ def test_progress_bar_is_silent_unless_verbose(capsys):
     for _ in rt.map_batches(lambda r: r, 5, 2):
         pass
     assert capsys.readouterr().err == ""
+    assert not [t for t in threading.enumerate() if "tqdm" in type(t).__name__.lower()]
     for _ in rt.map_batches(lambda r: r, 5, 2, verbose=1, desc="looking"):
         pass
     assert "looking" in capsys.readouterr().err
@@ -286,6 +324,30 @@ def test_memory_mapped_integers_cost_a_few_batches(tmp_path):
     code = [sys.executable, "-c", textwrap.dedent(MEMORY), str(tmp_path / "x.dat")]
     out = subprocess.run(code, capture_output=True, text=True, check=True).stdout
     assert float(out) < 300, out
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.arange(6).reshape(3, 2).astype("M8[s]"), r"X holds datetime64\[s\], dates or durat"),
+        (np.arange(6).reshape(3, 2).astype("m8[s]"), r"X holds timedelta64\[s\]"),
+        (np.zeros((3, 0, 2)), r"X has samples of shape \(0, 2\), which hold no value"),
+        (pd.DataFrame(np.zeros((3, 3)), columns=list("aba")), r"columns of one name: \['a'\]"),
+    ],
+)
+def test_what_holds_no_numbers_is_refused(X, message):
+    for keep_frame in (False, True):
+        with pytest.raises(ValueError, match=message):
+            rt.check_input(Host(), X, reset=True, keep_frame=keep_frame)
+
+
+def test_labels_of_one_type():
+    X = np.zeros((3, 2))
+    strings = np.array(["a", np.str_("b"), "a"], dtype=object)
+    assert rt.check_targets(Host(), X, strings) is not None
+    for y in (["a", 1, "b"], ["a", None, "b"], ["a", np.nan, "b"]):
+        with pytest.raises(ValueError, match="y holds labels of several types: .*, str"):
+            rt.check_targets(Host(), X, np.array(y, dtype=object))
 
 
 def test_check_targets():

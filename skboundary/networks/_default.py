@@ -16,7 +16,6 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -25,6 +24,7 @@ from skboundary._runtime import (
     holds_integers,
     map_batches,
     module_dtype,
+    one_thread,
     to_tensor,
 )
 from skboundary.networks._layers import begins_with_embedding
@@ -203,7 +203,5 @@ def train_default(
         device=str(device),
         verbose=verbose,
     )
-    # more threads only wait for each other in layers so small; torch.set_num_threads would act
-    # on the other threads of the process too
-    with threadpool_limits(1, user_api="openmp"):
+    with one_thread():  # more only wait for each other in layers so small
         return SkorchFit(net, seed).fit(X, y).net.module_

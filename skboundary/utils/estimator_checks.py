@@ -15,7 +15,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ __all__ = [
     "check_clone_and_grid_search",
     "check_duplicates_and_zero_rows",
     "check_float32_preserved",
+    "check_input_untouched",
     "check_integer_input",
     "check_module_untouched",
     "check_n_neighbors_too_large",
@@ -130,6 +131,7 @@ def yield_checks(
     yield check_clone_and_grid_search
     yield check_nonfinite_row_named
     yield check_read_only_and_strided_input
+    yield check_input_untouched
     if "batch_size" in params:
         yield check_batch_size_invariance
     if "device" in params:
@@ -343,6 +345,20 @@ def check_read_only_and_strided_input(
             new = [message for message in messages if message not in usual]
             if new:
                 raise AssertionError(f"{name} warns with {what}: {new[0]}")
+
+
+def check_input_untouched(name: str, estimator_orig: Any, data: Data | None = None) -> None:
+    """Check that X keeps its values, also where a network inside writes to its input."""
+    X, y = _get_data(data)
+    for dtype in (np.float32, np.float64):  # a network of one of the two might share memory
+        estimator, rows = _fresh(estimator_orig), X.astype(dtype)
+        with ExitStack() as hooks, _must_work(name, "with a network that writes to its input"):
+            for method in _fit_then_methods(estimator):
+                for module in _modules(estimator):  # some are there after fit only
+                    hooks.callback(module.register_forward_pre_hook(_write_to_input).remove)
+                _call(estimator, method, rows, y)
+                if not np.array_equal(rows, X.astype(dtype)):
+                    raise AssertionError(f"{method} of {name} changes the values of X.")
 
 
 def check_batch_size_invariance(name: str, estimator_orig: Any, data: Data | None = None) -> None:
@@ -584,6 +600,10 @@ def _interrupted(module: torch.nn.Module) -> Iterator[None]:
 
 def _interrupt(module: torch.nn.Module, args: Any, output: Any) -> None:
     raise RuntimeError("interrupted by check_module_untouched")
+
+
+def _write_to_input(module: torch.nn.Module, args: Any) -> None:
+    args[0].add_(1)
 
 
 # -------------------------------------------------------------------------------- inputs

@@ -167,7 +167,7 @@ class Network(ClassifierMixin, TorchEstimator):
                 part.training = flag
 
     def _logits(self, rows):
-        return self.estimator(rows.float())
+        return self.estimator(rows.to(torch.float32, copy=True))
 
     def predict_proba(self, X):
         return self._map(lambda rows: torch.softmax(self._forward(rows), dim=1), X)
@@ -385,6 +385,19 @@ class IgnoresStrides(Projection):
         return super()._tensor(X if X.flags.c_contiguous else np.ravel(X, "K").reshape(X.shape))
 
 
+class SharesMemory(Network):
+    def _logits(self, rows):
+        return self.estimator(rows.float())
+
+
+class RoundsUp(Projection):
+    def transform(self, X):
+        result = super().transform(X)
+        if isinstance(X, np.ndarray) and X.flags.writeable and X.dtype.kind == "f":
+            np.nextafter(X, np.inf, out=X)
+        return result
+
+
 class UsesAnotherDevice(Centroids):
     def _begin_fit(self, X):
         asked, self.device = self.device, "cpu"
@@ -468,7 +481,7 @@ class LeavesHooks(Network):
 
 class ChangesDtype(Network):
     def _logits(self, rows):
-        return self.estimator.double()(rows.double()).float()
+        return self.estimator.double()(rows.to(torch.float64, copy=True)).float()
 
 
 def do_nothing(module, args, output):
@@ -516,6 +529,8 @@ BROKEN = [
     (checks.check_read_only_and_strided_input, WarnsAboutReadOnly(), "warns with a read-only"),
     (checks.check_read_only_and_strided_input, WarnsAboutOrder(), "warns with negative strides"),
     (checks.check_read_only_and_strided_input, IgnoresStrides(), "results with Fortran order"),
+    (checks.check_input_untouched, SharesMemory(make_module()), "fit of .* the values of X"),
+    (checks.check_input_untouched, RoundsUp(), "transform of RoundsUp changes the values of X"),
     (checks.check_unknown_device, UsesAnotherDevice(), "accepts device='cuda:99'"),
     (checks.check_unknown_device, HidesDevice(), "does not say .*cuda:99"),
     (checks.check_module_untouched, LeavesEval(make_module()), "predict changes the training"),
