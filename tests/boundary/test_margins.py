@@ -84,6 +84,8 @@ def test_principal_components_are_learned_in_fit(dtype):
         np.testing.assert_allclose(
             got[:, i], 1.02 * np.abs(lead) / slope, rtol=1e-4 if dtype == np.float32 else 1e-9
         )
+    ten = SubspaceMargins(net, n_components=19).fit(train).get_feature_names_out()
+    assert len(ten) == 10 and ten[0] == "pca_0_9" and ten[-1] == "pca_9_18"
     few = SubspaceMargins(net, n_components=6, window=3).fit(train)
     assert few.get_feature_names_out().tolist() == ["pca_0_2", "pca_3_5"]
     np.testing.assert_allclose(few.transform(X)[:, 1], 1.02 * np.abs(lead) / np.linalg.norm(
@@ -149,6 +151,9 @@ def test_half_precision_networks_are_searched_in_float32(dtype, subspaces):
     assert clear.sum() > 5
     rtol = 16 * torch.finfo(dtype).eps
     np.testing.assert_allclose(got[clear], expected[clear], rtol=rtol)
+    # on the boundary the logits are equal: only a step above their rounding leaves it
+    bare = SubspaceMargins(half, subspaces=subspaces, overshoot=0.0, random_state=0).fit(X)
+    assert bare.spectrum(X).flipped.all()
 
 
 class NoEmptyBatch(nn.Linear):
@@ -158,7 +163,7 @@ class NoEmptyBatch(nn.Linear):
 
 
 @pytest.mark.parametrize("method", ["gradient", "label"])
-@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad])
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 def test_margins_in_any_gradient_mode_and_without_empty_batches(iris, mode, method):
     X = iris[0][::30]
     with mode():
