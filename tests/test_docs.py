@@ -251,6 +251,18 @@ MEASURED = {
 }  # fmt: skip
 
 
+def test_results_of_parts_are_put_together():
+    merge = load_script("merge_results.py").merge
+    one = {"command": "run --seeds 0", "seeds": {"0": {"figures": [1]}}, "n": 3}
+    other = {"command": "run --seeds 1", "seeds": {"1": {"figures": [2]}}, "n": 3}
+    whole = merge(one, other)
+    assert whole == {"command": "run --seeds 0 && run --seeds 1", "n": 3,
+                     "seeds": {"0": {"figures": [1]}, "1": {"figures": [2]}}}  # fmt: skip
+    assert merge(whole, one) == whole
+    with pytest.raises(SystemExit, match="differ at /n: 3 and 4"):
+        merge(one, other | {"n": 4})
+
+
 def git(*arguments):
     run = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
     return run.stdout if run.returncode == 0 else None

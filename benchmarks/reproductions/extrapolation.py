@@ -1,6 +1,6 @@
 """Class-specific biased extrapolation on CIFAR-10: five pairs of classes at 3:1, 6:1 and 10:1.
 
-    python benchmarks/reproductions/extrapolation.py [--seeds 5] [--minors 1000 500 300]
+    python benchmarks/reproductions/extrapolation.py [--seeds 0 1 2 3 4] [--minors 1000 500 300]
     python benchmarks/reproductions/extrapolation.py --table
 
 For each seed and number of minors a small network learns the ten classes (3,000 images of each
@@ -230,7 +230,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[*range(5)])
     parser.add_argument("--minors", type=int, nargs="*", default=[1000, 500, 300])
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--full", action="store_true", help="VGG-19, for a GPU")
@@ -248,14 +248,13 @@ def main() -> None:
     if results.setdefault("settings", settings) != settings:
         sys.exit(f"{args.out} was made with {results['settings']}; choose another --out.")
     results |= {
-        "command": f"python benchmarks/reproductions/extrapolation.py --seeds {args.seeds}",
+        "command": " ".join(["python", "benchmarks/reproductions/extrapolation.py", *sys.argv[1:]]),
         "machine": machine(),
         "versions": versions(),
-        "seeds": list(range(args.seeds)),
     }  # fmt: skip
     records = results.setdefault("records", {})
     data = load_cifar()
-    for seed in range(args.seeds):
+    for seed in args.seeds:
         for minors in args.minors:
             cells = records.setdefault(str(minors), {})
             if str(seed) not in cells:

@@ -1,6 +1,6 @@
 """Perturbation Minimization on MNIST: the pairs of Figure 1, the curve of Figure 2 with controls.
 
-    python benchmarks/reproductions/pm.py [--quick] [--figure 1] [--seeds 5] [--pictures DIR]
+    python benchmarks/reproductions/pm.py [--quick] [--figure 1] [--seeds 0 1 ...] [--pictures DIR]
     python benchmarks/reproductions/pm.py --table
 
 Figure 1: a network of two convolutions and two linear layers, trained on all digits; pairs between
@@ -245,7 +245,7 @@ def figure_2(data: Any, args: argparse.Namespace, results: dict[str, Any]) -> No
     experiments: dict[tuple[int, int], Experiment] = {}
     for n in args.counts:
         pool = max(n, args.samples)
-        for seed in range(args.seeds):
+        for seed in args.seeds:
             done = records.setdefault(str(seed), {"cells": []})
             have = {(c["source"], c["n"], c["mixing"]) for c in done["cells"]}
             cells = [(s, n, m) for m in args.mixings for s in args.sources]
@@ -327,7 +327,7 @@ def main() -> None:
     parser.add_argument("--figure", type=int, choices=[1, 2], help="one of the two only")
     parser.add_argument("--pictures", type=Path, help="folder for the pictures of Figure 1")
     parser.add_argument("--pairs", type=int, default=64, help="pairs of Figure 1, for each start")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[*range(5)])
     parser.add_argument("--counts", type=int, nargs="+", default=[0, 1000, 100, 300, 3000])
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=SOURCES)
     parser.add_argument("--mixings", nargs="+", choices=MIXINGS, default=MIXINGS)
@@ -339,7 +339,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     if args.quick:
-        args.seeds, args.counts, args.samples = 1, [0, 300], 300
+        args.seeds, args.counts, args.samples = [0], [0, 300], 300
         args.n_new, args.pairs = 2000, 8
     results = json.loads(args.out.read_text()) if args.out.exists() else {}
     if not args.table:
