@@ -90,6 +90,7 @@ ESTIMATORS = {
         LogisticRegression(), n_samples=5, n_partners=2
     ),
     "BoundaryCharacterizer-frozen": BoundaryCharacterizer(frozen(), n_samples=5, n_partners=2),
+    "BoundarySampleExtractor": BoundarySampleExtractor(),
     "BoundarySampleExtractor-segment": BoundarySampleExtractor(
         logistic(), method="segment", returns="distance"
     ),

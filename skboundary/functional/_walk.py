@@ -62,8 +62,9 @@ def descend(
     axes_pay = torch.full_like(search.left, axes, dtype=torch.bool)
     final = torch.zeros_like(axes_pay)
     units = starts - search.x[:, None]
-    units /= units.norm(dim=2, keepdim=True).clamp(min=1e-30)
-    likeness = units.new_full(units.shape[:2], -1.0)
+    length = units.norm(dim=2)
+    units /= length[:, :, None].clamp(min=1e-30)
+    likeness = torch.where(length > 0, -1.0, 1.0).to(units)  # none begins at x itself
     late = search.budget // _LATE
     for _ in range(search.budget):
         directions = orthonormal(search.x, basis, generator, n_directions)

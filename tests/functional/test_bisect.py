@@ -87,3 +87,11 @@ def test_scalar_reference():
     rows = torch.arange(2)
     root = find_root(value, low, high, value(low, rows), value(high, rows), tol=1e-12)
     assert (root.t - math.log(2)).abs().max() < 1e-11
+
+
+def test_bisection_safeguards_false_position():
+    """A jump from -1 to 1e9 stops false position at one end for dozens of steps."""
+    value = lambda t, rows: torch.where(t < 0.7, -1.0, 1e9).double()
+    low, high = torch.zeros(1).double(), torch.ones(1).double()
+    root = find_root(value, low, high, value(low, 0), value(high, 0), tol=0.0, max_iter=40)
+    assert root.high - root.low < 2e-3

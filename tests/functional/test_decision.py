@@ -11,6 +11,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from skboundary.datasets import make_circle, make_linear, make_sphere, make_xor
 from skboundary.functional import _brackets as module
+from skboundary.functional import decision
 from skboundary.functional.decision import (
     _label_margin, label_search, score_search, segment_search,
 )  # fmt: skip
@@ -297,3 +298,43 @@ def test_label_search__trees__beats_segments_and_keeps_labels(forest):
     assert (label(found.outer) != source).all() and (label(found.inner) == source).all()
     distance = (found.outer - x).norm(dim=1)
     assert distance.mean() < 0.7 * (segments.outer - x).norm(dim=1).mean()
+
+
+def test_newton_goes_across_also_without_starts():
+    """Its points lie beyond the boundary of linear scores, in any unit of x."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(4, 3, dtype=torch.float64, generator=generator)
+    x = torch.randn(20, 4, dtype=torch.float64, generator=generator)
+    for unit in (1e-6, 1.0, 1e6):
+        score = lambda points: points / unit @ weight
+        source = score(unit * x).argmax(1)
+        margin = decision._score_margin(score, source, None)
+        search = decision.Search(margin, unit * x, None, 100)
+        starts = (unit * x)[:, None]  # a class without training samples has x itself
+        points = decision._newton(search, score, source, None, starts, 0.1)
+        labels = score(points.flatten(0, 1)).argmax(1).view(20, -1)
+        assert (labels[:, [0, 3]] != source[:, None]).all()
+
+
+@pytest.mark.parametrize("name", ["label", "score"])
+def test_named_targets_mix_with_any_other(name):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, 3, dtype=torch.float64, generator=generator)
+    x = torch.randn(12, 3, dtype=torch.float64, generator=generator)
+    score = lambda points: points @ weight
+    source, starts = score(x).argmax(1), x.flip(0)[:, None].expand(12, 4, 3) * 3
+    target = torch.where(torch.arange(12) % 2 == 0, -1, (source + 1) % 3)
+
+    def found(rows, target):
+        ask = score if name == "score" else lambda points: score(points).argmax(1)
+        search = decision.score_search if name == "score" else decision.label_search
+        return search(
+            ask, x[rows], source[rows], starts[rows], target=target,
+            generator=torch.Generator().manual_seed(0), budget=400,
+        )  # fmt: skip
+
+    mixed = found(torch.arange(12), target)
+    free, named = torch.arange(0, 12, 2), torch.arange(1, 12, 2)
+    for rows, alone in ((free, found(free, None)), (named, found(named, target[named]))):
+        torch.testing.assert_close(mixed.outer[rows], alone.outer)
+        assert torch.equal(mixed.n_evaluations[rows], alone.n_evaluations)

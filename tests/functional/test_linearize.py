@@ -9,7 +9,9 @@ import torch
 from scipy.optimize import minimize
 
 from skboundary import datasets
+from skboundary.functional._passes import Passes, Search
 from skboundary.functional.criteria import class_margin, margin_band
+from skboundary.functional.decoupled import decoupled_steps
 from skboundary.functional.linearize import EFFORTS, nearest_boundary, project
 
 DTYPES = [torch.float32, torch.float64]
@@ -301,3 +303,15 @@ def test_no_empty_batch_reaches_the_network():
     x = torch.tensor([[[-1.0, 0.5]]])
     assert nearest_boundary(logits, x, torch.tensor([0])).success.all()
     assert not nearest_boundary(logits, x, torch.tensor([1])).success.any()
+
+
+def test_decoupled_steps_shorten_the_way_to_a_target():
+    weight = torch.tensor([[-1.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
+    logits = lambda x: x @ weight
+    x = torch.tensor([[-1.0, 0.0]], dtype=torch.float64)
+    passes, rows, wide = Passes(logits, x), torch.tensor([0]), torch.full_like(x, torch.inf)
+    goal = lambda out, i: out[:, 1] - out[:, 0]
+    search = Search(passes, x, rows, -wide, wide, torch.tensor([1e-2]), goal, goal(logits(x), rows))
+    far = torch.tensor([[0.1, 3.0]], dtype=torch.float64)  # the nearest point is (0, 0)
+    found = decoupled_steps(search, far, torch.tensor([1]), True, 32)
+    assert goal(logits(found), rows) > 0 and (found - x).norm() < 1.2
