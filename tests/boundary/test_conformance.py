@@ -78,7 +78,7 @@ def check(method, name, dtype, scale, unit, batch_size, n_jobs):
         # the sample itself where it lies nearer to the boundary
         assert (pairs.margin_inner > 0).all()
         # where rounding hides the margin on a long segment, ends keep 2^-15 of it away
-        most = 2.5 * band + 2.0**-15 * 2 * np.abs(logits(rows)).numpy().max()
+        most = 2.5 * band + 2.0**-15 * 2 * logits(rows).abs().max().item()
         assert (np.maximum(-pairs.margin_outer, pairs.margin_inner) < most).all()
         gap = logits(pairs.midpoint).softmax(1).diff(dim=1)[:, 0].abs().numpy()
         assert (gap < np.maximum(1e-4, np.tanh(band / 2) * (band > 1e-3))).all()
