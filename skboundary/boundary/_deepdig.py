@@ -64,7 +64,7 @@ def deepdig(oracle: Oracle, task: Task, settings: Settings) -> Ends:
         found = between(oracle, start[good], end[good], s[good], t[good], settings.margin_tol)
         inner[rows[good]], outer[rows[good]] = found.inner, found.outer
         n_evaluations[rows[good]] += found.n_evaluations
-    return Ends(inner, outer, n_evaluations)
+    return Ends(inner, outer, n_evaluations, target=target)
 
 
 def halve(

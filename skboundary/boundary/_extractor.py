@@ -90,7 +90,9 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
     bounds : "data", None or (low, high), default="data"
         Where points may lie: in the range of the training data (of each column for vectors, of
         all elements for images and the like; of a row that lies outside too), anywhere, or
-        between numbers or arrays of the shape of a row.
+        between numbers or arrays of the shape of a row, finite or not. Equal ones keep a feature.
+        Training rows outside bounds that are set after `fit` are moved to the nearest point
+        inside, and left out where that changes their class.
     generator : callable, default=None
         For method "deepdig": from the shape of a row to an autoencoder, a module that takes and
         gives values in [0, 1], without dropout and batch statistics. None is that of the paper,

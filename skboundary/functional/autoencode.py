@@ -104,6 +104,7 @@ def target_loss(logits: Tensor, target: Tensor) -> Tensor:
     return -torch.where(wanted, log_p, log_not).mean(1)
 
 
+@torch.enable_grad()
 def train_generators(
     modules: Sequence[nn.Module],
     classify: Callable[[Tensor], Tensor],

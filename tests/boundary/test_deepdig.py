@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from skboundary import BoundarySampleExtractor, FrozenNetwork
+from skboundary.boundary import _deepdig
 from skboundary.boundary._deepdig import carry_over
 from skboundary.boundary._oracle import consult
 from skboundary.functional.autoencode import autoencoder
@@ -174,3 +175,44 @@ def test_baselines_pair_each_row_by_itself(init):
         t = ((m - a) * (b - a)).sum(1) / ((b - a) ** 2).sum(1)
         hits.append(np.linalg.norm(a + t[:, None] * (b - a) - m, axis=1).min() < 1e-6)
     assert np.all(hits) if init == "nearest" else not np.all(hits)
+
+
+@pytest.mark.parametrize(
+    "effort, expected", [("fast", (500, 2)), ("balanced", (5000, 4)), ("thorough", (5000, None))]
+)
+def test_effort_sets_the_steps(monkeypatch, net, images, effort, expected):
+    """And how soon the training ends: "thorough" trains the paper's 5000 steps in any case."""
+    asked = []
+    monkeypatch.setattr(
+        _deepdig, "train_generators",
+        lambda *args, max_iter, patience, **kwargs: asked.append((max_iter, patience)),
+    )  # fmt: skip
+    extractor = BoundarySampleExtractor(net, method="deepdig", effort=effort).fit(images[0])
+    extractor.extract(1, source="one", target="two")
+    assert set(asked) == {expected}
+
+
+@pytest.mark.parametrize(
+    "dtype, unit",
+    [
+        (np.float32, 1e-5),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in
+          [(np.float32, 1e5), (np.float64, 1e-5), (np.float64, 1e5)]),
+    ],
+)  # fmt: skip
+def test_any_unit_scale_and_mode(dtype, unit):
+    """Logits a thousand times as large, under `no_grad`, in both dtypes."""
+    X, y = load_iris(return_X_y=True)
+    X, y = X[50:], y[50:] - 1
+    model = LogisticRegression(max_iter=500).fit(X, y)
+    module = nn.Linear(4, 2).to(torch.float32 if dtype == np.float32 else torch.float64)
+    with torch.no_grad():
+        w = torch.from_numpy(model.coef_ / unit * 1e3)
+        b = torch.from_numpy(model.intercept_ * 1e3)
+        module.weight.copy_(torch.cat([-w, w]) / 2)
+        module.bias.copy_(torch.cat([-b, b]) / 2)
+        extractor = BoundarySampleExtractor(
+            FrozenNetwork(module), method="deepdig", effort="fast", random_state=0
+        ).fit((X * unit).astype(dtype), y)
+        pairs = extractor.extract(10, source=0, target=1)
+    assert pairs.success.mean() > 0.9 and pairs.outer.dtype == dtype

@@ -179,3 +179,21 @@ def test_colour_images_train_side_by_side():
         modules, classify, rows, members, target, seeds(2), max_iter=60
     )
     assert (training.reached > 0.9).all()
+
+
+@pytest.mark.slow
+def test_the_rate_decays_every_thousand_steps(monkeypatch):
+    rates, step = [], torch.optim.Adam.step
+
+    def spy(optimizer, *args):
+        rates.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer, *args)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    module = nn.Sequential(nn.Linear(2, 2), nn.Sigmoid())
+    rows = blobs(1)
+    train_generators(
+        [module], nearest_centre(CENTRES), rows, [torch.arange(3)], torch.tensor([0]), seeds(1),
+        max_iter=1001, patience=None, lr=0.02,
+    )  # fmt: skip
+    assert rates[:1000] == [0.02] * 1000 and rates[1000] == pytest.approx(0.019)
