@@ -14,6 +14,7 @@ from torch import Tensor
 
 from skboundary.boundary._oracle import Oracle, lead
 from skboundary.functional.bisect import Root, find_root
+from skboundary.functional.criteria import runner_up
 
 STATUSES = np.array(["ok", "collapsed", "third_class", "already_target", "not_found"])
 OK, COLLAPSED, THIRD_CLASS, ALREADY_TARGET, NOT_FOUND = range(5)
@@ -138,7 +139,8 @@ def check_ends(
     oracle : Oracle
     ends : Ends
     source, target : Tensor of shape (n,)
-        Classes; -1 takes the class that the outer point turns out to have. Ends may name others.
+        Classes; -1 takes the class that the outer point turns out to have, or the strongest rival
+        there where that is the source. Ends may name others.
     dtype : torch.dtype
         Of the rows that will be returned.
     pairs : bool, default=True
@@ -155,7 +157,11 @@ def check_ends(
     both = torch.cat([inner, outer]).to(oracle.dtype)
     labels, logits = oracle.inspect(both)
     at_inner, at_outer = labels.chunk(2)
-    target = torch.where(target < 0, at_outer, target) if ends.target is None else ends.target
+    if ends.target is None:
+        reached = torch.where(target < 0, at_outer, target)
+        target = torch.where(reached == source, _rival(logits, source), reached)
+    else:
+        target = ends.target
     pair = torch.stack([source, target], 1)
     finite = torch.isfinite(both.flatten(1)).all(1).view(2, -1).all(0)
     ok = (at_outer == target) & (source != target) & finite
@@ -185,6 +191,13 @@ def check_ends(
     return Checked(
         inner, outer, middle, target, margin_inner, margin_outer, status, n_evaluations
     )
+
+
+def _rival(logits: Tensor | None, source: Tensor) -> Tensor:
+    """The runner-up (n,) at the outer ends, by labels alone the first class but the source."""
+    if logits is None:
+        return (source == 0).long()
+    return runner_up(logits.chunk(2)[1], source).label
 
 
 def _put_back(points: Tensor, box: tuple[Tensor, Tensor] | None) -> Tensor:

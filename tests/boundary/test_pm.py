@@ -83,7 +83,11 @@ def test_a_class_that_the_box_keeps_away_is_not_found(penalty):
     assert extractor.set_params(bounds=None).extract_pairs(X).success.all()
 
 
-@pytest.mark.parametrize("method", ["pm", pytest.param("deepdig", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method",
+    ["pm", "minimal", "segment", "score", "label",
+     pytest.param("deepdig", marks=pytest.mark.slow)],
+)  # fmt: skip
 def test_no_failure_has_its_source_for_a_target(method):
     X = np.random.default_rng(0).random((8, 3))
     net = linear(np.array([[0.0, 0, 0], [1, 0, 0]]), np.array([0.0, -3]))
