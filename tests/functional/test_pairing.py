@@ -101,6 +101,10 @@ def test_nearest_pairs_are_near_and_different(dtype, exclude_self):
         )
         assert len(pairs) == min(n_pairs, 50 * m) == len(pairs.unique(dim=0))
         assert (order[pairs[:, 0], :k] == pairs[:, 1:]).any(1).all()
+    again = pair_nearest(
+        queries, rows, 999, 5, generator=generator(), exclude_self=exclude_self, replace=True
+    )
+    assert len(again) == 999 and (order[again[:, 0], :5] == again[:, 1:]).any(1).all()
     few = pair_nearest(queries, rows, 99, 99, generator=generator(), replace=True)
     assert len(few) == 99 and few[:, 1].max() < len(rows)
     one, two, again = (
