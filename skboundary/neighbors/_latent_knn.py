@@ -437,7 +437,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            When fit got no y.
+            When fit got no y, or X comes without y.
         """
         check_is_fitted(self)
         if self._codes is None:
@@ -448,9 +448,13 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
             near = self.neighbors_.kneighbors(None, self.n_neighbors)
             found = _Found(self._latent, self._logits, *near)
         else:
+            if y is None:
+                raise ValueError(
+                    "diagnose needs the labels of X: give y as well, or neither for the training "
+                    "samples."
+                )
             X = self._check(X)
-            y = check_targets(self, X, y)
-            codes = encode_labels(y, self.classes_)
+            codes = encode_labels(check_targets(self, X, y), self.classes_)
             found = self._collect(X, self.n_neighbors)
         mixed = self._mixed(found.logits, found.indices, self.query_weight, self.average)
         metric = getattr(self.neighbors_, "metric", None)  # which may have been set since fit

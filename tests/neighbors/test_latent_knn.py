@@ -346,6 +346,8 @@ def test_diagnose_of_training_rows_leaves_each_out(cnn, split):
         clf.fit(X_train).diagnose(X, y)
     with pytest.raises(ValueError, match="not one of the 10 classes"):
         LatentKNNClassifier(cnn).fit(X_train, y_train).diagnose(X, y + 50)
+    with pytest.raises(ValueError, match="needs the labels of X: give y"):
+        LatentKNNClassifier(cnn).fit(X_train, y_train).diagnose(X)
 
 
 def test_score_samples(cnn, split):
