@@ -27,6 +27,7 @@ class Method(NamedTuple):
     batched: bool = True  # False wants all rows of a call at once
     one_sided: bool = True  # `transform` asks for the outer end alone
     pooled: bool = True  # it looks at training samples
+    trains: bool = False  # networks of its own
 
 
 METHODS: dict[str, Method] = {
@@ -37,7 +38,9 @@ METHODS: dict[str, Method] = {
     "score": Method(score, "score", (2,), n_partners=10, space="input"),
     "label": Method(label, "label", (2,), n_partners=10, space="input"),
     "segment": Method(segment, "label", (1, 2, math.inf), n_partners=1),
-    "deepdig": Method(deepdig, "gradient", (1, 2, math.inf), n_partners=0, batched=False),
+    "deepdig": Method(
+        deepdig, "gradient", (1, 2, math.inf), n_partners=0, batched=False, trains=True
+    ),
 }
 
 # What method="auto" means for a classifier that offers so much.

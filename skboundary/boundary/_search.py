@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skboundary._runtime import map_batches, resolve_batch_size, to_tensor
+from skboundary._runtime import forked_rng, map_batches, resolve_batch_size, to_tensor
 from skboundary.boundary._methods import Method
 from skboundary.boundary._oracle import Oracle, as_rows, consult
 from skboundary.boundary._pairs import (
@@ -178,7 +179,9 @@ def _solve(
             model.pool, model.space(method.space), queries, source, target, method.n_partners
         )
     dtype = torch.float32 if X.dtype == np.float32 else torch.float64
+    # before the network is borrowed: a training in another thread may be waiting for it
     with (
+        forked_rng(model.seed) if method.trains else nullcontext(),
         torch.inference_mode(False),
         torch.enable_grad(),
         consult(view, model.estimator, model.response, model.columns) as oracle,

@@ -1,6 +1,7 @@
 """Trainings in threads: one seed gives one result, and the process stays as it was."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
@@ -11,7 +12,8 @@ from sklearn.model_selection import cross_val_predict
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from skboundary import LatentKNNClassifier, LatentTransformer
+from skboundary import BoundarySampleExtractor, LatentKNNClassifier, LatentTransformer
+from skboundary._runtime import forked_rng
 
 
 class Noisy(nn.Sequential):
@@ -68,3 +70,24 @@ def test_cross_validation_in_threads_equals_the_serial_one(iris):
     serial = predict(None)
     with joblib.parallel_config("threading"):
         np.testing.assert_array_equal(predict(3), serial)
+
+
+def test_deepdig_and_a_training_that_asks_a_network_do_not_wait_for_each_other(mlp, iris):
+    X = iris[0][::5]
+    extractor = BoundarySampleExtractor(mlp, method="deepdig", effort="fast").fit(X)
+    trains, latent = threading.Event(), LatentTransformer(mlp).fit(X)
+
+    def train():
+        with forked_rng(0):
+            trains.set()
+            time.sleep(0.3)
+            latent.transform(X)
+
+    training = threading.Thread(target=train, daemon=True)
+    asking = threading.Thread(target=lambda: extractor.extract_pairs(X[:3]), daemon=True)
+    training.start()
+    trains.wait()
+    asking.start()
+    training.join(30)
+    asking.join(30)
+    assert not training.is_alive() and not asking.is_alive()
