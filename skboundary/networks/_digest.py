@@ -462,10 +462,24 @@ def _is_installed_file(name: str) -> bool:
     if name.startswith("<"):  # compiled from text, or part of the interpreter
         return name.startswith("<frozen ")
     path = Path(name)
+    if {"site-packages", "dist-packages"} & set(path.parts):
+        return True
     standard = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
-    return bool({"site-packages", "dist-packages"} & set(path.parts)) or any(
-        path.is_relative_to(folder) for folder in standard
+    return any(path.is_relative_to(folder) for folder in standard) or any(
+        _is_recorded(path.relative_to(folder).parts[0], folder)
+        for folder in sys.path
+        if folder and path.is_relative_to(folder) and path != Path(folder)
     )
+
+
+@functools.cache
+def _is_recorded(top: str, folder: str) -> bool:
+    """Whether a distribution in a folder (of ``pip install --target``) holds a package there.
+
+    The source tree of an editable installation has no RECORD.
+    """
+    records = (d.read_text("RECORD") for d in importlib.metadata.distributions(path=[folder]))
+    return any(f"\n{top}{end}" in f"\n{record}" for record in records for end in "/,")
 
 
 @functools.cache

@@ -347,3 +347,23 @@ def test_installed_code_goes_by_name_and_version(monkeypatch):
     assert len(set(keys)) == len(keys)
     monkeypatch.setattr(_digest, "_version", lambda module: "another")
     assert not set(keys) & {digest(f=f) for f in functions}
+
+
+def test_packages_in_a_folder_of_their_own_are_installed(tmp_path, monkeypatch):
+    """As ``pip install --target`` puts them, the user's own modules beside them."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    (tmp_path / "sb_package").mkdir()
+    info = tmp_path / "sb_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: sb-package\nVersion: 1.0\n")
+    (info / "RECORD").write_text("sb_package-1.0.dist-info/RECORD,,\nsb_package/__init__.py,,\n")
+    keys = []
+    for factor in (2, 3):
+        for file in ("sb_package/__init__.py", "sb_module.py"):
+            (tmp_path / file).write_text(f"def scale(x): return x * {factor}\n")
+        for name in ("sb_package", "sb_module"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        keys.append([digest(f=__import__(name).scale) for name in ("sb_package", "sb_module")])
+    (installed, edited), (again, other) = keys
+    assert installed == again and edited != other
