@@ -77,6 +77,24 @@ def test_nearest__many_classes__the_nearest_of_all_rivals(effort):
         assert excess.max() < 0.02  # where a third class has to be beaten by kappa too
 
 
+def test_nearest__a_rival_that_a_detour_crossed_is_refined_before_it_is_dropped():
+    """From inside of an ellipse the first crossing lies beyond a plane on the other side, which
+    is farther than the nearest point of the ellipse."""
+    center, axes = torch.tensor([0.1, 1.5]).double(), torch.tensor([1.0, 2.0]).double()
+    angle = torch.linspace(0, 2 * torch.pi, 20001).double()
+    rim = center + axes * torch.stack([angle.cos(), angle.sin()], 1)
+    exact, towards = rim.norm(dim=1).min(), -center / axes.square()
+
+    def logits(x):
+        plane = -(x @ towards) / towards.norm() - 1.035 * exact
+        ellipse = ((x - center) / axes).square().sum(1) - 1
+        return torch.stack([torch.zeros_like(plane), 2 * plane, ellipse], 1)
+
+    crossing = nearest_boundary(logits, torch.zeros(1, 2).double(), torch.tensor([0]))
+    assert crossing.target.item() == 2
+    assert exact < crossing.points.norm() < 1.01 * exact
+
+
 def quadratic_program(x, weight, bias, target, level):
     """Distance of x to where `target` leads every other class by `level`, by scipy."""
     others = [k for k in range(len(bias)) if k != target]
