@@ -106,8 +106,8 @@ def test_a_threshold_is_refused_where_scores_count(noisy, model, names):
         with pytest.raises(ValueError, match=r"ThresholdClassifier.* \(\d\d%\).*threshold"):
             host(model).fit(X, y)
     with pytest.warns(ScoreMismatchWarning):
-        extractor = BoundarySampleExtractor(model, random_state=0).fit(X, y)
-    pairs = extractor.extract_pairs(X[:20])
+        extractor = BoundarySampleExtractor(model, effort="fast", random_state=0).fit(X, y)
+    pairs = extractor.extract_pairs(X[:10])
     assert (extractor.estimator_.predict(pairs.outer) == pairs.target)[pairs.success].all()
     inside = FixedThresholdClassifier(  # the remedy of the message
         LatentKNNClassifier(LogisticRegression()), threshold=0.2, pos_label=names[1]
