@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from black_box import black_box, black_box_tables
 from data_folder import load_mnist
-from provenance import machine, versions
+from provenance import command, machine, versions
 from rst_table import rst_table
 from skboundary.functional._passes import Passes, Search
 from skboundary.functional.criteria import class_margin
@@ -358,7 +358,7 @@ def main() -> None:
     args.rows = args.rows or PARTS[args.part][2]
     records = PARTS[args.part][0](args)
     results[args.part] = {
-        "command": " ".join(["python", "benchmarks/boundary.py", *sys.argv[1:]]),
+        "command": command(),
         "seed": 0,
         "machine": machine(),
         "versions": versions("foolbox", "adversarial-robustness-toolbox"),

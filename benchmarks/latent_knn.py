@@ -15,7 +15,6 @@ import argparse
 import json
 import re
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,7 +28,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from data_folder import data_reader
-from provenance import machine, versions
+from provenance import command, machine, versions
 from skboundary import FrozenNetwork, LatentKNNClassifier, TorchNearestNeighbors
 
 try:
@@ -156,7 +155,7 @@ def main() -> None:
     small = slice(0, args.reference // 10)
     search = grid_search(net, X[small], y[small], max(1, args.rounds // 2))
     results = {
-        "command": " ".join(["python", "benchmarks/latent_knn.py", *sys.argv[1:]]),
+        "command": command(),
         "machine": machine(),
         "versions": versions("faiss-cpu"),
         "reference": shape,

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +34,7 @@ from sklearn.neighbors import NearestNeighbors  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
 from peak_memory import added_memory  # noqa: E402
-from provenance import machine, versions  # noqa: E402
+from provenance import command, machine, versions  # noqa: E402
 from skboundary.functional.search import _strips, build_index, search  # noqa: E402
 
 # At its first search scikit-learn notes which BLAS it will hold to one thread. Were faiss's
@@ -258,7 +257,7 @@ def main() -> None:
     )
     records = [r for name in args.workloads for kind in args.data for r in run(name, kind, args)]
     run_of = {
-        "command": " ".join(["python", "benchmarks/neighbors.py", *sys.argv[1:]]),
+        "command": command(),
         "seed": args.seed, "machine": machine(), "versions": versions("faiss-cpu"),
     }  # fmt: skip
     old = json.loads(args.out.read_text())["records"] if args.out.exists() else []

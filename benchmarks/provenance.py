@@ -7,12 +7,23 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from threadpoolctl import threadpool_info
+
+
+_PLACES = ("--out", "--work", "--cache")  # options that name folders and files of this machine
+
+
+def command() -> str:
+    """What was typed to run this script, without the places of its files."""
+    words = [word for before, word in zip(sys.argv, sys.argv[1:])
+             if before not in _PLACES and word not in _PLACES]  # fmt: skip
+    return " ".join(["python", _script(), *words])
 
 
 def machine() -> dict[str, Any]:
@@ -46,3 +57,9 @@ def _processor() -> str:
     except OSError:  # not Linux
         model = None
     return model[1] if model else platform.processor() or platform.machine()
+
+
+def _script() -> str:
+    script = Path(sys.argv[0]).resolve()
+    root = Path(__file__).parent.parent.resolve()
+    return script.relative_to(root).as_posix() if script.is_relative_to(root) else script.name

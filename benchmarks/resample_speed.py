@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +30,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from peak_memory import added_memory
-from provenance import machine, versions
+from provenance import command, machine, versions
 from skboundary import BiasedExtrapolationSampler
 
 RESULTS = Path(__file__).parent / "results" / "resample_speed.json"
@@ -162,7 +161,7 @@ def main() -> None:
         for threads in args.threads:
             record = run(n, threads, args)
             record["run"] = {
-                "command": " ".join(["python", "benchmarks/resample_speed.py", *sys.argv[1:]]),
+                "command": command(),
                 "seed": args.seed, "machine": machine(), "versions": versions("imbalanced-learn"),
             }  # fmt: skip
             result["records"] = [

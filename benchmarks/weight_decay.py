@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from provenance import machine, versions
+from provenance import command, machine, versions
 from skboundary import BoundaryCharacterizer, FrozenNetwork
 
 RESULTS = Path(__file__).parent / "results" / "weight_decay.json"
@@ -110,7 +109,7 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     results = {
-        "command": " ".join(["python", "benchmarks/weight_decay.py", *sys.argv[1:]]),
+        "command": command(),
         "machine": machine(),
         "versions": versions(),
         "noise": args.noise,

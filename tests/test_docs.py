@@ -251,6 +251,15 @@ MEASURED = {
 }  # fmt: skip
 
 
+def test_commands_are_recorded_without_places(monkeypatch):
+    script = load_script("provenance.py")
+    words = [str(ROOT / "benchmarks/pm.py"), "--seeds", "0", "1", "--out", "a/b", "--quick"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert script.command() == "python benchmarks/pm.py --seeds 0 1 --quick"
+    assert script.machine()["processor"] and script.machine()["cores"] >= 1
+    assert {"python", "torch", "numpy", "scikit-learn"} == set(script.versions("no such package"))
+
+
 def test_results_of_parts_are_put_together():
     merge = load_script("merge_results.py").merge
     one = {"command": "run --seeds 0", "seeds": {"0": {"figures": [1]}}, "n": 3}

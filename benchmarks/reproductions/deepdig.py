@@ -34,7 +34,7 @@ from skboundary import BoundaryCharacterizer, BoundarySampleExtractor, FrozenNet
 # run as a script, it sees its own folder alone
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data_folder import data_reader  # noqa: E402
-from provenance import machine, versions  # noqa: E402
+from provenance import command, machine, versions  # noqa: E402
 
 RESULTS = Path(__file__).parent.parent / "results" / "deepdig.json"
 METHODS: dict[str, dict[str, Any]] = {
@@ -263,8 +263,7 @@ def main() -> None:
         print("\n".join(table(results)))
         return
     torch.set_num_threads(args.threads)
-    asked = [word for word in sys.argv[1:] if word not in ("--out", str(args.out))]
-    results["commands"].append(" ".join(["python benchmarks/reproductions/deepdig.py", *asked]))
+    results["commands"].append(command())
     folder = Path(tempfile.gettempdir()) / "skboundary-nets"
     for name in args.nets:
         X, y, X_test, y_test = load(NETS[name][1])

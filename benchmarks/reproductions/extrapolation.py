@@ -32,7 +32,7 @@ from skboundary import BiasedExtrapolationClassifier, BiasedExtrapolationSampler
 # run as a script, it sees its own folder alone
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data_folder import data_reader  # noqa: E402
-from provenance import machine, versions  # noqa: E402
+from provenance import command, machine, versions  # noqa: E402
 
 RESULTS = Path(__file__).parents[1] / "results" / "extrapolation.json"
 CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
@@ -248,7 +248,7 @@ def main() -> None:
     if results.setdefault("settings", settings) != settings:
         sys.exit(f"{args.out} was made with {results['settings']}; choose another --out.")
     results |= {
-        "command": " ".join(["python", "benchmarks/reproductions/extrapolation.py", *sys.argv[1:]]),
+        "command": command(),
         "machine": machine(),
         "versions": versions(),
     }  # fmt: skip
