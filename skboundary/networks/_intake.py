@@ -253,6 +253,8 @@ def _is_skorch(estimator: Any) -> bool:
 
 
 def _fit_clone(estimator: Any, X: Any, y: NDArray[Any], device: Any, seed: int) -> Any:
+    if X.shape[0] < 2:  # of which some classifiers make NaN
+        raise ValueError(f"X holds 1 sample, too few to train {type(estimator).__name__} on.")
     estimator = clone(estimator)
     pipeline, head = _last_step(estimator)
     if not _is_skorch(head):
