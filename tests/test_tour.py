@@ -75,6 +75,11 @@ def test_figures_are_what_is_printed(capsys, tmp_path):
             assert row["std"][key] == pytest.approx(np.std(row["scores"][key], ddof=1))
             assert f"{row['mean'][key]:.3f} +- {row['std'][key]:.3f}" in line
     assert part["verdict"] in printed.replace("\n", " ")
+    last = part["accuracy"]["32% permuted, last epoch"]["mean"]
+    early = part["accuracy"]["32% permuted, early stop"]["mean"]["bare"]
+    beats = early > max(last["bare"], last["paper"], last["chosen"])
+    assert ("beats both" in part["verdict"]) is bool(beats)
+    assert "not memorised" in part["verdict"]  # three epochs
 
     sweep = part["sweep"]
     grid = np.array(sweep["accuracy"])
@@ -246,27 +251,19 @@ def test_reproducible_and_alone_with_its_randomness(capsys, tmp_path):
         assert np.array_equal(now, before)
 
 
-def test_verdict_is_computed(capsys, tmp_path):
-    _, figures = tour(capsys, tmp_path)
-    part = figures["neighbours"]
-    last = part["accuracy"]["32% permuted, last epoch"]["mean"]
-    early = part["accuracy"]["32% permuted, early stop"]["mean"]["bare"]
-    beats = early > max(last["bare"], last["paper"], last["chosen"])
-    assert ("beats both" in part["verdict"]) is bool(beats)
-    assert "not memorised" in part["verdict"]  # three epochs
+NUMBERS, LETTERS = np.arange(10) - 3, np.array(list("jihgfedcba"))
 
 
 @pytest.mark.parametrize(
-    "arrange, shape",
+    "arrange, shape, names",
     [
-        (lambda X: X, (1, 8, 8)),
-        (lambda X: np.repeat(X[..., None], 3, -1), (3, 8, 8)),
-        (lambda X: np.repeat(X[:, None], 3, 1) / 16.0, (3, 8, 8)),
-        (lambda X: X.reshape(len(X), -1).astype(np.int64), (64,)),
-        (lambda X: X[:, :3, :3] > 8, (1, 3, 3)),
+        (lambda X: X, (1, 8, 8), NUMBERS),
+        (lambda X: np.repeat(X[..., None], 3, -1), (3, 8, 8), LETTERS),
+        (lambda X: np.repeat(X[:, None], 3, 1) / 16.0, (3, 8, 8), NUMBERS),
+        (lambda X: X.reshape(len(X), -1).astype(np.int64), (64,), LETTERS),
+        (lambda X: X[:, :3, :3] > 8, (1, 3, 3), NUMBERS),
     ],
 )
-@pytest.mark.parametrize("names", [np.arange(10) - 3, np.array(list("jihgfedcba"))])
 def test_data_of_the_user(capsys, tmp_path, monkeypatch, arrange, shape, names):
     built = []
 
