@@ -316,8 +316,8 @@ def test_dbr_goes_on_when_all_that_it_thinned_out_is_skipped():
 
 def test_dbr_goes_on_until_the_count_is_reached():
     model, X, y = curved()
-    sampler, rows, _ = resample(X, y, estimator=model, bias="dbr", sampling_strategy={1: 3050})
-    assert len(rows) == 3000 and no_two_equal(rows) and sampler.n_fallback_ == 0
+    sampler, rows, _ = resample(X, y, estimator=model, bias="dbr", sampling_strategy={1: 1550})
+    assert len(rows) == 1500 and no_two_equal(rows) and sampler.n_fallback_ == 0
     p = model.predict_proba(X)[:, 1]
     assert (p[sampler.parents_[:, 0]] >= 0.7).all() and (p[sampler.parents_[:, 1]] < 0.1).all()
 
