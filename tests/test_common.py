@@ -4,13 +4,16 @@ ESTIMATORS and EXCLUDED together hold every public estimator; XFAILS is the only
 check that is expected to fail, with its reason.
 """
 
+import copy
 import inspect
 from functools import partial
 
+import joblib
 import numpy as np
 import pytest
 import torch
 from imblearn.utils import estimator_checks as imblearn_checks
+from scipy import sparse
 from sklearn.base import BaseEstimator, clone
 from sklearn.datasets import make_blobs
 from sklearn.ensemble import RandomForestClassifier
@@ -36,6 +39,7 @@ from skboundary import (
     SubspaceMargins,
     TorchNearestNeighbors,
 )
+from skboundary.networks import _default
 from skboundary.utils.estimator_checks import estimator_checks_generator
 
 
@@ -86,7 +90,8 @@ def logistic():
 
 
 ESTIMATORS = {
-    "BoundaryCharacterizer": BoundaryCharacterizer(
+    "BoundaryCharacterizer": BoundaryCharacterizer(random_state=0),
+    "BoundaryCharacterizer-lifted": BoundaryCharacterizer(
         LogisticRegression(), n_samples=5, n_partners=2
     ),
     "BoundaryCharacterizer-frozen": BoundaryCharacterizer(frozen(), n_samples=5, n_partners=2),
@@ -106,7 +111,7 @@ ESTIMATORS = {
     "BoundarySampleExtractor-deepdig-frozen": BoundarySampleExtractor(
         frozen(2, torch.asinh, 10.0), method="deepdig", effort="fast"
     ),
-    "TorchNearestNeighbors": TorchNearestNeighbors(n_neighbors=3),
+    "TorchNearestNeighbors": TorchNearestNeighbors(),
     "TorchNearestNeighbors-cosine": TorchNearestNeighbors(n_neighbors=3, metric="cosine"),
     "LatentTransformer": LatentTransformer(),
     "LatentTransformer-frozen": LatentTransformer(frozen()),
@@ -121,12 +126,12 @@ ESTIMATORS = {
     "LatentKNNClassifier-pipeline": LatentKNNClassifier(
         make_pipeline(StandardScaler(), skorch_net()), average="logits"
     ),
-    "LatentKNNClassifier-lifted": LatentKNNClassifier(LogisticRegression()),
     "LatentKNNClassifier-forest": LatentKNNClassifier(
         RandomForestClassifier(10, random_state=0)
     ),
     "LatentKNNClassifier-frozen": LatentKNNClassifier(frozen()),
-    "SubspaceMargins": SubspaceMargins(
+    "SubspaceMargins": SubspaceMargins(random_state=0),
+    "SubspaceMargins-pipeline": SubspaceMargins(
         make_pipeline(StandardScaler(), LogisticRegression()), max_iter=5
     ),
     "SubspaceMargins-forest": SubspaceMargins(
@@ -145,12 +150,20 @@ ESTIMATORS = {
     "BiasedExtrapolationSampler-frozen": BiasedExtrapolationSampler(
         estimator=frozen(), bias="dbr", random_state=0
     ),
+    "BiasedExtrapolationClassifier": BiasedExtrapolationClassifier(random_state=0),
     "BiasedExtrapolationClassifier-lifted": BiasedExtrapolationClassifier(
         LogisticRegression(), n_iter=1
     ),
 }  # fmt: skip
 
-SLOW = {"BoundarySampleExtractor-deepdig-frozen"}  # it trains generators whenever it is asked
+SLOW = {
+    "BoundarySampleExtractor-deepdig-frozen",  # it trains generators whenever it is asked
+    # 19 rounds for each of 13 kinds of indices; the configuration of one round runs them too
+    "BiasedExtrapolationClassifier-check_estimator_sparse_array",
+    "BiasedExtrapolationClassifier-check_estimator_sparse_matrix",
+    # 100 samples one by one; the configurations of five samples run them too
+    "BoundaryCharacterizer-rows-check_batch_size_invariance",
+}
 
 EXCLUDED = {"FrozenNetwork": "cannot be fitted; tests/networks/test_frozen.py is its suite"}
 
@@ -163,6 +176,7 @@ XFAILS = {
     "BoundaryCharacterizer-frozen": {"check_estimators_overwrite_params": _HASH},
     "LatentTransformer-frozen": {"check_estimators_overwrite_params": _HASH},
     "SubspaceMargins": {"check_transformer_n_iter": _N_ITER},
+    "SubspaceMargins-pipeline": {"check_transformer_n_iter": _N_ITER},
     "SubspaceMargins-forest": {"check_transformer_n_iter": _N_ITER},
     "SubspaceMargins-frozen": {
         "check_estimators_overwrite_params": _HASH,
@@ -195,8 +209,27 @@ ROWS = make_blobs(40, 4, centers=3, random_state=0)
 IMAGES = np.random.RandomState(0).rand(40, 1, 4, 4) + Y3[:, None, None, None], Y3
 
 
+TRAIN, TRAINED = _default.train_default, {}
+
+
+@pytest.fixture(autouse=True)
+def one_training_for_all(request, monkeypatch):
+    """Train the default network once for data and seed; our checks of LatentTransformer anew."""
+    if "test_own[LatentTransformer-rows" not in request.node.nodeid:
+        monkeypatch.setattr(_default, "train_default", train_once)
+
+
+def train_once(X, y, **params):
+    what = X.toarray() if sparse.issparse(X) else X  # indices of 32 or 64 bits, the same samples
+    key = joblib.hash((type(X).__name__, what, y, params))  # memory layouts count
+    if key not in TRAINED:
+        TRAINED[key] = TRAIN(X, y, **params)
+    return copy.deepcopy(TRAINED[key])
+
+
 def param(name, *values, label, marks=()):
-    marks = [*marks, pytest.mark.slow] if name in SLOW else marks
+    if {name, f"{name}-{label}"} & SLOW:
+        marks = [*marks, pytest.mark.slow]
     return pytest.param(*values, marks=marks, id=f"{name}-{label}")
 
 
@@ -286,3 +319,7 @@ def test_every_public_estimator_is_checked_or_excluded():
     assert checked | set(EXCLUDED) == public
     assert not checked & set(EXCLUDED)
     assert set(XFAILS) <= set(ESTIMATORS)
+    for name in checked:
+        given = ESTIMATORS[name].get_params(deep=False)
+        default = type(ESTIMATORS[name])().get_params(deep=False)
+        assert {**given, "random_state": None} == {**default, "random_state": None}
