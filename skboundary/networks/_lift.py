@@ -42,8 +42,8 @@ def one_vs_rest(logits: Tensor) -> Tensor:
     """
     if logits.shape[1] == 2:
         return logits.softmax(1)
-    p = logits.sigmoid()
-    return p / p.sum(1, keepdim=True)
+    # the logarithms: far from the boundaries all sigmoids may be 0
+    return nn.functional.logsigmoid(logits).softmax(1)
 
 
 def modified_huber(logits: Tensor) -> Tensor:
