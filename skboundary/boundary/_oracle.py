@@ -18,7 +18,7 @@ from skboundary.exceptions import ScoreMismatchWarning, warn_caller
 from skboundary.functional.bisect import find_root
 from skboundary.functional.criteria import class_margin, pairwise_margin
 from skboundary.networks._agreement import disagreeing
-from skboundary.networks._black_box import BlackBox, has_scores
+from skboundary.networks._black_box import BlackBox, has_scores, predicted_labels
 from skboundary.networks._view import NetworkView
 
 Logits = Callable[[Tensor], Tensor]
@@ -117,7 +117,7 @@ def labels_of(
     """What `predict` says of rows (n, ...), as positions in `classes_`, (n,)."""
     rows = as_rows(X, columns)
     if isinstance(view.model, BlackBox):
-        return np.searchsorted(view.classes_, np.asarray(estimator.predict(rows)))
+        return np.searchsorted(view.classes_, predicted_labels(estimator, rows))
     return to_numpy(view.logits(rows).argmax(1))
 
 

@@ -448,13 +448,14 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
             near = self.neighbors_.kneighbors(None, self.n_neighbors)
             found = _Found(self._latent, self._logits, *near)
         else:
+            X = self._check(X)
+            y = check_targets(self, X, y)
             if y is None:
                 raise ValueError(
                     "diagnose needs the labels of X: give y as well, or neither for the training "
                     "samples."
                 )
-            X = self._check(X)
-            codes = encode_labels(check_targets(self, X, y), self.classes_)
+            codes = encode_labels(y, self.classes_)
             found = self._collect(X, self.n_neighbors)
         mixed = self._mixed(found.logits, found.indices, self.query_weight, self.average)
         metric = getattr(self.neighbors_, "metric", None)  # which may have been set since fit

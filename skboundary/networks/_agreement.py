@@ -85,7 +85,8 @@ def check_agreement(
                 f"training samples ({agree / n:.0%}), and the scores are what is used here. Put "
                 "this estimator inside the classifier that moves the threshold, not around it: "
                 "FixedThresholdClassifier(LatentKNNClassifier(...)). An SVC needs "
-                "decision_function_shape='ovr' and break_ties=True, a skorch net threshold=0.5."
+                "decision_function_shape='ovr', break_ties=True and probability=False, a skorch "
+                f"net threshold=0.5. CalibratedClassifierCV({name}(...)) agrees with its scores."
             )
     if proba is None:
         return

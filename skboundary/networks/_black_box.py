@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from skboundary._runtime import to_tensor
@@ -80,7 +81,7 @@ class BlackBox:
                 )
             return scores
         else:
-            labels = np.asarray(self.head.predict(rows))
+            labels = predicted_labels(self.head, rows)
             p = self._tensor(labels[:, None] == self.head.classes_)
         return p.clamp_min(_LEAST).log()
 
@@ -89,6 +90,12 @@ class BlackBox:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "device": torch.device("cpu")}
+
+
+def predicted_labels(classifier: Any, rows: Any) -> NDArray[Any]:
+    """Labels (n,) that a classifier predicts, also where it gives them as a column."""
+    labels = np.asarray(classifier.predict(rows))
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def has_scores(head: Any) -> bool:

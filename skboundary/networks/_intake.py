@@ -23,7 +23,7 @@ from torch import nn
 
 from skboundary._runtime import draw_seed, resolve_device, resolve_dtype
 from skboundary.networks._agreement import check_agreement, pick_probes, warn_of_probabilities
-from skboundary.networks._black_box import BlackBox, has_scores
+from skboundary.networks._black_box import BlackBox, has_scores, predicted_labels
 from skboundary.networks._frozen import FrozenNetwork
 from skboundary.networks._labels import encode_labels
 from skboundary.networks._lift import lift_head, lift_steps
@@ -224,8 +224,9 @@ def _ask(
         return None, None
     predicted: NDArray[np.intp] | None
     if not _is_skorch(head):
-        predicted = encode_labels(np.asarray(estimator.predict(rows)), view.classes_)
-        proba = estimator.predict_proba(rows) if hasattr(estimator, "predict_proba") else None
+        predicted = encode_labels(predicted_labels(estimator, rows), view.classes_)
+        has_proba = hasattr(estimator, "predict_proba")
+        proba = np.asarray(estimator.predict_proba(rows)) if has_proba else None
     else:
         from skboundary.networks._default import ask_net
 

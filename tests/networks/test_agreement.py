@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine, make_blobs
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
@@ -51,7 +52,36 @@ def pairs_of_classes():
     return GridSearchCV(SVC(decision_function_shape="ovo"), {"C": [1.0]}, cv=2)
 
 
+class Columns(LogisticRegression):
+    """Gives labels as a column, as CatBoost does for several classes."""
+
+    def predict(self, X):
+        return super().predict(X)[:, None]
+
+
+class LabelColumns(ClassifierMixin, BaseEstimator):
+    """The same without scores."""
+
+    def fit(self, X, y):
+        self.inner_ = Columns(max_iter=500).fit(X, y)
+        self.classes_ = self.inner_.classes_
+        return self
+
+    def predict(self, X):
+        return self.inner_.predict(X)
+
+
 # ------------------------------------------------------------------------ scores and labels
+
+
+@pytest.mark.parametrize("model", [Columns(max_iter=500), LabelColumns()])
+def test_labels_may_come_as_a_column(iris, model):
+    X, y = iris
+    want = model.fit(X, y).predict(X)[:, 0]
+    clf = LatentKNNClassifier(FrozenEstimator(model), query_weight=1).fit(X, y)
+    np.testing.assert_array_equal(clf.predict(X), want)
+    extractor = BoundarySampleExtractor(FrozenEstimator(model), effort="fast").fit(X, y)
+    assert extractor.extract_pairs(X[:3]).success.all()
 
 
 @pytest.mark.parametrize("host", HOSTS)
