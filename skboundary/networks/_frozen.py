@@ -18,6 +18,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from skboundary._runtime import all_or_nothing, check_input, resolve_device, to_numpy
+from skboundary.networks._labels import resolve_labels
 from skboundary.networks._torch_model import TorchModel, on_device
 from skboundary.networks._view import NetworkView
 
@@ -57,7 +58,8 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
     ----------
     classes_ : ndarray of shape (n_classes,)
         Sorted; columns of every method follow it. With ``classes=None`` it is known after
-        `fit`.
+        `fit`. After a `fit` with encoded labels (positions among the classes, as
+        :class:`~sklearn.ensemble.VotingClassifier` gives them) it is 0 to n_classes - 1.
     n_features_in_ : int
         Size of the second axis of X, after `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -120,7 +122,8 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-        y : ignored
+        y : array-like of shape (n_samples,), default=None
+            Only tells whether `predict` answers in labels or in positions among the classes.
 
         Returns
         -------
@@ -130,20 +133,21 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         X = check_input(self, X, reset=True)
         view = self._view()
         view.logits(X[:1])
-        self._classes = view.classes_
+        y = to_numpy(y) if isinstance(y, torch.Tensor) else np.asarray(y)
+        self._classes = resolve_labels(y if y.ndim == 1 else None, view.classes_, strict=False)[0]
         return self
 
     @property
     def classes_(self) -> NDArray[Any]:
         """Sorted class labels."""
+        if hasattr(self, "_classes"):
+            return self._classes
         if self.classes is not None:
             return np.unique(np.asarray(self.classes))
-        if not hasattr(self, "_classes"):
-            raise AttributeError(
-                "FrozenNetwork(classes=None) knows classes_ once a row has run: call fit first, "
-                "or give classes."
-            )
-        return self._classes
+        raise AttributeError(
+            "FrozenNetwork(classes=None) knows classes_ once a row has run: call fit first, "
+            "or give classes."
+        )
 
     def decision_function(self, X: Any) -> NDArray[Any]:
         """Compute raw logits, whatever the module ends in.
@@ -186,7 +190,7 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         y : ndarray of shape (n_samples,)
         """
         view, logits = self._logits(X)
-        return view.classes_[to_numpy(logits.argmax(1))]
+        return getattr(self, "_classes", view.classes_)[to_numpy(logits.argmax(1))]
 
     def _logits(self, X: Any) -> tuple[NetworkView, torch.Tensor]:
         self._validate_params()
@@ -214,7 +218,7 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         )
 
     def set_params(self, **params: Any) -> FrozenNetwork:
-        """Set parameters; another module takes away what `fit` learned about the former one.
+        """Set parameters; another module, or other classes, take away what `fit` learned.
 
         Parameters
         ----------
@@ -224,7 +228,8 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         -------
         self : FrozenNetwork
         """
-        if params.get("module", self.module) is not self.module:
+        if any(name in params and params[name] is not getattr(self, name)
+               for name in ("module", "classes")):  # fmt: skip
             for name in ("_classes", "n_features_in_", "feature_names_in_", "input_shape_"):
                 self.__dict__.pop(name, None)
         return super().set_params(**params)

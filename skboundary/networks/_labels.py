@@ -13,7 +13,7 @@ from skboundary.exceptions import EncodedLabelsWarning, warn_caller
 
 
 def resolve_labels(
-    y: NDArray[Any] | None, classes: NDArray[Any]
+    y: NDArray[Any] | None, classes: NDArray[Any], *, strict: bool = True
 ) -> tuple[NDArray[Any], NDArray[np.intp] | None]:
     """Decide in fit whether y holds labels or positions among the classes of a network.
 
@@ -28,13 +28,15 @@ def resolve_labels(
     y : ndarray of shape (n_samples,) or None
     classes : ndarray of shape (n_classes,)
         Sorted, `NetworkView.classes_`.
+    strict : bool, default=True
+        Whether an unknown label is an error, or else a label like any other.
 
     Returns
     -------
     classes_ : ndarray of shape (n_classes,)
         `classes`, or ``np.arange(n_classes)`` where y holds positions.
     codes : ndarray of shape (n_samples,) or None
-        The position of each label; None without y.
+        The position of each label, -1 for an unknown one; None without y.
 
     Raises
     ------
@@ -56,6 +58,8 @@ def resolve_labels(
             EncodedLabelsWarning,
         )
         return np.arange(len(classes)), y.astype(np.intp)
+    if not strict:
+        return classes, codes
     raise ValueError(
         f"{_unknown(unknown, classes)} Name the outputs of a network with "
         "FrozenNetwork(module, classes=...), or give an estimator that was trained on all "

@@ -188,6 +188,17 @@ def test_a_frozen_classifier_keeps_its_names(named):
     assert clf.estimator_.classes_.tolist() == [*NAMES] and clf.score(X, y) > 0.95
 
 
+def test_a_network_by_itself_answers_in_positions(named):
+    X, y, net = named[0], named[1], clone(named[2])
+    assert net.fit(X, NAMES[y]).predict(X[:1]).tolist() == ["a"]
+    assert net.fit(X).fit(X, ["unknown"] * len(X)).predict(X[:1]).tolist() == ["a"]
+    with pytest.warns(EncodedLabelsWarning):
+        net.fit(X, y)
+    assert net.classes_.tolist() == [0, 1, 2] and net.score(X, y) > 0.95
+    assert clone(net).predict(X[:1]).tolist() == ["a"]
+    assert net.set_params(classes=None).fit(X).classes_.tolist() == [0, 1, 2]
+
+
 # --------------------------------------------------------- ensembles encode labels themselves
 
 
@@ -198,6 +209,7 @@ def test_voting_with_named_classes(named, voting):
     members = [
         ("neighbors", LatentKNNClassifier(net)),
         ("rounds", BiasedExtrapolationClassifier(net, n_iter=1, random_state=0)),
+        ("network", net),
         ("logistic", LogisticRegression()),
     ]
     votes = VotingClassifier(members, voting=voting).fit(X, NAMES[y])
