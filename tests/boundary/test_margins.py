@@ -336,6 +336,29 @@ def test_labels_alone_give_the_margins_of_a_linear_model(iris):
     assert ratio.min() > 0.99 and np.median(ratio) < 1.01 and ratio.max() < 1.1
 
 
+def test_labels_are_asked_in_proportion_to_max_iter(iris):
+    """At most 20 samples for each step, beside the sample itself; and they are spent."""
+    asked = []
+
+    class Counted(DecisionTreeClassifier):
+        def predict(self, X):
+            asked.append(len(X))
+            return super().predict(X)
+
+    X, y = iris
+    tree = FrozenEstimator(Counted(random_state=0).fit(X, y))
+    spent = []
+    for max_iter in (2, 4, 8):
+        margins = SubspaceMargins(
+            tree, subspaces=None, method="label", max_iter=max_iter, random_state=0
+        ).fit(X)
+        asked.clear()
+        margins.spectrum(X[::30])
+        spent.append(sum(asked) / len(X[::30]) - 1)
+        assert spent[-1] <= 20 * max_iter
+    assert (np.array(spent) > 0.5 * 20 * np.array([2, 4, 8])).all(), spent
+
+
 @pytest.mark.parametrize("subspaces", ["random", None, [[[1.0, 1, 0, 0]], np.eye(4)[1:3]]])
 def test_labels_of_a_forest_in_subspaces(iris, subspaces):
     X, y = iris
