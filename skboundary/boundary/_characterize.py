@@ -90,9 +90,10 @@ class BoundaryCharacterizer(BaseEstimator):
 
         - `source`, `target`: the class labels;
         - `n_segments`: segments that were halved, `success_rate`: the share of them that ends
-          where both classes are equally probable to within 1e-4 (for a classifier that is only
-          asked for labels: between the two classes), `third_class_rate`: the share on which a
-          midpoint is predicted as neither;
+          where both classes are equally probable to within 1e-4, or to within what the rounding
+          of the logits, 8 eps max|logit|, makes of it (for a classifier that is only asked for
+          labels: between the two classes), `third_class_rate`: the share on which a midpoint is
+          predicted as neither;
         - `attempts`, `attempts_success`, `attempts_fail`: mean number of midpoints tried;
         - `yield_over`, `yield_back`: the share of training rows that the first generator of
           "deepdig" carries over the boundary, and of those the share that the second brings back;

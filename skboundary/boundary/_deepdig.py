@@ -19,7 +19,7 @@ from skboundary.boundary._segment import between
 from skboundary.boundary._task import Settings, Task
 from skboundary.functional.autoencode import autoencoder, generate, train_generators
 from skboundary.functional.bisect import Middle, find_middle
-from skboundary.functional.criteria import runner_up
+from skboundary.functional.criteria import equally_probable, margin_band, runner_up
 
 # Steps at most, and how many windows without growth of the yield end the training (None: none
 # does, as in the paper).
@@ -57,7 +57,7 @@ def deepdig(oracle: Oracle, task: Task, settings: Settings) -> Ends:
     rows = carried.success.nonzero()[:, 0]
     start, end, s, t = (v[rows] for v in (carried.back, carried.over, source, target))
     middle = halve(oracle, start, end, s, t)
-    n_evaluations[rows] += middle.n_evaluations
+    n_evaluations[rows] += middle.n_evaluations + 2
     inner[rows] = outer[rows] = start + expand(middle.t, start) * (end - start)
     good = (~middle.third_class).nonzero()[:, 0]
     if len(good):
@@ -77,17 +77,28 @@ def halve(
 ) -> Middle:
     """Halve segments (n, ...) from rows predicted as `source` to rows predicted as `target`.
 
-    Where only labels count no two classes are equally probable: the limit ends the search.
+    Where only labels count no two classes are equally probable: the limit ends the search, or
+    the resolution of the positions.
     """
     width = end - start
+    by_labels = oracle.response == "label"
+    if not by_labels:
+        band = margin_band(
+            0.0, oracle.eps, *oracle.logits(torch.cat([start, end])).chunk(2), ends=(start, end)
+        )
 
-    def proba(t: Tensor, rows: Tensor) -> Tensor:
+    def look(t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         x = start[rows] + expand(t, start) * width[rows]
-        if oracle.response == "label":
-            return nn.functional.one_hot(oracle.labels(x), oracle.n_classes).to(start.dtype)
-        return oracle.view.proba(oracle.logits(x))
+        if by_labels:
+            said = oracle.labels(x)
+            return said, torch.zeros_like(said, dtype=torch.bool)
+        logits = oracle.logits(x)
+        equal = equally_probable(
+            oracle.view.proba(logits), logits, source[rows], target[rows], band[rows]
+        )
+        return logits.argmax(1), equal
 
-    return find_middle(proba, source, target, dtype=start.dtype, max_iter=max_iter)
+    return find_middle(look, source, target, dtype=start.dtype, max_iter=max_iter)
 
 
 def carry_over(

@@ -103,37 +103,35 @@ class Middle(NamedTuple):
     """Where halving has ended on n segments, (n,) each."""
 
     t: Tensor  # the last midpoint
-    success: Tensor  # the two classes are equally probable there
+    success: Tensor  # the two classes are equally probable there, or nothing lies between them
     third_class: Tensor  # another class is predicted there
     n_evaluations: Tensor  # midpoints, the "attempts" of the paper
 
 
 def find_middle(
-    proba: Callable[[Tensor, Tensor], Tensor],
+    look: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     start: Tensor,
     end: Tensor,
     *,
     dtype: torch.dtype = torch.float32,
-    tol: float = 1e-4,
     max_iter: int = 50,
 ) -> Middle:
     """Halve segments until both classes are equally probable, component III of DeepDIG.
 
     A midpoint that is predicted as a third class ends the search of its segment without success;
-    one with ``|p_start - p_end| < tol`` ends it with success; any other takes the place of the
-    end that has its class. Only midpoints are evaluated.
+    one where both classes are equally probable ends it with success, and so does a bracket that
+    holds no number between its ends; any other midpoint takes the place of the end that has its
+    class. Only midpoints are evaluated.
 
     Parameters
     ----------
-    proba : callable
-        ``proba(t, rows)``: probabilities (m, n_classes) at the positions `t` (m,) in [0, 1] of
-        the segments numbered `rows` (m,).
+    look : callable
+        ``look(t, rows)``: the predicted class (m,), and whether the two classes are equally
+        probable (m,), at the positions `t` (m,) in [0, 1] of the segments numbered `rows` (m,).
     start, end : Tensor of shape (n,), dtype int64
         The predicted classes at 0 and at 1.
     dtype : torch.dtype, default=torch.float32
         Of the positions.
-    tol : float, default=1e-4
-        The paper's threshold.
     max_iter : int, default=50
         Midpoints of a segment at most; the authors' code has no limit.
 
@@ -148,17 +146,19 @@ def find_middle(
     n_evaluations = torch.zeros_like(start)
     active = torch.arange(len(start), device=start.device)
     for _ in range(max_iter):
+        middle = (low[active] + high[active]) / 2
+        exhausted = (middle == low[active]) | (middle == high[active])
+        success[active[exhausted]] = True
+        active, middle = active[~exhausted], middle[~exhausted]
         if not len(active):
             break
-        t[active] = (low[active] + high[active]) / 2
-        p = proba(t[active], active)
+        t[active] = middle
+        said, equal = look(middle, active)
         n_evaluations[active] += 1
-        said, ends = p.argmax(1), torch.stack([start[active], end[active]], 1)
-        at_end = said[:, None] == ends
-        third_class[active] = ~at_end.any(1)
-        gap = p.gather(1, ends).diff(dim=1)[:, 0].abs()
-        success[active] = at_end.any(1) & (gap < tol)
-        low[active[at_end[:, 0]]] = t[active[at_end[:, 0]]]
-        high[active[at_end[:, 1]]] = t[active[at_end[:, 1]]]
+        at_start, at_end = said == start[active], said == end[active]
+        third_class[active] = ~(at_start | at_end)
+        success[active] = (at_start | at_end) & equal
+        low[active[at_start]] = middle[at_start]
+        high[active[at_end]] = middle[at_end]
         active = active[~(third_class | success)[active]]
     return Middle(t, success, third_class, n_evaluations)

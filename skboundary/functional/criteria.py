@@ -55,6 +55,31 @@ def margin_band(
     return (eps * band).clamp(min=margin_tol)
 
 
+def equally_probable(
+    proba: Tensor, logits: Tensor, source: Tensor, target: Tensor, band: Tensor, tol: float = 1e-4
+) -> Tensor:
+    """Tell where two classes are equally probable, as far as rounding lets one tell.
+
+    Parameters
+    ----------
+    proba, logits : Tensor of shape (n, n_classes)
+    source, target : Tensor of shape (n,)
+    band : Tensor of shape (n,)
+        What `margin_band` gives for a `margin_tol` of 0.
+    tol : float, default=1e-4
+        By less than it probabilities may differ; the threshold of DeepDIG's paper.
+
+    Returns
+    -------
+    equal : Tensor of shape (n,)
+        ``|p_source - p_target| < tol``, or the logits differ by no more than the band.
+    """
+    margin = pairwise_margin(logits, source, target).abs()
+    gap = pairwise_margin(proba, source, target).abs()
+    # a sigmoid of a large logit is 1 for both of two classes, one of which leads by far
+    return (margin <= band) | ((0 < gap) & (gap < tol))
+
+
 class RunnerUp(NamedTuple):
     """The strongest rival of a class, for each row."""
 

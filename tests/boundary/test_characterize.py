@@ -11,11 +11,16 @@ import pytest
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import load_iris, make_blobs
+from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import LinearSVC
+from skorch import NeuralNetClassifier
+from torch import nn
 
 from skboundary import BoundaryCharacterizer, FrozenNetwork
 from skboundary.boundary import _characterize, _measure
@@ -413,6 +418,123 @@ def test_processes_give_the_same(iris):
     shared = characterize(None, X, y, n_jobs=2)
     for name, values in whole.items():
         np.testing.assert_array_equal(shared[name], values)
+
+
+# --------------------------------------------------------------------------- any number format
+
+
+class Rescaled(nn.Module):
+    """Logits of a smooth network times a number; a part of it may compute in another dtype."""
+
+    def __init__(self, scale=1.0, dtype=torch.float32, kind=None):
+        super().__init__()
+        rng = np.random.default_rng(0)
+        first, last = nn.Linear(4, 8), nn.Linear(8, 3)
+        X, y = load_iris(return_X_y=True)
+        with torch.no_grad():
+            first.weight.copy_(torch.from_numpy(rng.normal(size=(8, 4))))
+            first.bias.copy_(torch.from_numpy(rng.normal(size=8)))
+            rows = StandardScaler().fit_transform(X).astype("float32")
+            head = LogisticRegression(max_iter=500).fit(first(torch.from_numpy(rows)).tanh(), y)
+            last.weight.copy_(torch.from_numpy(head.coef_))
+            last.bias.copy_(torch.from_numpy(head.intercept_))
+        self.scale, self.kind, self.first, self.last = scale, kind, first.to(dtype), last.to(dtype)
+        if kind == "head":
+            self.last.double()
+
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.kind == "autocast"):
+            hidden = self.first(x).tanh()
+            return self.scale * self.last(hidden.double() if self.kind == "head" else hidden)
+
+
+SCALES = [
+    *itertools.product([1.0, 1e3, 1e5], [torch.float32, torch.float64], [None]),
+    *itertools.product([1.0], [torch.float16, torch.bfloat16], [None]),
+    *itertools.product([1.0, 1e3], [torch.float32], ["autocast", "head"]),
+]
+
+
+@pytest.mark.parametrize("case", SCALES, ids=str)
+@pytest.mark.parametrize(
+    "method", ["segment", "pm", pytest.param("deepdig", marks=pytest.mark.slow)]
+)
+def test_success_at_any_logit_scale_and_precision(method, case):
+    """Halving ends where rounding hides which of two classes leads."""
+    X, y = load_iris(return_X_y=True)
+    X = StandardScaler().fit_transform(X).astype("float64" if case[1].itemsize == 8 else "float32")
+    report = characterize(
+        FrozenNetwork(Rescaled(*case)), X, y, method=method, effort="fast", n_partners=2,
+        pairs=[(1, 2), (2, 1)],
+    )  # fmt: skip
+    assert (report.n_segments == 40).all() and (report.third_class_rate == 0).all()
+    assert (report.success_rate == 1).all()
+    if method == "segment" and case[1] in (torch.float32, torch.float64) and case[2] is None:
+        # as near as the numbers allow: the larger the logits, the longer it takes
+        assert (report.attempts > 12).all() and (report.attempts < 36).all()
+
+
+@pytest.mark.parametrize("kind", [None, "autocast", "head"])
+@pytest.mark.parametrize(
+    "step", [StandardScaler(), MinMaxScaler(), PCA(4), PCA(4, whiten=True)],
+    ids=["standard", "range", "rotate", "whiten"],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "method", ["segment", "pm", pytest.param("deepdig", marks=pytest.mark.slow)]
+)
+def test_a_float32_network_behind_float64_steps(method, step, kind):
+    X, y = load_iris(return_X_y=True)
+    net = make_pipeline(step, StandardScaler(), FrozenNetwork(Rescaled(kind=kind)))
+    for rows in (X, X.astype("float32")):
+        predicted = net.fit(X, y).predict(rows)  # the network was made for other columns
+        report = characterize(
+            net, rows, predicted, method=method, effort="fast", n_partners=2, pairs=[(0, 1)]
+        )
+        assert report.n_segments[0] > 10 and report.success_rate[0] == 1
+
+
+@pytest.mark.parametrize("method", ["segment", "pm"])
+def test_a_skorch_net_behind_float64_steps(iris, method):
+    net = NeuralNetClassifier(
+        Rescaled, criterion=nn.CrossEntropyLoss, max_epochs=1, verbose=0, train_split=None
+    )
+    X, y = load_iris(return_X_y=True)
+    report = characterize(
+        make_pipeline(StandardScaler(), net), X, y, method=method, effort="fast", n_partners=2,
+        pairs=[(1, 2)],
+    )  # fmt: skip
+    assert report.n_segments[0] > 20 and report.success_rate[0] == 1
+
+
+FRAMES = {
+    "bool": lambda frame: frame > frame.mean(),
+    "get_dummies": lambda frame: pd.get_dummies(
+        frame.assign(size=pd.cut(frame["a"], 3, labels=["s", "m", "l"]).astype(str))
+    ),
+    "boolean": lambda frame: frame.assign(b=(frame["b"] > 3).astype("boolean")),
+    "Float64": lambda frame: frame.astype("Float64"),
+    "Int64": lambda frame: (10 * frame).round().astype("Int64"),
+    "polars": lambda frame: pytest.importorskip("polars").DataFrame(frame.to_dict("list")),
+}
+
+
+@pytest.mark.parametrize("method", ["segment", "pm"])
+@pytest.mark.parametrize("kind", FRAMES)
+def test_frames_of_any_columns(kind, method):
+    X, y = load_iris(return_X_y=True)
+    y = (y > 1).astype(int)
+    frame = FRAMES[kind](pd.DataFrame(X, columns=list("abcd")))
+    array = frame.to_numpy().astype(float)
+    reports = [
+        BoundaryCharacterizer(
+            make_pipeline(StandardScaler(), LogisticRegression()), method=method, effort="fast",
+            n_samples=10, n_partners=2, random_state=0,
+        ).fit(rows, y, X_test=rows[:60], y_test=y[:60]).report_
+        for rows in (frame, array)
+    ]  # fmt: skip
+    assert (reports[0].n_segments == 10).all() and (reports[0].success_rate == 1).all()
+    for name, values in reports[1].items():
+        np.testing.assert_allclose(reports[0][name], values, rtol=1e-6, err_msg=name)
 
 
 def test_a_forest_has_a_boundary_between_labels(iris):

@@ -193,26 +193,30 @@ def test_effort_sets_the_steps(monkeypatch, net, images, effort, expected):
 
 
 @pytest.mark.parametrize(
-    "dtype, unit",
+    "dtype, unit, scale",
     [
-        (np.float32, 1e-5),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in
-          [(np.float32, 1e5), (np.float64, 1e-5), (np.float64, 1e5)]),
+        (np.float32, 1e-5, 1e3),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [
+            (np.float32, 1e5, 1e3), (np.float64, 1e-5, 1e3), (np.float64, 1e5, 1e3),
+            (np.float32, 1.0, 1.0), (np.float32, 1.0, 1e5), (np.float64, 1.0, 1.0),
+            (np.float64, 1.0, 1e5), (np.float16, 1.0, 1.0),
+        ]),
     ],
 )  # fmt: skip
-def test_any_unit_scale_and_mode(dtype, unit):
-    """Logits a thousand times as large, under `no_grad`, in both dtypes."""
+def test_any_unit_scale_and_mode(dtype, unit, scale):
+    """Logits up to 1e5 times as large, under `no_grad`, in every dtype."""
     X, y = load_iris(return_X_y=True)
     X, y = X[50:], y[50:] - 1
+    rows = np.promote_types(dtype, np.float32)
     model = LogisticRegression(max_iter=500).fit(X, y)
-    module = nn.Linear(4, 2).to(torch.float32 if dtype == np.float32 else torch.float64)
+    module = nn.Linear(4, 2).to(getattr(torch, np.dtype(dtype).name))
     with torch.no_grad():
-        w = torch.from_numpy(model.coef_ / unit * 1e3)
-        b = torch.from_numpy(model.intercept_ * 1e3)
+        w = torch.from_numpy(model.coef_ / unit * scale)
+        b = torch.from_numpy(model.intercept_ * scale)
         module.weight.copy_(torch.cat([-w, w]) / 2)
         module.bias.copy_(torch.cat([-b, b]) / 2)
         extractor = BoundarySampleExtractor(
             FrozenNetwork(module), method="deepdig", effort="fast", random_state=0
-        ).fit((X * unit).astype(dtype), y)
+        ).fit((X * unit).astype(rows), y)
         pairs = extractor.extract(10, source=0, target=1)
-    assert pairs.success.mean() > 0.9 and pairs.outer.dtype == dtype
+    assert pairs.success.mean() > 0.9 and pairs.outer.dtype == rows

@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from skboundary.functional.criteria import class_margin, pairwise_margin, runner_up
+from skboundary.functional.criteria import (
+    class_margin,
+    equally_probable,
+    margin_band,
+    pairwise_margin,
+    runner_up,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -29,3 +35,23 @@ def test_margins_have_gradients():
     label, target = torch.tensor([0, 1, 2]), torch.tensor([1, 3, 0])
     assert torch.autograd.gradcheck(lambda l: class_margin(l, label), logits)
     assert torch.autograd.gradcheck(lambda l: pairwise_margin(l, label, target), logits)
+
+
+@pytest.mark.parametrize(
+    "logits, proba, equal",
+    [
+        ([0.0, 1e-4, -9.0], None, True),
+        ([0.0, 1e-3, -9.0], None, False),
+        ([1e5, 1e5 + 0.04, 0.0], None, True),  # a float32 cannot tell more
+        ([1e5, 1e5 + 0.5, 0.0], None, False),
+        ([7.0, 500.0, -9.0], [0.5, 0.5, 0.0], False),  # one of two sigmoids that are both 1
+        ([0.0, 0.5, 30.0], None, True),  # neither is probable at all
+    ],
+)
+def test_classes_are_equally_probable_within_rounding(logits, proba, equal):
+    logits = torch.tensor([logits])
+    proba = logits.softmax(1) if proba is None else torch.tensor([proba])
+    band = margin_band(0.0, 2**-23, logits)
+    for pair in ([0], [1]), ([1], [0]):
+        source, target = map(torch.tensor, pair)
+        assert equally_probable(proba, logits, source, target, band).tolist() == [equal]

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from skboundary.functional.bisect import find_middle
+from skboundary.functional.criteria import pairwise_margin
 
 
 def authors_loop(net, x1, x2, class1, class2, beta, max_iter=50):
@@ -40,10 +41,12 @@ def problem():
 def test_halving_is_the_authors_loop(problem, tol):
     net, x1, x2, class1, class2 = problem
 
-    def proba(t, rows):
-        return net((1 - t)[:, None] * x1[rows] + t[:, None] * x2[rows]).softmax(1)
+    def look(t, rows):
+        p = net((1 - t)[:, None] * x1[rows] + t[:, None] * x2[rows]).softmax(1)
+        gap = pairwise_margin(p, class1[rows], class2[rows]).abs()
+        return p.argmax(1), gap < tol
 
-    found = find_middle(proba, class1, class2, dtype=torch.float64, tol=tol)
+    found = find_middle(look, class1, class2, dtype=torch.float64)
     middle = (1 - found.t)[:, None] * x1 + found.t[:, None] * x2
     ends = []
     for i in range(len(x1)):
@@ -56,17 +59,27 @@ def test_halving_is_the_authors_loop(problem, tol):
     assert {"success", "third"} <= set(ends)
 
 
+def step_function(t, rows):
+    return (t > 0.3).long(), torch.zeros_like(t, dtype=torch.bool)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_jump_reaches_the_limit(dtype):
     """A step function has no point of equal probabilities: neither success nor third class."""
-
-    def proba(t, rows):
-        right = (t > 0.3).to(dtype)
-        return torch.stack([1 - right, right], 1)
-
+    look = step_function
     start = torch.zeros(3, dtype=torch.long)
-    found = find_middle(proba, start, start + 1, dtype=dtype, max_iter=20)
+    found = find_middle(look, start, start + 1, dtype=dtype, max_iter=20)
     assert found.t.dtype == dtype and (found.n_evaluations == 20).all()
     assert not found.success.any() and not found.third_class.any()
     torch.testing.assert_close(found.t, torch.full_like(found.t, 0.3), atol=1e-5, rtol=0)
-    assert not len(find_middle(proba, start[:0], start[:0]).t)
+    assert not len(find_middle(look, start[:0], start[:0]).t)
+
+
+@pytest.mark.parametrize("dtype, most", [(torch.float32, 26), (torch.float64, 55)])
+def test_a_bracket_that_holds_no_number_is_a_success(dtype, most):
+    start = torch.zeros(3, dtype=torch.long)
+    found = find_middle(step_function, start, start + 1, dtype=dtype, max_iter=100)
+    assert found.success.all() and not found.third_class.any()
+    assert (found.n_evaluations <= most).all()
+    jump = torch.full_like(found.t, 0.3)
+    assert ((found.t == jump) | (found.t == torch.nextafter(jump, jump + 1))).all()
