@@ -26,6 +26,14 @@ def command() -> str:
     return " ".join(["python", _script(), *words])
 
 
+def note_run(results: dict[str, Any], *packages: str) -> None:
+    """Add this run to those that `results`, which are made in several, tell of."""
+    run = {"command": command(), "machine": machine(), "versions": versions(*packages)}
+    runs = results.setdefault("runs", [])
+    if run not in runs:
+        runs.append(run)
+
+
 def machine() -> dict[str, Any]:
     """Model of the CPU, its cores and those used, the BLAS of numpy and of torch, the GPU."""
     blas = [f"{p['internal_api']} {p['version']} {p.get('architecture', '')}".strip()

@@ -70,8 +70,9 @@ def test_calibration_and_voting(images):
     voting = VotingClassifier([("a", clf), ("b", clone(clf).set_params(query_weight=0.1))],
                               voting="soft").fit(X, y)  # fmt: skip
     stacked = StackingClassifier([("a", clf)], LogisticRegression(max_iter=500), cv=2).fit(X, y)
+    base = accuracy_of_the_network(clf, X, y)
     for model in (calibrated, voting, stacked):
-        assert model.score(X, y) > 0.85
+        assert model.score(X, y) > base - 0.05
         assert list(model.classes_) == sorted(set(y))
 
 

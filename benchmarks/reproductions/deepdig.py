@@ -34,7 +34,7 @@ from skboundary import BoundaryCharacterizer, BoundarySampleExtractor, FrozenNet
 # run as a script, it sees its own folder alone
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data_folder import data_reader  # noqa: E402
-from provenance import command, machine, versions  # noqa: E402
+from provenance import note_run  # noqa: E402
 
 RESULTS = Path(__file__).parent.parent / "results" / "deepdig.json"
 METHODS: dict[str, dict[str, Any]] = {
@@ -182,8 +182,7 @@ def midpoints(net: FrozenNetwork, data: Data, method: str, args: Any) -> dict[st
 
 def write(path: Path, results: dict[str, Any]) -> None:
     """Write the whole JSON anew: an interruption leaves the old one or the new one."""
-    results["versions"] = versions()
-    results["machine"] = machine()
+    note_run(results)
     path.parent.mkdir(exist_ok=True)
     new = path.with_suffix(".new")
     new.write_text(json.dumps(results, indent=1) + "\n")
@@ -256,14 +255,13 @@ def main() -> None:
     if args.quick:
         args.rows, args.samples, args.epochs, args.effort = 200, 20, 1, "fast"
         args.sources, args.targets = [4, 9], [4, 9]
-    results: dict[str, Any] = {"nets": {}, "cells": {}, "midpoints": {}, "commands": []}
+    results: dict[str, Any] = {"nets": {}, "cells": {}, "midpoints": {}}
     if args.out.exists():
         results = json.loads(args.out.read_text())
     if args.table:
         print("\n".join(table(results)))
         return
     torch.set_num_threads(args.threads)
-    results["commands"].append(command())
     folder = Path(tempfile.gettempdir()) / "skboundary-nets"
     for name in args.nets:
         X, y, X_test, y_test = load(NETS[name][1])

@@ -32,7 +32,7 @@ from skboundary import BiasedExtrapolationClassifier, BiasedExtrapolationSampler
 # run as a script, it sees its own folder alone
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data_folder import data_reader  # noqa: E402
-from provenance import command, machine, versions  # noqa: E402
+from provenance import note_run  # noqa: E402
 
 RESULTS = Path(__file__).parents[1] / "results" / "extrapolation.json"
 CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
@@ -247,11 +247,7 @@ def main() -> None:
     settings = {"epochs": args.epochs, "network": "VGG-19" if args.full else "three convolutions"}
     if results.setdefault("settings", settings) != settings:
         sys.exit(f"{args.out} was made with {results['settings']}; choose another --out.")
-    results |= {
-        "command": command(),
-        "machine": machine(),
-        "versions": versions(),
-    }  # fmt: skip
+    note_run(results)
     records = results.setdefault("records", {})
     data = load_cifar()
     for seed in args.seeds:

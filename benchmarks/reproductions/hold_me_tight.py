@@ -43,7 +43,7 @@ from skboundary.functional.subspaces import dct_windows, frequency_flip, low_pas
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data_folder import data_reader  # noqa: E402
 from peak_memory import added_memory  # noqa: E402
-from provenance import command, machine, versions  # noqa: E402
+from provenance import note_run  # noqa: E402
 from rst_table import rst_table  # noqa: E402
 
 RESULTS = Path(__file__).parent.parent / "results" / "hold_me_tight.json"
@@ -566,12 +566,7 @@ def main() -> None:
     results = json.loads(args.out.read_text()) if args.out.exists() else {"cells": {}}
     if not args.table:
         torch.set_num_threads(1)
-        results |= {
-            "command": command(),
-            "seeds": [0],
-            "machine": machine(),
-            "versions": versions(),
-        }
+        note_run(results)
         for name in args.cells:
             if name not in results["cells"]:
                 results["cells"][name] = CELLS[name](name, args)

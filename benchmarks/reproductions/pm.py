@@ -37,7 +37,7 @@ from skboundary.functional.perturbation import Pairs, fast_start, minimize_pertu
 # run as a script, it sees its own folder alone
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data_folder import load_mnist  # noqa: E402
-from provenance import command, machine, versions  # noqa: E402
+from provenance import note_run  # noqa: E402
 from rst_table import rst_table  # noqa: E402
 
 RESULTS = Path(__file__).parent.parent / "results" / "pm.json"
@@ -307,12 +307,7 @@ def tables(results: dict[str, Any]) -> list[str]:
 
 def write(results: dict[str, Any], out: Path) -> None:
     """Put the results where they belong."""
-    # the command that began the file; a later one goes on with it
-    results.setdefault("command", command())
-    results |= {
-        "machine": machine(),
-        "versions": versions(),
-    }
+    note_run(results)
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(results, indent=1) + "\n")
 
