@@ -193,13 +193,13 @@ def test_targets(iris):
     np.testing.assert_array_equal(clf.predict(extractor.transform(rows)), second)
 
 
-@pytest.mark.parametrize("estimator", [SVC(), RandomForestClassifier(10, random_state=0)])
+@pytest.mark.parametrize("estimator", [SVC(), RandomForestClassifier(5, random_state=0)])
 def test_black_boxes_get_closer_with_effort(iris, estimator):
     X, y = iris
     X, y = X[50:], y[50:]
     extractor = BoundarySampleExtractor(estimator, returns="distance", random_state=0).fit(X, y)
     assert extractor.response_ == ("score" if isinstance(estimator, SVC) else "label")
-    rows, means = X[::9], []
+    rows, means = X[::18], []
     for effort in ("fast", "balanced"):
         means.append(extractor.set_params(effort=effort).transform(rows).mean())
     segment = extractor.set_params(method="segment").transform(rows).mean()
