@@ -169,15 +169,17 @@ def polished(net: nn.Module, x: Tensor, source: Tensor, points: Tensor) -> tuple
     """Give a peer's points the last step that ours have; also which of them succeeded."""
     passes, rows, flat = Passes(net, x), torch.arange(len(x)), points.flatten(1)
     label = passes.logits(flat, rows).argmax(1)
+    band = x.new_full((len(x),), KAPPA)
     search = Search(
-        passes, x.flatten(1), rows, *box(x, BOX), 10 * KAPPA,
-        lambda out, i: class_margin(out, label[i]) - 1.5 * KAPPA,
-        class_margin(passes.logits(x.flatten(1), rows), label) - 1.5 * KAPPA,
+        passes, x.flatten(1), rows, *box(x, BOX), 10 * band,
+        lambda out, i: class_margin(out, label[i]) - 1.5 * band[i],
+        class_margin(passes.logits(x.flatten(1), rows), label) - 1.5 * band,
     )  # fmt: skip
     found = label != source
     inner = search.select(found.nonzero()[:, 0])
     flat = flat.clone()
-    flat[found], reached = _polish(inner, flat[found], KAPPA)
+    margin = inner.margin(flat[found], inner.rows())
+    flat[found], reached = _polish(inner, flat[found], margin, band[found] / 2)
     found[found.clone()] = reached
     return flat.view_as(x), found
 
