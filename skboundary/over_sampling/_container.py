@@ -27,7 +27,7 @@ class Container:
     def __init__(self, X: Any) -> None:
         self.frame = type(X) if hasattr(X, "columns") else None
         self.columns = getattr(X, "columns", None)
-        self.format = X.format if sparse.issparse(X) else None
+        self.sparse = type(X) if sparse.issparse(X) else None
         self.integers: list[int] = []
         if self.frame is not None:
             self.integers = [
@@ -55,6 +55,6 @@ class Container:
                 "them float to keep fractions.",
                 DataConversionWarning,
             )
-        if sparse.issparse(X):
-            return sparse.vstack([X, sparse.csr_matrix(rows)], format=self.format)
+        if self.sparse is not None:
+            return self.sparse(sparse.vstack([X, sparse.csr_matrix(rows)]))
         return np.concatenate([X, rows])
