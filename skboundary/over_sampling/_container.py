@@ -55,6 +55,7 @@ class Container:
                 "them float to keep fractions.",
                 DataConversionWarning,
             )
-        if self.sparse is not None:
-            return self.sparse(sparse.vstack([X, sparse.csr_matrix(rows)]))
+        if sparse.issparse(X):  # a frame of sparse columns comes as a matrix, too
+            kind = self.sparse or type(X)
+            return kind(sparse.vstack([X, sparse.csr_matrix(rows)]))
         return np.concatenate([X, rows])
