@@ -38,8 +38,8 @@ class BoundaryPairs:
         The point that is predicted as `target`.
     midpoint : ndarray of shape (n_pairs, ...)
         On the segment between them, where the two classes are equally probable: to within 1e-4,
-        or to within what the rounding of the logits, 8 eps max|logit|, makes of it. For a
-        classifier that is only asked for labels the middle.
+        or to within what the rounding of the logits, 8 eps max|logit|, or of larger terms that
+        cancel in them makes of it. For a classifier that is only asked for labels the middle.
     distance : ndarray of shape (n_pairs,)
         Between inner and outer, in the extractor's norm; NaN where there is no pair.
     source, target : ndarray of shape (n_pairs,)
