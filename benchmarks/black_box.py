@@ -2,7 +2,7 @@
 
     python benchmarks/boundary.py --part black-box [--quick] [--rows 20]
 
-Five kinds of classifiers on digits and on standardised breast cancer data, rows held out, the range
+Five kinds of classifiers on digits and on standardized breast cancer data, rows held out, the range
 of the data as box. A question is a row handed to `predict`, counted there. The peer is HopSkipJump
 of the adversarial-robustness-toolbox (the `bench` extra; its own dependencies are numpy, scipy,
 scikit-learn, six, setuptools and tqdm, so it installs beside the pinned versions), once from its
@@ -34,7 +34,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import SVC
 from torch import Tensor
 
-from skboundary.functional.decision import label_search, score_search, segment_search
+from skboundary.functional.query_search import label_search, score_search, segment_search
 
 BUDGET = 2000
 N_STARTS = 30
@@ -140,7 +140,7 @@ def peers(task: Task) -> dict[str, Callable[[], Tensor]]:
 
 
 def brought_back(task: Task, points: Tensor) -> Tensor:
-    """The points moved towards x as far as the class stays, by 12 halvings."""
+    """The points moved toward x as far as the class stays, by 12 halvings."""
     change, high = points - task.x, torch.ones(len(points), dtype=torch.float64)
     low = torch.zeros_like(high)
     for _ in range(12):
@@ -194,14 +194,21 @@ def black_box(args: argparse.Namespace) -> dict[str, Any]:
             for who, r in records[key]["contenders"].items():
                 print(
                     f"{key}, {who}: {r['success']:.2f} {r['mean_distance']:.4f} "
-                    f"{r['questions']:.0f} questions {r['cpu_s_per_row']:.3f} s", flush=True,
-                )  # fmt: skip
+                    f"{r['questions']:.0f} questions {r['cpu_s_per_row']:.3f} s",
+                    flush=True,
+                )
     partial.unlink()
     return records
 
 
-COLUMNS = ("ten segments", "labels, 100", "labels, 2000", "scores, 353", "HopSkipJump",
-           "HopSkipJump, our start")  # fmt: skip
+COLUMNS = (
+    "ten segments",
+    "labels, 100",
+    "labels, 2000",
+    "scores, 353",
+    "HopSkipJump",
+    "HopSkipJump, our start",
+)
 
 
 def black_box_tables(records: dict[str, Any]) -> list[list[list[str]]]:

@@ -27,16 +27,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from black_box import black_box, black_box_tables
 from data_folder import load_mnist
 from provenance import command, machine, versions
 from rst_table import rst_table
-from skboundary.functional._passes import Passes, Search
-from skboundary.functional.criteria import class_margin
-from skboundary.functional.linearize import _polish, box, nearest_boundary
-from skboundary.functional.perturbation import fast_start, minimize_perturbation, penalty_for
+from torch import Tensor, nn
+
+from skboundary.functional._margin_problem import Passes, Search
+from skboundary.functional.margins import class_margin
+from skboundary.functional.nearest_boundary import _polish, box, nearest_boundary
+from skboundary.functional.perturbation_minimization import (
+    fast_start,
+    minimize_perturbation,
+    penalty_for,
+)
 
 RESULTS = Path(__file__).parent / "results" / "boundary.json"
 KAPPA = 1e-3
@@ -49,18 +53,29 @@ BOX = torch.tensor(0.0), torch.tensor(1.0)
 def make_cnn() -> nn.Module:
     """Two convolutions and two linear layers."""
     return nn.Sequential(
-        nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(32 * 49, 128), nn.ReLU(), nn.Linear(128, 10),
-    )  # fmt: skip
+        nn.Conv2d(1, 16, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32 * 49, 128),
+        nn.ReLU(),
+        nn.Linear(128, 10),
+    )
 
 
 def make_fcn() -> nn.Module:
     """Three linear layers."""
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(784, 256),
+        nn.ReLU(),
+        nn.Linear(256, 128),
+        nn.ReLU(),
         nn.Linear(128, 10),
-    )  # fmt: skip
+    )
 
 
 NETWORKS = {"cnn": (make_cnn, 3), "fcn": (make_fcn, 8)}  # and the epochs of each
@@ -114,8 +129,13 @@ class Counter(nn.Module):
         self.backward_rows += len(gradient)
 
 
-def measure(contenders: dict[str, Callable[[nn.Module], Any]], net: nn.Module, n: int, rounds: int,
-            once: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:  # fmt: skip
+def measure(
+    contenders: dict[str, Callable[[nn.Module], Any]],
+    net: nn.Module,
+    n: int,
+    rounds: int,
+    once: tuple[str, ...] = (),
+) -> dict[str, dict[str, Any]]:
     """Run all in turn; CPU seconds per 1000 rows, passes per row, and the last result of each."""
     found: dict[str, dict[str, Any]] = {name: {"seconds": []} for name in contenders}
     for i in range(rounds):
@@ -171,10 +191,14 @@ def polished(net: nn.Module, x: Tensor, source: Tensor, points: Tensor) -> tuple
     label = passes.logits(flat, rows).argmax(1)
     band = x.new_full((len(x),), KAPPA)
     search = Search(
-        passes, x.flatten(1), rows, *box(x, BOX), 10 * band,
+        passes,
+        x.flatten(1),
+        rows,
+        *box(x, BOX),
+        10 * band,
         lambda out, i: class_margin(out, label[i]) - 1.5 * band[i],
         class_margin(passes.logits(x.flatten(1), rows), label) - 1.5 * band,
-    )  # fmt: skip
+    )
     found = label != source
     inner = search.select(found.nonzero()[:, 0])
     flat = flat.clone()
@@ -188,9 +212,7 @@ def ours(x: Tensor, source: Tensor) -> dict[str, Callable[[nn.Module], Any]]:
     """Our points by effort."""
 
     def run(net: nn.Module, effort: str) -> tuple[Tensor, Tensor]:
-        crossing = nearest_boundary(
-            net, x, source, effort=effort, bounds=BOX, margin_tol=KAPPA
-        )
+        crossing = nearest_boundary(net, x, source, effort=effort, bounds=BOX, margin_tol=KAPPA)
         return crossing.points, crossing.success
 
     return {
@@ -252,10 +274,17 @@ def pairs(net: nn.Module, data: Any, per_pair: int, rounds: int) -> dict[str, An
         start = fast_start(net, x, source, goal, bounds=BOX, margin_tol=KAPPA)
         penalty = 1.0 if literal_penalty else penalty_for(0.9, start.gradient)
         return minimize_perturbation(
-            net, start.z, start.delta, source, goal, penalty=penalty, n_iter=n_iter,
-            learning_rate=1.5 * start.delta.flatten(1).norm(dim=1) / 28, betas=(0.5, 0.9),
+            net,
+            start.z,
+            start.delta,
+            source,
+            goal,
+            penalty=penalty,
+            n_iter=n_iter,
+            learning_rate=1.5 * start.delta.flatten(1).norm(dim=1) / 28,
+            betas=(0.5, 0.9),
             bounds=BOX,
-        )  # fmt: skip
+        )
 
     found = measure(
         {
@@ -264,8 +293,10 @@ def pairs(net: nn.Module, data: Any, per_pair: int, rounds: int) -> dict[str, An
             "fast start + PM 30, confidence .9": lambda net: fast(net, 30, False),
             "fast start + PM 60, penalty 1": lambda net: fast(net, 60, True),
         },
-        net, len(x), rounds,
-    )  # fmt: skip
+        net,
+        len(x),
+        rounds,
+    )
     records = {}
     for name, record in found.items():
         result = record.pop("result")
@@ -304,19 +335,29 @@ def gradient_tables(records: dict[str, Any]) -> list[str]:
         cells = [["method", "success", "distance", "gradients", "CPU s", "minus DDN 40"]]
         for method, r in record["nearest"].items():
             difference = r["minus DDN 40"]
-            cells.append([
-                method, f"{r['success']:.3f}", f"{r['mean_distance']:.4f}", f"{r['backward']:.1f}",
-                f"{r['cpu_s_per_1000']:.2f}",
-                f"{difference['mean']:+.4f} ± {difference['standard_error']:.4f}",
-            ])  # fmt: skip
+            cells.append(
+                [
+                    method,
+                    f"{r['success']:.3f}",
+                    f"{r['mean_distance']:.4f}",
+                    f"{r['backward']:.1f}",
+                    f"{r['cpu_s_per_1000']:.2f}",
+                    f"{difference['mean']:+.4f} ± {difference['standard_error']:.4f}",
+                ]
+            )
         lines += rst_table(cells) + [""]
         cells = [["pairs", "success", "norm", "probability", "gradients", "CPU s"]]
         for method, r in record["pairs"].items():
-            cells.append([
-                method, f"{r['success']:.3f}", f"{r['mean_norm']:.3f}",
-                f"{r['mean_probability']:.3f}", f"{r['backward']:.1f}",
-                f"{r['cpu_s_per_1000']:.2f}",
-            ])  # fmt: skip
+            cells.append(
+                [
+                    method,
+                    f"{r['success']:.3f}",
+                    f"{r['mean_norm']:.3f}",
+                    f"{r['mean_probability']:.3f}",
+                    f"{r['backward']:.1f}",
+                    f"{r['cpu_s_per_1000']:.2f}",
+                ]
+            )
         lines += rst_table(cells) + [""]
     return lines
 

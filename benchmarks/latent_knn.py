@@ -1,4 +1,4 @@
-"""What neighbours cost on top of a network: LatentKNNClassifier end to end on CIFAR-10.
+"""What neighbors cost on top of a network: LatentKNNClassifier end to end on CIFAR-10.
 
     python benchmarks/latent_knn.py [--reference 50000] [--queries 2000] [--rounds 5]
 
@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from data_folder import data_reader
+from provenance import command, machine, versions
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from data_folder import data_reader
-from provenance import command, machine, versions
 from skboundary import FrozenNetwork, LatentKNNClassifier, TorchNearestNeighbors
 
 try:

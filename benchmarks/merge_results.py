@@ -21,8 +21,10 @@ from typing import Any
 def merge(one: Any, other: Any, place: str = "") -> Any:
     """What two parts hold together."""
     if isinstance(one, dict) and isinstance(other, dict):
-        both = {key: merge(one[key], other[key], f"{place}/{key}") if key in other else one[key]
-                for key in one}  # fmt: skip
+        both = {
+            key: merge(one[key], other[key], f"{place}/{key}") if key in other else one[key]
+            for key in one
+        }
         return both | {key: value for key, value in other.items() if key not in one}
     if isinstance(one, list) and isinstance(other, list):
         return one + [value for value in other if value not in one]

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours beside scikit-learn, faiss and the bare matrix product.
+"""Exact nearest neighbors beside scikit-learn, faiss and the bare matrix product.
 
     python benchmarks/neighbors.py --data clustered      # and gaussian; a part replaces its records
     python benchmarks/neighbors.py --table               # only rewrite the table of the guide
@@ -6,7 +6,7 @@
 All contenders run in turn in one process, round after round; a figure is the median over the
 rounds: CPU time on one thread, wall time on more. scikit-learn, by far the slowest, runs in the
 first round only. "mm" is torch.mm of the same FLOPs in the blocks of our search, all of its
-results written. Correctness is the share of neighbours equal to scikit-learn's on float64 data.
+results written. Correctness is the share of neighbors equal to scikit-learn's on float64 data.
 With --device cuda it is us and the product alone, timed by CUDA events.
 """
 
@@ -28,14 +28,14 @@ _FLAGS = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() els
 if "avx512f" in _FLAGS:
     os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from sklearn.neighbors import NearestNeighbors  # noqa: E402
-from threadpoolctl import threadpool_limits  # noqa: E402
+import numpy as np
+import torch
+from peak_memory import added_memory
+from provenance import command, machine, versions
+from sklearn.neighbors import NearestNeighbors
+from threadpoolctl import threadpool_limits
 
-from peak_memory import added_memory  # noqa: E402
-from provenance import command, machine, versions  # noqa: E402
-from skboundary.functional.search import _strips, build_index, search  # noqa: E402
+from skboundary.functional.nearest_neighbors import _strips, build_index, search
 
 # At its first search scikit-learn notes which BLAS it will hold to one thread. Were faiss's
 # among them, which shares OpenMP's setting, scikit-learn would hold itself to one thread too.
@@ -46,7 +46,7 @@ try:
 except ImportError:
     faiss = None
 
-# name: rows, dimensions, neighbours, queries. Queries x dimensions stay above 128000, below
+# name: rows, dimensions, neighbors, queries. Queries x dimensions stay above 128000, below
 # which faiss leaves its matrix product.
 WORKLOADS = {
     "50kx512-k3": (50_000, 512, 3, 2048),
@@ -66,8 +66,8 @@ def make_data(kind: str, n: int, d: int, q: int, seed: int) -> tuple[torch.Tenso
     generator = torch.Generator().manual_seed(seed)
     X = torch.randn(n + q, d, generator=generator)
     if kind == "clustered":
-        centres = 2 * torch.randn(100, d, generator=generator)
-        X += centres[torch.randint(100, (n + q,), generator=generator)]
+        centers = 2 * torch.randn(100, d, generator=generator)
+        X += centers[torch.randint(100, (n + q,), generator=generator)]
     return X[:n].clone(), X[n:].clone()
 
 
@@ -166,11 +166,21 @@ def run(name: str, kind: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     for threads in args.threads:
         set_threads(threads)
         times = measure(calls, args.rounds, args.device)
-        records.append({
-            "workload": name, "data": kind, "rows": n, "dimensions": d, "k": k, "queries": q,
-            "threads": threads, "device": str(args.device), "seconds": times, "equal": equal,
-            "memory_mb": memory,
-        })  # fmt: skip
+        records.append(
+            {
+                "workload": name,
+                "data": kind,
+                "rows": n,
+                "dimensions": d,
+                "k": k,
+                "queries": q,
+                "threads": threads,
+                "device": str(args.device),
+                "seconds": times,
+                "equal": equal,
+                "memory_mb": memory,
+            }
+        )
         print_record(records[-1])
     return records
 
@@ -258,8 +268,10 @@ def main() -> None:
     records = [r for name in args.workloads for kind in args.data for r in run(name, kind, args)]
     run_of = {
         "command": command(),
-        "seed": args.seed, "machine": machine(), "versions": versions("faiss-cpu"),
-    }  # fmt: skip
+        "seed": args.seed,
+        "machine": machine(),
+        "versions": versions("faiss-cpu"),
+    }
     old = json.loads(args.out.read_text())["records"] if args.out.exists() else []
     records = [*old, *(record | {"run": run_of} for record in records)]
     merged = {place(record): record for record in records}
@@ -268,6 +280,7 @@ def main() -> None:
     args.out.write_text(json.dumps(result, indent=1) + "\n")
     if args.out == RESULTS:
         write_table(result)
+    return None
 
 
 if __name__ == "__main__":

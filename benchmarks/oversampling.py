@@ -5,7 +5,7 @@
     python benchmarks/oversampling.py ours              the defaults, on the reported half
     python benchmarks/oversampling.py report            ranks and choice from the results file
 
-Repeated stratified folds, columns standardised on the training rows; tables above --rows rows are
+Repeated stratified folds, columns standardized on the training rows; tables above --rows rows are
 cut by a stratified draw. Each finished cell (table, method) is written at once, and a second run
 goes on where the first stopped. Twelve tables choose the sampler's defaults; only the other
 twelve are reported. Needs the folder named by SKBOUNDARY_DATA.
@@ -25,8 +25,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from data_folder import data_folder
 from imblearn.metrics import geometric_mean_score
 from imblearn.over_sampling import ADASYN, SMOTE, SVMSMOTE, BorderlineSMOTE, RandomOverSampler
+from provenance import machine, versions
 from scipy.stats import friedmanchisquare, rankdata, studentized_range
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -34,14 +36,21 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score
 from sklearn.model_selection import RepeatedStratifiedKFold, train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from data_folder import data_folder
-from provenance import machine, versions
-
 RESULTS = Path(__file__).parent / "results" / "oversampling.json"
 CHOOSING = (
-    "ecoli", "libras_move", "us_crime", "yeast_me2", "oil", "abalone", "car_eval_34",
-    "spectrometer", "arrhythmia", "sick_euthyroid", "yeast_ml8", "scene",
-)  # fmt: skip
+    "ecoli",
+    "libras_move",
+    "us_crime",
+    "yeast_me2",
+    "oil",
+    "abalone",
+    "car_eval_34",
+    "spectrometer",
+    "arrhythmia",
+    "sick_euthyroid",
+    "yeast_ml8",
+    "scene",
+)
 TUNED_ON = tuple(name for name in CHOOSING if name != "scene")  # 294 columns: half of all the time
 METRICS = ("balanced accuracy", "PR-AUC", "G-mean")
 CLASSIFIERS = ("LogisticRegression", "RandomForest", "HistGradientBoosting")
@@ -56,14 +65,21 @@ CONTROLS = ("none", "class weights", "logit adjustment")
 OURS = "BiasedExtrapolation"
 # Settings that compete for being the sampler's defaults; the first is the paper's.
 _PAPER = {
-    "bias": "asymmetric", "bias_fraction": 0.3, "gamma": -0.4, "p_max": 1.0,
-    "distance_ratio": "centroid", "instance_pairing": "one-to-one", "placement": "boundary",
+    "bias": "asymmetric",
+    "bias_fraction": 0.3,
+    "gamma": -0.4,
+    "p_max": 1.0,
+    "distance_ratio": "centroid",
+    "instance_pairing": "one-to-one",
+    "placement": "boundary",
     "within_class": 0.0,
-}  # fmt: skip
+}
 _SPREAD = _PAPER | {
-    "bias": "random", "bias_fraction": 1.0, "instance_pairing": "nearest-major",
+    "bias": "random",
+    "bias_fraction": 1.0,
+    "instance_pairing": "nearest-major",
     "placement": "spread",
-}  # fmt: skip
+}
 CANDIDATES: dict[str, dict[str, Any]] = {
     "asymmetric": _PAPER,
     "asymmetric, gamma -.2": _PAPER | {"gamma": -0.2},
@@ -140,9 +156,9 @@ def run_cell(X: Any, y: Any, method: str, repeats: int) -> dict[str, Any]:
     found: dict[str, Any] = {name: [] for name in CLASSIFIERS}
     adjusted: dict[str, Any] = {name: [] for name in CLASSIFIERS}
     refused, start = [], time.process_time()
-    for train, test in RepeatedStratifiedKFold(
-        n_splits=3, n_repeats=repeats, random_state=0
-    ).split(X, y):
+    for train, test in RepeatedStratifiedKFold(n_splits=3, n_repeats=repeats, random_state=0).split(
+        X, y
+    ):
         scaler = StandardScaler().fit(X[train])
         X_fit, y_fit, X_test = scaler.transform(X[train]), y[train], scaler.transform(X[test])
         if method not in CONTROLS:
@@ -185,11 +201,18 @@ def run(methods: list[str], names: list[str], repeats: int, out: Path, results: 
 def rank_blocks(records: Any, names: list[str], methods: list[str], metric: int) -> Any:
     """Ranks (tables, classifiers, methods), 1 for the best; ties share their mean."""
     folds = min(len(records[t][m]["scores"][CLASSIFIERS[0]]) for t in names for m in methods)
-    mean = np.array([
-        [[np.mean([fold[metric] for fold in records[t][m]["scores"][c][:folds]]) for m in methods]
-         for c in CLASSIFIERS]
-        for t in names
-    ])  # fmt: skip
+    mean = np.array(
+        [
+            [
+                [
+                    np.mean([fold[metric] for fold in records[t][m]["scores"][c][:folds]])
+                    for m in methods
+                ]
+                for c in CLASSIFIERS
+            ]
+            for t in names
+        ]
+    )
     return rankdata(-mean, axis=2)
 
 
@@ -228,11 +251,15 @@ def choose(records: Any) -> dict[str, Any]:
     is made on the others, and its rank on that table is kept.
     """
     names, candidates = list(TUNED_ON), list(CANDIDATES)
-    ranks = np.array([
-        [rank_blocks(records, names, [*CONTROLS, *PEERS, c], metric)[..., -1].mean(1)
-         for metric in range(2)]
-        for c in candidates
-    ])  # fmt: skip  # (candidates, metrics, tables)
+    ranks = np.array(
+        [
+            [
+                rank_blocks(records, names, [*CONTROLS, *PEERS, c], metric)[..., -1].mean(1)
+                for metric in range(2)
+            ]
+            for c in candidates
+        ]
+    )  # (candidates, metrics, tables)
     both = ranks.mean(1)
     left_out = [int(np.delete(both, t, axis=1).mean(1).argmin()) for t in range(len(names))]
     nested = ranks[left_out, :, np.arange(len(names))].mean(0)
@@ -245,7 +272,7 @@ def choose(records: Any) -> dict[str, Any]:
         "chosen": candidates[int(both.mean(1).argmin())],
         "chosen without each table": [candidates[i] for i in left_out],
         "nested mean rank": dict(zip(METRICS, nested.round(3).tolist())),
-    }  # fmt: skip
+    }
 
 
 def report(results: Any) -> None:

@@ -15,14 +15,16 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_info
 
-
 _PLACES = ("--out", "--work", "--cache")  # options that name folders and files of this machine
 
 
 def command() -> str:
     """What was typed to run this script, without the places of its files."""
-    words = [word for before, word in zip(sys.argv, sys.argv[1:])
-             if before not in _PLACES and word not in _PLACES]  # fmt: skip
+    words = [
+        word
+        for before, word in zip(sys.argv, sys.argv[1:])
+        if before not in _PLACES and word not in _PLACES
+    ]
     return " ".join(["python", _script(), *words])
 
 
@@ -36,8 +38,11 @@ def note_run(results: dict[str, Any], *packages: str) -> None:
 
 def machine() -> dict[str, Any]:
     """Model of the CPU, its cores and those used, the BLAS of numpy and of torch, the GPU."""
-    blas = [f"{p['internal_api']} {p['version']} {p.get('architecture', '')}".strip()
-            for p in threadpool_info() if p["user_api"] == "blas"]  # fmt: skip
+    blas = [
+        f"{p['internal_api']} {p['version']} {p.get('architecture', '')}".strip()
+        for p in threadpool_info()
+        if p["user_api"] == "blas"
+    ]
     mkl = re.search(r"Math Kernel Library Version (\S+)", torch.__config__.show())
     found = {
         "processor": _processor(),

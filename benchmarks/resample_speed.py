@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import torch
 from imblearn.over_sampling import SMOTE, BorderlineSMOTE
+from peak_memory import added_memory
+from provenance import command, machine, versions
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from peak_memory import added_memory
-from provenance import command, machine, versions
 from skboundary import BiasedExtrapolationSampler
 
 RESULTS = Path(__file__).parent / "results" / "resample_speed.json"
@@ -43,14 +43,14 @@ CONTENDERS = ["SMOTE", "BorderlineSMOTE", "nearest", "paper", "one-to-one", "def
 
 
 def make_data(n: int, seed: int) -> tuple[Any, Any]:
-    """Float64 rows around 20 centres of majors and 5 of minors, and their labels."""
+    """Float64 rows around 20 centers of majors and 5 of minors, and their labels."""
     rng = np.random.default_rng(seed)
     y = (rng.random(n) < SHARE).astype(int)
-    centres = rng.normal(scale=0.5, size=(25, COLUMNS))
-    centres[20:] += 1.5 / np.sqrt(COLUMNS)
+    centers = rng.normal(scale=0.5, size=(25, COLUMNS))
+    centers[20:] += 1.5 / np.sqrt(COLUMNS)
     cluster = np.where(y == 1, rng.integers(20, 25, n), rng.integers(0, 20, n))
     X = rng.normal(size=(n, COLUMNS))
-    X += centres[cluster]
+    X += centers[cluster]
     return X, y
 
 
@@ -104,9 +104,15 @@ def run(n: int, threads: int, args: argparse.Namespace) -> dict[str, Any]:
     seconds = measure(calls, rounds)
     memory = {name: added_memory(call) for name, call in calls.items()} if threads == 1 else {}
     return {
-        "rows": n, "columns": COLUMNS, "minors": int(y.sum()), "threads": threads,
-        "rounds": rounds, "data_mb": X.nbytes / 2**20, "seconds": seconds, "memory_mb": memory,
-    }  # fmt: skip
+        "rows": n,
+        "columns": COLUMNS,
+        "minors": int(y.sum()),
+        "threads": threads,
+        "rounds": rounds,
+        "data_mb": X.nbytes / 2**20,
+        "seconds": seconds,
+        "memory_mb": memory,
+    }
 
 
 def table(records: list[dict[str, Any]]) -> str:
@@ -162,8 +168,10 @@ def main() -> None:
             record = run(n, threads, args)
             record["run"] = {
                 "command": command(),
-                "seed": args.seed, "machine": machine(), "versions": versions("imbalanced-learn"),
-            }  # fmt: skip
+                "seed": args.seed,
+                "machine": machine(),
+                "versions": versions("imbalanced-learn"),
+            }
             result["records"] = [
                 r for r in result["records"] if (r["rows"], r["threads"]) != (n, threads)
             ] + [record]

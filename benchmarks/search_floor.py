@@ -3,7 +3,8 @@
     python benchmarks/search_floor.py
 
 512 queries and 16 strips of 512 rows, each pass timed in turn, medians of CPU time over the
-product whose scores stay in the cache. This is what the design of functional/search.py rests on.
+product whose scores stay in the cache. This is what the design of
+functional/nearest_neighbors.py rests on.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -19,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from provenance import machine, versions
 
 RESULTS = Path(__file__).parent / "results" / "search_floor.json"
@@ -92,11 +92,13 @@ def main() -> None:
     for name in ratios["64"]:
         print(f"{name:40}" + "".join(f"{of_d[name]:6.2f}" for of_d in ratios.values()))
     results = {
-        "command": "python benchmarks/search_floor.py", "seed": 0, "rounds": args.rounds,
+        "command": "python benchmarks/search_floor.py",
+        "seed": 0,
+        "rounds": args.rounds,
         "machine": machine(),
         "versions": versions(),
         "ratios": ratios,
-    }  # fmt: skip
+    }
     args.out.write_text(json.dumps(results, indent=1) + "\n")
 
 

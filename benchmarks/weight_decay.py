@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from provenance import command, machine, versions
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from provenance import command, machine, versions
 from skboundary import BoundaryCharacterizer, FrozenNetwork
 
 RESULTS = Path(__file__).parent / "results" / "weight_decay.json"
@@ -47,9 +47,7 @@ def train(X: Any, y: Any, decay: float, seed: int) -> FrozenNetwork:
 def run(decay: float, seed: int, noise: float) -> dict[str, Any]:
     """Train one net and describe its 90 boundaries."""
     X, y = load_digits(return_X_y=True)
-    X, X_test, y, y_test = train_test_split(
-        np.float32(X / 16), y, test_size=0.3, random_state=seed
-    )
+    X, X_test, y, y_test = train_test_split(np.float32(X / 16), y, test_size=0.3, random_state=seed)
     rng = np.random.default_rng(seed)
     y = np.where(rng.random(len(y)) < noise, rng.integers(10, size=len(y)), y)
     net = train(torch.from_numpy(X), torch.from_numpy(y), decay, seed)
@@ -89,9 +87,10 @@ def table(results: dict[str, Any]) -> list[str]:
         figures = [report[name][i] for name in COLUMNS[:2] for report in (before, after)]
         figures += [np.nanmean(report["oscillation"]) for report in (before, after)]
         lines.append(
-            f"{seed:<6}{pair:<8}" + "".join(f"{v:<8.4f}" for v in figures)
+            f"{seed:<6}{pair:<8}"
+            + "".join(f"{v:<8.4f}" for v in figures)
             + f"{after['source'][j]} to {after['target'][j]}"
-        )  # fmt: skip
+        )
     return lines
 
 

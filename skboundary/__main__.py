@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _ABOUT = """\
 Train small networks on scikit-learn's handwritten digits, or on your own data, and show what
 skboundary says of them: the bare network against LatentKNNClassifier with clean and with permuted
-labels, the sweep over k and query_weight, the neighbours of the test rows that the network is least
+labels, the sweep over k and query_weight, the neighbors of the test rows that the network is least
 certain of; borderline pairs of the first two classes by BoundarySampleExtractor, from noise and
 from training rows, saved as a picture; and BiasedExtrapolationSampler against SMOTE and logit
 adjustment in the latent space of a network that saw too few rows of every second class. Every
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None, recipe: Recipe | None = None) -> int
     arguments = _parser().parse_args(argv)
     start = time.perf_counter()
     from skboundary import _tour  # torch: only now, so that --help is quick
-    from skboundary._runtime import resolve_device
+    from skboundary._device import resolve_device
 
     try:
         device = resolve_device(arguments.device)

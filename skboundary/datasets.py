@@ -110,9 +110,7 @@ def make_sphere(
     return _problem(X, lambda x: (x**2).sum(1) - radius**2, nearest, radius=radius)
 
 
-def make_circle(
-    n_samples: int = 100, *, radius: float = 1.2, random_state: Any = None
-) -> Bunch:
+def make_circle(n_samples: int = 100, *, radius: float = 1.2, random_state: Any = None) -> Bunch:
     """One class inside a circle around the origin, the other outside.
 
     Parameters
@@ -164,9 +162,7 @@ def make_xor(n_samples: int = 100, *, random_state: Any = None) -> Bunch:
     return _problem(X, lambda x: 4 * x[:, 0] * x[:, 1], nearest)
 
 
-def make_checkerboard(
-    n_samples: int = 100, *, n_cells: int = 4, random_state: Any = None
-) -> Bunch:
+def make_checkerboard(n_samples: int = 100, *, n_cells: int = 4, random_state: Any = None) -> Bunch:
     """Two classes on the cells of a board over the unit square.
 
     Parameters

@@ -59,9 +59,7 @@ class AnyNet(nn.Module):
 
 class SizedNet(nn.Sequential):
     def __init__(self, n_inputs=1, n_outputs=2):
-        super().__init__(
-            nn.Flatten(), nn.Linear(n_inputs, 32), nn.ReLU(), nn.Linear(32, n_outputs)
-        )
+        super().__init__(nn.Flatten(), nn.Linear(n_inputs, 32), nn.ReLU(), nn.Linear(32, n_outputs))
 
 
 class FitToData(Callback):
@@ -73,10 +71,16 @@ class FitToData(Callback):
 
 def skorch_net():
     return NeuralNetClassifier(
-        SizedNet, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.Adam, lr=0.01,
-        max_epochs=100, iterator_train__shuffle=True, train_split=None, verbose=0,
+        SizedNet,
+        criterion=nn.CrossEntropyLoss,
+        optimizer=torch.optim.Adam,
+        lr=0.01,
+        max_epochs=100,
+        iterator_train__shuffle=True,
+        train_split=None,
+        verbose=0,
         callbacks=[FitToData()],
-    )  # fmt: skip
+    )
 
 
 def frozen(seed=0, bend=torch.tanh, slope=1.0):
@@ -105,7 +109,10 @@ ESTIMATORS = {
     ),
     "BoundarySampleExtractor-pm-frozen": BoundarySampleExtractor(
         # steep, and flat nowhere: with a slope of 1 all pairs collapse, and nothing is checked
-        frozen(2, torch.asinh, 10.0), method="pm", effort="fast", returns="perturbation"
+        frozen(2, torch.asinh, 10.0),
+        method="pm",
+        effort="fast",
+        returns="perturbation",
     ),
     "BoundarySampleExtractor-score": BoundarySampleExtractor(GaussianNB(), effort="fast"),
     "BoundarySampleExtractor-deepdig-frozen": BoundarySampleExtractor(
@@ -126,9 +133,7 @@ ESTIMATORS = {
     "LatentKNNClassifier-pipeline": LatentKNNClassifier(
         make_pipeline(StandardScaler(), skorch_net()), average="logits"
     ),
-    "LatentKNNClassifier-forest": LatentKNNClassifier(
-        RandomForestClassifier(10, random_state=0)
-    ),
+    "LatentKNNClassifier-forest": LatentKNNClassifier(RandomForestClassifier(10, random_state=0)),
     "LatentKNNClassifier-frozen": LatentKNNClassifier(frozen()),
     "SubspaceMargins": SubspaceMargins(random_state=0),
     "SubspaceMargins-pipeline": SubspaceMargins(
@@ -140,12 +145,17 @@ ESTIMATORS = {
     "SubspaceMargins-frozen": SubspaceMargins(frozen(), subspaces="random", max_iter=5),
     "BiasedExtrapolationSampler": BiasedExtrapolationSampler(random_state=0),
     "BiasedExtrapolationSampler-specific": BiasedExtrapolationSampler(
-        estimator=RandomForestClassifier(5, random_state=0), class_specific="proportional",
-        class_pairs="one-to-one", random_state=0,
+        estimator=RandomForestClassifier(5, random_state=0),
+        class_specific="proportional",
+        class_pairs="one-to-one",
+        random_state=0,
     ),
     "BiasedExtrapolationSampler-mixed": BiasedExtrapolationSampler(
-        instance_pairing="nearest", distance_ratio="segment", placement="spread",
-        within_class=0.5, random_state=0,
+        instance_pairing="nearest",
+        distance_ratio="segment",
+        placement="spread",
+        within_class=0.5,
+        random_state=0,
     ),
     "BiasedExtrapolationSampler-frozen": BiasedExtrapolationSampler(
         estimator=frozen(), bias="dbr", random_state=0
@@ -154,7 +164,7 @@ ESTIMATORS = {
     "BiasedExtrapolationClassifier-lifted": BiasedExtrapolationClassifier(
         LogisticRegression(), n_iter=1
     ),
-}  # fmt: skip
+}
 
 SLOW = {
     "BoundarySampleExtractor-deepdig-frozen",  # it trains generators whenever it is asked

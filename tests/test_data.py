@@ -30,9 +30,12 @@ def test_a_pretrained_network_without_layers_and_flipped_queries(load):
     X, X_test = (a.transpose(0, 3, 1, 2).repeat(4, 2).repeat(4, 3) for a in (X, X_test))
     frozen = FrozenNetwork(net, preprocess=lambda x: x / 127.5 - 1)
     clf = LatentKNNClassifier(
-        frozen, layer=pooled_features, metric="cosine", query_weight=0.94,
+        frozen,
+        layer=pooled_features,
+        metric="cosine",
+        query_weight=0.94,
         query_transforms=[lambda X: X[..., ::-1]],
-    ).fit(X[:120])  # fmt: skip
+    ).fit(X[:120])
     proba = clf.predict_proba(X_test[:30])
     assert proba.shape == (30, 1001) and np.allclose(proba.sum(1), 1, atol=1e-5)
     # by hand: the k nearest of two lists, each training row once

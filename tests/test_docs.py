@@ -19,7 +19,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
 
 
 def load_script(name):
-    """Import a script of the benchmarks, which finds its neighbours as if it were run."""
+    """Import a script of the benchmarks, which finds its neighbors as if it were run."""
     folder = str(ROOT / "benchmarks")
     sys.path.insert(0, folder)
     spec = importlib.util.spec_from_file_location("script", ROOT / "benchmarks" / name)
@@ -65,7 +65,7 @@ def test_every_module_is_in_readme_and_exists():
 def test_the_measured_table_is_that_of_the_results():
     text = (ROOT / "docs/user_guide/latent_knn.rst").read_text()
     results = json.loads((ROOT / "benchmarks/results/tour.json").read_text())
-    for name, row in results["neighbours"]["accuracy"].items():
+    for name, row in results["neighbors"]["accuracy"].items():
         (line,) = re.findall(rf"^{re.escape(name)}  +(.*)$", text, re.MULTILINE)
         expected = [row["mean"]["train"]]
         for key in ("bare", "paper", "chosen"):
@@ -109,8 +109,14 @@ def test_the_borderline_pairs_are_those_of_the_results():
     for name, row in results["starts"].items():
         (line,) = re.findall(rf"^{name}  +(.*)$", text, re.MULTILINE)
         m = row["median"]
-        expected = [row["pairs"], row["found"], round(m["length"], 2), round(m["p_source"], 3),
-                    round(m["p_target"], 3), m["rows"]]  # fmt: skip
+        expected = [
+            row["pairs"],
+            row["found"],
+            round(m["length"], 2),
+            round(m["p_source"], 3),
+            round(m["p_target"], 3),
+            m["rows"],
+        ]
         assert [float(figure) for figure in line.split()] == expected
 
 
@@ -222,33 +228,53 @@ def test_the_measured_margins_are_those_of_the_results():
     text = (ROOT / "docs/user_guide/subspace_margins.rst").read_text()
     assert "\n".join(benchmark.tables(results["cells"])) in text
     met = {"<=": np.less_equal, ">=": np.greater_equal, ">": np.greater}
-    missed = [name for name, value in results["figures"].items()
-              if not met[benchmark.BARS[name][0]](value, benchmark.BARS[name][1])]  # fmt: skip
+    missed = [
+        name
+        for name, value in results["figures"].items()
+        if not met[benchmark.BARS[name][0]](value, benchmark.BARS[name][1])
+    ]
     # the guide says that this one is missed, and why
     assert missed == ["largest deviation of the first 15 medians, median of three networks"]
 
 
 # What a benchmark measures: modules of the package, or single functions of one.
-SAMPLER = ["functional/pairing.py", "functional/extrapolate.py", "over_sampling/_plan.py"]
-SEARCHES = ["functional/linearize.py", "functional/decision.py", "functional/_brackets.py",
-            "functional/_walk.py", "functional/bisect.py::find_root"]  # fmt: skip
+SAMPLER = ["functional/pairing.py", "functional/extrapolation.py", "over_sampling/_plan.py"]
+SEARCHES = [
+    "functional/nearest_boundary.py",
+    "functional/query_search.py",
+    "functional/_query_brackets.py",
+    "functional/_boundary_walk.py",
+    "functional/root_finding.py::find_root",
+]
 MEASURED = {
-    "boundary": [*SEARCHES, "functional/perturbation.py"],
-    "deepdig": ["functional/autoencode.py", "functional/complexity.py", "boundary/_deepdig.py",
-                "boundary/_measure.py"],
+    "boundary": [*SEARCHES, "functional/perturbation_minimization.py"],
+    "deepdig": [
+        "functional/deepdig.py",
+        "functional/boundary_complexity.py",
+        "boundary/_deepdig.py",
+        "boundary/_measure.py",
+    ],
     "extrapolation": [*SAMPLER, "over_sampling/_classifier.py"],
     "hold_me_tight": ["functional/subspaces.py", "functional/subspace_deepfool.py"],
-    "lasenn": ["functional/mixing.py::mix", "functional/mixing.py::merge_lists"],
-    "latent_knn": ["functional/mixing.py::mix", "functional/search.py", "neighbors/_exact.py"],
-    "neighbors": ["functional/search.py"],
+    "lasenn": ["functional/latent_mixing.py::mix", "functional/latent_mixing.py::merge_lists"],
+    "latent_knn": [
+        "functional/latent_mixing.py::mix",
+        "functional/nearest_neighbors.py",
+        "neighbors/_exact.py",
+    ],
+    "neighbors": ["functional/nearest_neighbors.py"],
     "oversampling": SAMPLER,
-    "pm": ["functional/perturbation.py"],
-    "pm_all_new": ["functional/perturbation.py"],
+    "pm": ["functional/perturbation_minimization.py"],
+    "pm_all_new": ["functional/perturbation_minimization.py"],
     "resample_speed": SAMPLER,
     "search_floor": [],  # of torch alone
-    "tour": ["functional/mixing.py::mix", "functional/perturbation.py", *SAMPLER],
-    "weight_decay": ["functional/complexity.py", "boundary/_measure.py"],
-}  # fmt: skip
+    "tour": [
+        "functional/latent_mixing.py::mix",
+        "functional/perturbation_minimization.py",
+        *SAMPLER,
+    ],
+    "weight_decay": ["functional/boundary_complexity.py", "boundary/_measure.py"],
+}
 
 
 def test_commands_are_recorded_without_places(monkeypatch):
@@ -265,8 +291,11 @@ def test_results_of_parts_are_put_together():
     one = {"command": "run --seeds 0", "seeds": {"0": {"figures": [1]}}, "n": 3}
     other = {"command": "run --seeds 1", "seeds": {"1": {"figures": [2]}}, "n": 3}
     whole = merge(one, other)
-    assert whole == {"command": "run --seeds 0 && run --seeds 1", "n": 3,
-                     "seeds": {"0": {"figures": [1]}, "1": {"figures": [2]}}}  # fmt: skip
+    assert whole == {
+        "command": "run --seeds 0 && run --seeds 1",
+        "n": 3,
+        "seeds": {"0": {"figures": [1]}, "1": {"figures": [2]}},
+    }
     assert merge(whole, one) == whole
     with pytest.raises(SystemExit, match="differ at /n: 3 and 4"):
         merge(one, other | {"n": 4})

@@ -19,8 +19,20 @@ MODULES = [
 ]
 # Extended summaries, See Also and examples of methods are written where there is something to
 # say; summaries start on the line of the quotes; a type with its shape can say it all.
-OPTIONAL = {"ES01", "SA01", "GL01", "EX01", "RT02", "RT03", "RT05", "PR07", "PR08", "PR09",
-            "SA04", "YD01"}  # fmt: skip
+OPTIONAL = {
+    "ES01",
+    "SA01",
+    "GL01",
+    "EX01",
+    "RT02",
+    "RT03",
+    "RT05",
+    "PR07",
+    "PR08",
+    "PR09",
+    "SA04",
+    "YD01",
+}
 # Fields of a NamedTuple are documented beside them, the parameters of all common checks and of
 # all methods of a protocol in one place: there the docstring must exist.
 BRIEF = OPTIONAL | {"PR01", "RT01", "SS05"}
@@ -48,8 +60,9 @@ def public_names():
                 yield from ((n, BRIEF) for n in names_of(member))
             elif inspect.isfunction(member):
                 is_check = list(inspect.signature(member).parameters)[:2] == [
-                    "name", "estimator_orig"
-                ]  # fmt: skip
+                    "name",
+                    "estimator_orig",
+                ]
                 yield f"{module.__name__}.{name}", BRIEF if is_check else OPTIONAL
 
 
@@ -62,8 +75,9 @@ def test_docstring_is_complete(name, optional):
 def test_a_missing_docstring_is_found(monkeypatch):
     monkeypatch.setattr(skboundary.LatentKNNClassifier.predict, "__doc__", None)
     with pytest.raises(AssertionError, match="GL08"):
-        test_docstring_is_complete("skboundary.neighbors._latent_knn.LatentKNNClassifier.predict",
-                                   OPTIONAL)  # fmt: skip
+        test_docstring_is_complete(
+            "skboundary.neighbors._latent_knn.LatentKNNClassifier.predict", OPTIONAL
+        )
 
 
 def test_the_modules_that_must_be_covered_are():

@@ -17,7 +17,7 @@ from skboundary import (
     SubspaceMargins,
     TorchNearestNeighbors,
 )
-from skboundary._runtime import all_or_nothing
+from skboundary._validation import all_or_nothing
 
 # Each with the methods that need a fit.
 HOSTS = {

@@ -56,11 +56,16 @@ def test_attack__same_generator__same_result_another__another(lasenn):
     net, x = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), torch.full((2, 3, 2, 2), 0.5)
     first, again, other = (
         lasenn.attack(
-            net, x, torch.tensor([0, 1]), eps=0.3, step=0.01, steps=2,
+            net,
+            x,
+            torch.tensor([0, 1]),
+            eps=0.3,
+            step=0.01,
+            steps=2,
             generator=torch.Generator().manual_seed(seed),
         )
         for seed in (0, 0, 1)
-    )  # fmt: skip
+    )
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 

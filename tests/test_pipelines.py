@@ -67,8 +67,9 @@ def test_cross_val_predict(images):
 def test_calibration_and_voting(images):
     X, y, clf = images
     calibrated = CalibratedClassifierCV(clf, cv=2).fit(X, y)
-    voting = VotingClassifier([("a", clf), ("b", clone(clf).set_params(query_weight=0.1))],
-                              voting="soft").fit(X, y)  # fmt: skip
+    voting = VotingClassifier(
+        [("a", clf), ("b", clone(clf).set_params(query_weight=0.1))], voting="soft"
+    ).fit(X, y)
     stacked = StackingClassifier([("a", clf)], LogisticRegression(max_iter=500), cv=2).fit(X, y)
     base = accuracy_of_the_network(clf, X, y)
     for model in (calibrated, voting, stacked):

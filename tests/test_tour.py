@@ -20,9 +20,14 @@ from skboundary._tour._boundary import part_boundary
 from skboundary._tour._network import build_network
 
 TINY = Recipe(
-    seeds=(0, 1), max_train=150, max_test=60, max_epochs=3, n_neighbors=(1, 3),
-    query_weight=(0.0, 0.88, 1.0), pairs=4,
-)  # fmt: skip
+    seeds=(0, 1),
+    max_train=150,
+    max_test=60,
+    max_epochs=3,
+    n_neighbors=(1, 3),
+    query_weight=(0.0, 0.88, 1.0),
+    pairs=4,
+)
 
 
 def save(path, **changes):
@@ -58,14 +63,20 @@ def refusal(capsys, *options):
 def test_figures_are_what_is_printed(capsys, tmp_path):
     printed, figures = tour(capsys, tmp_path / "new" / "folder")
     assert set(figures) == {
-        "arguments", "versions", "recipe", "problem", "neighbours", "boundary", "missing",
+        "arguments",
+        "versions",
+        "recipe",
+        "problem",
+        "neighbors",
+        "boundary",
+        "missing",
         "seconds",
-    }  # fmt: skip
+    }
     assert figures["recipe"]["seeds"] == [0, 1]
     assert figures["versions"]["torch"] == torch.__version__
     assert printed.isascii()
     lines = printed.splitlines()
-    part = figures["neighbours"]
+    part = figures["neighbors"]
 
     for name, row in part["accuracy"].items():
         line = next(line for line in lines if line.startswith(name))
@@ -79,7 +90,7 @@ def test_figures_are_what_is_printed(capsys, tmp_path):
     early = part["accuracy"]["32% permuted, early stop"]["mean"]["bare"]
     beats = early > max(last["bare"], last["paper"], last["chosen"])
     assert ("beats both" in part["verdict"]) is bool(beats)
-    assert "not memorised" in part["verdict"]  # three epochs
+    assert "not memorized" in part["verdict"]  # three epochs
 
     sweep = part["sweep"]
     grid = np.array(sweep["accuracy"])
@@ -89,29 +100,29 @@ def test_figures_are_what_is_printed(capsys, tmp_path):
         assert line.replace("*", "").split()[1:] == [f"{s:.3f}" for s in scores]
     assert printed.count("*") == 1
     # the grid, the star and the table speak of the same network
-    memorised = part["accuracy"]["32% permuted, last epoch"]
+    memorized = part["accuracy"]["32% permuted, last epoch"]
     k, w = sweep["chosen"]
-    assert [k, w] == memorised["settings"][0]
-    assert grid[:, -1] == pytest.approx(memorised["scores"]["bare"][0])
-    assert grid[1, 1] == pytest.approx(memorised["scores"]["paper"][0])
+    assert [k, w] == memorized["settings"][0]
+    assert grid[:, -1] == pytest.approx(memorized["scores"]["bare"][0])
+    assert grid[1, 1] == pytest.approx(memorized["scores"]["paper"][0])
     place = sweep["n_neighbors"].index(k), sweep["query_weight"].index(w)
-    assert grid[place] == pytest.approx(memorised["scores"]["chosen"][0])
+    assert grid[place] == pytest.approx(memorized["scores"]["chosen"][0])
 
     y = load_digits().target
     assert len(part["least_certain"]) == 3
     for row in part["least_certain"]:
         assert row["true"] == y[row["test_row"]]
         assert f"test row {row['test_row']}: true {row['true']}" in printed
-        assert len(row["neighbours"]) == k
-        distances = [near["distance"] for near in row["neighbours"]]
+        assert len(row["neighbors"]) == k
+        distances = [near["distance"] for near in row["neighbors"]]
         assert distances == sorted(distances)
-        assert all(near["true"] == y[near["train_row"]] for near in row["neighbours"])
+        assert all(near["true"] == y[near["train_row"]] for near in row["neighbors"])
     befores = [row["before"][1] for row in part["least_certain"]]
     assert befores == sorted(befores)
 
 
 def boundary_part(capsys, out, path=None, **changes):
-    """Run the part alone, on a network that has learnt something."""
+    """Run the part alone, on a network that has learned something."""
     recipe = TINY._replace(max_epochs=15, **changes)
     problem = load_problem(path, torch.device("cpu"), recipe)
     part = part_boundary(problem, out)
@@ -131,8 +142,10 @@ def test_borderline_pairs_are_what_is_printed(capsys, tmp_path):
         assert 0.6 < min(median["p_source"], median["p_target"]) < 1
         line = next(line for line in printed.splitlines() if line.startswith(name + "   "))
         assert line.split()[-6:] == [
-            str(row["pairs"]), str(row["found"]), *(f"{v:.3g}" for v in median.values())
-        ]  # fmt: skip
+            str(row["pairs"]),
+            str(row["found"]),
+            *(f"{v:.3g}" for v in median.values()),
+        ]
     if importlib.util.find_spec("matplotlib"):
         assert part["picture"] == {"file": "borderline.png"}
         assert (tmp_path / "borderline.png").read_bytes()[:4] == b"\x89PNG"
@@ -143,9 +156,12 @@ def test_no_picture_says_why(capsys, tmp_path, monkeypatch):
     X, y = load_digits(return_X_y=True)
     names = np.array(list("jihgfedcba"))[y]
     path = save(
-        tmp_path / "my.npz", X_train=X[:200], X_test=X[200:280], y_train=names[:200],
+        tmp_path / "my.npz",
+        X_train=X[:200],
+        X_test=X[200:280],
+        y_train=names[:200],
         y_test=names[200:280],
-    )  # fmt: skip
+    )
     printed, part = boundary_part(capsys, tmp_path, path)
     assert "No picture: rows that are vectors have none." in printed
     assert part["classes"] == ["a", "b"]  # the two first
@@ -157,7 +173,7 @@ def test_no_picture_says_why(capsys, tmp_path, monkeypatch):
 
 
 def test_no_pairs_where_the_network_knows_no_row_of_a_class(capsys, tmp_path):
-    X, y = load_digits(return_X_y=True)
+    _X, y = load_digits(return_X_y=True)
     rare = np.where(np.arange(200) == 0, -1, y[:200] // 5 + 1)  # one row, and that one wrong
     path = save(tmp_path / "my.npz", y_train=rare, y_test=y[200:280] // 5 + 1)
     printed, part = boundary_part(capsys, tmp_path, path, enough=0.0)
@@ -166,7 +182,7 @@ def test_no_pairs_where_the_network_knows_no_row_of_a_class(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("channels", [2, 3])
-def test_colours_and_other_channels_are_drawn(capsys, tmp_path, channels):
+def test_colors_and_other_channels_are_drawn(capsys, tmp_path, channels):
     pytest.importorskip("matplotlib")
     X, _ = load_digits(return_X_y=True)
     images = np.repeat(X.reshape(-1, 1, 8, 8), channels, 1).astype(np.uint8)
@@ -187,8 +203,11 @@ def test_missing_samples_are_what_is_printed(capsys, tmp_path):
         assert 0.6 * 40 <= n * share <= 1.5 * 40 or n == 6  # about 40 of each in 400 rows
     assert sum(part["rows"].values()) < 300 and len(y) > 400
     assert set(part["methods"]) == {
-        "no new samples", "no new samples, adjusted", "SMOTE", "biased extrapolation"
-    }  # fmt: skip
+        "no new samples",
+        "no new samples, adjusted",
+        "SMOTE",
+        "biased extrapolation",
+    }
     for name, row in part["methods"].items():
         line = next(line for line in lines if line.startswith(name + "   "))
         for metric in ("PR-AUC", "balanced accuracy"):
@@ -229,10 +248,10 @@ def test_missing_samples_are_skipped_where_there_is_nothing_to_show(
 ):
     X, y = load_digits(return_X_y=True)
     y_train, y_test = change(y[:200]), np.zeros(80, dtype=int)
-    path = save(tmp_path / "my.npz", X_train=X[:200], y_train=y_train, y_test=y_test,
-                X_test=X[200:280])  # fmt: skip
-    printed, figures = tour(capsys, tmp_path, "--data", path,
-                            recipe=TINY._replace(max_train=200))  # fmt: skip
+    path = save(
+        tmp_path / "my.npz", X_train=X[:200], y_train=y_train, y_test=y_test, X_test=X[200:280]
+    )
+    printed, figures = tour(capsys, tmp_path, "--data", path, recipe=TINY._replace(max_train=200))
     assert words in printed and words in figures["missing"]["skipped"]
 
 
@@ -241,7 +260,7 @@ def test_reproducible_and_alone_with_its_randomness(capsys, tmp_path):
     torch.rand(3), np.random.rand(3)
     states, threads = (torch.get_rng_state(), np.random.get_state()), torch.get_num_threads()
     second = tour(capsys, tmp_path)
-    for printed, figures in (first, second):
+    for _printed, figures in (first, second):
         assert figures.pop("seconds")["total"] >= 0
     assert first[1] == second[1]
     assert first[0].splitlines()[:-1] == second[0].splitlines()[:-1]
@@ -275,27 +294,30 @@ def test_data_of_the_user(capsys, tmp_path, monkeypatch, arrange, shape, names):
     X, y = load_digits(return_X_y=True)
     X = arrange(X.reshape(-1, 8, 8).astype(np.uint8))
     path = save(
-        tmp_path / "my.npz", X_train=X[:200], y_train=names[y[:200]], X_test=X[200:280],
+        tmp_path / "my.npz",
+        X_train=X[:200],
+        y_train=names[y[:200]],
+        X_test=X[200:280],
         y_test=names[y[200:280]],
-    )  # fmt: skip
+    )
     recipe = TINY._replace(max_epochs=1)
     printed, figures = tour(capsys, tmp_path, "--data", path, recipe=recipe)
     assert "150 of 200 training rows and 60 of 80 test rows" in printed
     assert set(built) == {(shape, 10)}
-    for row in figures["neighbours"]["least_certain"]:
+    for row in figures["neighbors"]["least_certain"]:
         assert row["true"] == names[y[200 + row["test_row"]]].item()
-        for near in row["neighbours"]:
+        for near in row["neighbors"]:
             assert near["true"] == names[y[near["train_row"]]].item()
 
 
-def test_permuted_labels_and_their_neighbours(capsys, tmp_path):
+def test_permuted_labels_and_their_neighbors(capsys, tmp_path):
     """Given labels differ from true ones for some, and only where noise was asked for."""
     recipe = TINY._replace(n_neighbors=(3,), noise=1.0, query_weight=(0.5,))
     _, figures = tour(capsys, tmp_path, recipe=recipe)
-    nears = [n for row in figures["neighbours"]["least_certain"] for n in row["neighbours"]]
+    nears = [n for row in figures["neighbors"]["least_certain"] for n in row["neighbors"]]
     assert any(near["given"] != near["true"] for near in nears)
     _, figures = tour(capsys, tmp_path, recipe=recipe._replace(noise=0.0))
-    nears = [n for row in figures["neighbours"]["least_certain"] for n in row["neighbours"]]
+    nears = [n for row in figures["neighbors"]["least_certain"] for n in row["neighbors"]]
     assert all(near["given"] == near["true"] for near in nears)
 
 
@@ -441,18 +463,18 @@ def test_missing_file_on_the_command_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_neighbours_repair_memorised_labels(tmp_path):
+def test_neighbors_repair_memorized_labels(tmp_path):
     done = run(tmp_path, "--device", "cpu")
     assert (done.returncode, done.stderr) == (0, "")
     figures = json.loads((tmp_path / "tour" / "figures.json").read_text())
-    accuracy = figures["neighbours"]["accuracy"]
-    memorised = accuracy["32% permuted, last epoch"]["scores"]
-    assert min(memorised["train"]) > 0.9
-    gains = np.subtract(memorised["chosen"], memorised["bare"])
+    accuracy = figures["neighbors"]["accuracy"]
+    memorized = accuracy["32% permuted, last epoch"]["scores"]
+    assert min(memorized["train"]) > 0.9
+    gains = np.subtract(memorized["chosen"], memorized["bare"])
     assert gains.min() > 0.05  # measured: .13 to .19
     assert accuracy["clean, last epoch"]["mean"]["bare"] > 0.95
     early = accuracy["32% permuted, early stop"]["mean"]
-    assert early["bare"] > np.mean(memorised["bare"]) + 0.05
+    assert early["bare"] > np.mean(memorized["bare"]) + 0.05
 
 
 @pytest.mark.slow
@@ -461,9 +483,12 @@ def test_rows_with_labels_that_are_words(tmp_path):
     names = np.array(["setosa", "versicolor", "virginica"])[y]
     test = np.arange(len(y)) % 3 == 0
     path = save(
-        tmp_path / "iris.npz", X_train=X[~test], y_train=names[~test], X_test=X[test],
+        tmp_path / "iris.npz",
+        X_train=X[~test],
+        y_train=names[~test],
+        X_test=X[test],
         y_test=names[test],
-    )  # fmt: skip
+    )
     done = run(tmp_path, "--data", path, "--out", "here")
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "here" / "figures.json").exists()

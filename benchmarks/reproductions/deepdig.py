@@ -4,7 +4,7 @@
     python benchmarks/reproductions/deepdig.py --table
 
 Methods: "deepdig"; "random" pairs rows at random (RPBS); "nearest" pairs each row with the nearest
-of the other class in the latent space (EPBS); "pm" is perturbation minimisation. Each is followed
+of the other class in the latent space (EPBS); "pm" is perturbation minimization. Each is followed
 by the same halving of segments and the same measures. Nets: the paper's CNN and FCN for MNIST, a
 small ResNet for CIFAR-10 (its convolutional generators take minutes a pair on a CPU: --sources,
 --targets). Goes on where it was interrupted: one cell per net, method and source class. Nets are
@@ -33,8 +33,8 @@ from skboundary import BoundaryCharacterizer, BoundarySampleExtractor, FrozenNet
 
 # run as a script, it sees its own folder alone
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from data_folder import data_reader  # noqa: E402
-from provenance import note_run  # noqa: E402
+from data_folder import data_reader
+from provenance import note_run
 
 RESULTS = Path(__file__).parent.parent / "results" / "deepdig.json"
 METHODS: dict[str, dict[str, Any]] = {
@@ -63,10 +63,17 @@ def load(name: str) -> Data:
 def cnn() -> nn.Module:
     """The paper's network of two convolutions; its latent space has 50 dimensions."""
     return nn.Sequential(
-        nn.Conv2d(1, 10, 3), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(10, 10, 3), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(250, 50), nn.ReLU(), nn.Linear(50, 10),
-    )  # fmt: skip
+        nn.Conv2d(1, 10, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(10, 10, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(250, 50),
+        nn.ReLU(),
+        nn.Linear(50, 10),
+    )
 
 
 def fcn() -> nn.Module:
@@ -83,9 +90,12 @@ class Block(nn.Module):
         super().__init__()
         stride = 1 if n_in == n_out else 2
         self.body = nn.Sequential(
-            nn.Conv2d(n_in, n_out, 3, stride, 1), nn.BatchNorm2d(n_out), nn.ReLU(),
-            nn.Conv2d(n_out, n_out, 3, 1, 1), nn.BatchNorm2d(n_out),
-        )  # fmt: skip
+            nn.Conv2d(n_in, n_out, 3, stride, 1),
+            nn.BatchNorm2d(n_out),
+            nn.ReLU(),
+            nn.Conv2d(n_out, n_out, 3, 1, 1),
+            nn.BatchNorm2d(n_out),
+        )
         self.past = nn.Identity() if n_in == n_out else nn.Conv2d(n_in, n_out, 1, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -96,9 +106,17 @@ class Block(nn.Module):
 def resnet() -> nn.Module:
     """A residual network of four blocks."""
     return nn.Sequential(
-        nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(), Block(16, 16), Block(16, 32),
-        Block(32, 32), Block(32, 64), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10),
-    )  # fmt: skip
+        nn.Conv2d(3, 16, 3, 2, 1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        Block(16, 16),
+        Block(16, 32),
+        Block(32, 32),
+        Block(32, 64),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
 
 
 NETS = {"cnn": (cnn, "mnist"), "fcn": (fcn, "mnist"), "resnet": (resnet, "cifar10")}
@@ -143,9 +161,14 @@ def characterize(net: FrozenNetwork, data: Data, method: str, source: int, args:
     if args.targets:
         pairs = [(source, t) for t in args.targets if t != source]
     model = BoundaryCharacterizer(
-        net, pairs=pairs, n_samples=args.samples, n_partners=args.partners, effort=args.effort,
-        random_state=0, **METHODS[method],
-    )  # fmt: skip
+        net,
+        pairs=pairs,
+        n_samples=args.samples,
+        n_partners=args.partners,
+        effort=args.effort,
+        random_state=0,
+        **METHODS[method],
+    )
     wall, cpu = time.perf_counter(), time.process_time()
     model.fit(X, y, X_test=X_test, y_test=y_test)
     seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
@@ -208,8 +231,10 @@ def table(results: dict[str, Any]) -> list[str]:
                 return float(np.nanmean(column(results, net, method, name)))
 
             n = len(column(results, net, method, "success_rate"))
-            yields = [f"{min(column(results, net, method, f'yield_{way}')):.3f}"
-                      for way in ("over", "back")]  # fmt: skip
+            yields = [
+                f"{min(column(results, net, method, f'yield_{way}')):.3f}"
+                for way in ("over", "back")
+            ]
             yields = yields if method == "deepdig" else ["", ""]
             seconds = sum(cell["seconds"]["cpu"] for cell in cells)
             lines.append(
@@ -268,9 +293,12 @@ def main() -> None:
         net, accuracy = trained(name, (X, y, X_test, y_test), args.epochs, folder)
         data = (*some(X, y, args.rows), X_test, y_test)
         results["nets"][name] = {
-            "data": NETS[name][1], "accuracy": accuracy, "epochs": args.epochs, "seed": 0,
+            "data": NETS[name][1],
+            "accuracy": accuracy,
+            "epochs": args.epochs,
+            "seed": 0,
             "rows": len(data[1]),
-        }  # fmt: skip
+        }
         print(f"{name}: test accuracy {accuracy:.4f}", flush=True)
         for method in args.methods:
             for source in args.sources:
@@ -279,7 +307,9 @@ def main() -> None:
                     continue
                 cell = characterize(net, data, method, source, args)
                 results["cells"][key] = cell | {
-                    "samples": args.samples, "partners": args.partners, "effort": args.effort
+                    "samples": args.samples,
+                    "partners": args.partners,
+                    "effort": args.effort,
                 }
                 write(args.out, results)
                 rates = cell["report"]["success_rate"]

@@ -31,11 +31,11 @@ from skboundary import BiasedExtrapolationClassifier, BiasedExtrapolationSampler
 
 # run as a script, it sees its own folder alone
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from data_folder import data_reader  # noqa: E402
-from provenance import note_run  # noqa: E402
+from data_folder import data_reader
+from provenance import note_run
 
 RESULTS = Path(__file__).parents[1] / "results" / "extrapolation.json"
-CLASSES = "airplane automobile bird cat deer dog frog horse ship truck".split()
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 PAIRS = {1: 0, 8: 9, 4: 7, 2: 6, 3: 5}  # the paper's: minor to major
 MAJORS = 3000
 
@@ -103,9 +103,7 @@ def make_network(full: bool) -> nn.Sequential:
             layers += [nn.Conv2d(n_in, width, 3, stride=2, padding=1), nn.BatchNorm2d(width)]
             layers.append(nn.ReLU())
         n_flat = 64 * 16
-    return nn.Sequential(
-        *layers, nn.Flatten(), nn.Linear(n_flat, 64), nn.ReLU(), nn.Linear(64, 10)
-    )
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(n_flat, 64), nn.ReLU(), nn.Linear(64, 10))
 
 
 def scale(x: Tensor) -> Tensor:
@@ -194,19 +192,27 @@ def print_table(results: dict[str, Any]) -> None:
         cells = list(by_seed.values())
         print(f"\n{MAJORS} majors, {minors} minors, {len(cells)} seeds")
         pairs = list(cells[0]["none"]["PR-AUC"])
-        print(f"{'':22}" + "".join(f"{pair.split()[0]:>11}" for pair in pairs)
-              + "       mean  deviation   bal.acc.     added  fewer rounds   saved")
+        print(
+            f"{'':22}"
+            + "".join(f"{pair.split()[0]:>11}" for pair in pairs)
+            + "       mean  deviation   bal.acc.     added  fewer rounds   saved"
+        )
         for name in make_methods():
             if name not in cells[0]:
                 continue
             auc = np.array([[cell[name]["PR-AUC"][pair] for pair in pairs] for cell in cells])
             base = np.array([[cell["none"]["PR-AUC"][pair] for pair in pairs] for cell in cells])
             gain = (auc - base).mean(1)
-            rest = [np.mean([cell[name][key] for cell in cells])
-                    for key in ("balanced accuracy", "n_added", "fewer rounds", "saved")]
-            print(f"{name:22}" + "".join(f"{v:11.3f}" for v in auc.mean(0))
-                  + f"{auc.mean():11.3f}{gain.std(ddof=min(1, len(cells) - 1)):11.3f}"
-                  + f"{rest[0]:11.3f}{rest[1]:10.0f}{rest[2]:14.1%}{rest[3]:8.1%}")
+            rest = [
+                np.mean([cell[name][key] for cell in cells])
+                for key in ("balanced accuracy", "n_added", "fewer rounds", "saved")
+            ]
+            print(
+                f"{name:22}"
+                + "".join(f"{v:11.3f}" for v in auc.mean(0))
+                + f"{auc.mean():11.3f}{gain.std(ddof=min(1, len(cells) - 1)):11.3f}"
+                + f"{rest[0]:11.3f}{rest[1]:10.0f}{rest[2]:14.1%}{rest[3]:8.1%}"
+            )
 
 
 def guide_table(results: dict[str, Any]) -> list[str]:

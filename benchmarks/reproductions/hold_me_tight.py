@@ -41,23 +41,61 @@ from skboundary.functional.subspaces import dct_windows, frequency_flip, low_pas
 
 # run as a script, it sees its own folder alone
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from data_folder import data_reader  # noqa: E402
-from peak_memory import added_memory  # noqa: E402
-from provenance import note_run  # noqa: E402
-from rst_table import rst_table  # noqa: E402
+from data_folder import data_reader
+from peak_memory import added_memory
+from provenance import note_run
+from rst_table import rst_table
 
 RESULTS = Path(__file__).parent.parent / "results" / "hold_me_tight.json"
 
 # Medians of a third party's run of the authors' code: LeNet, MNIST, 30 epochs, accuracy 99.39;
 # and of a second network of theirs.
 REFERENCE = [
-    3.12, 2.99, 2.80, 2.80, 2.91, 3.24, 3.56, 4.15, 4.80, 5.53, 6.61, 8.17, 9.81, 12.71, 15.40,
-    19.14, 24.44, 30.29, 36.63, 42.42, 46.62,
-]  # fmt: skip
+    3.12,
+    2.99,
+    2.80,
+    2.80,
+    2.91,
+    3.24,
+    3.56,
+    4.15,
+    4.80,
+    5.53,
+    6.61,
+    8.17,
+    9.81,
+    12.71,
+    15.40,
+    19.14,
+    24.44,
+    30.29,
+    36.63,
+    42.42,
+    46.62,
+]
 SECOND = [
-    3.11, 3.11, 2.99, 3.01, 3.19, 3.42, 3.93, 4.53, 5.20, 6.58, 7.80, 10.07, 12.52, 16.00, 19.76,
-    26.62, 33.15, 40.18, 48.23, 48.04, 45.47,
-]  # fmt: skip
+    3.11,
+    3.11,
+    2.99,
+    3.01,
+    3.19,
+    3.42,
+    3.93,
+    4.53,
+    5.20,
+    6.58,
+    7.80,
+    10.07,
+    12.52,
+    16.00,
+    19.76,
+    26.62,
+    33.15,
+    40.18,
+    48.23,
+    48.04,
+    45.47,
+]
 TRAININGS = ["mnist", "mnist_seed_1", "mnist_seed_2"]
 BARS = {
     "Spearman with the reference, median of three networks": (">=", 0.98),
@@ -88,12 +126,17 @@ class Block(nn.Module):
     def __init__(self, n_in: int, n_out: int, stride: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU(),
-            nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False), nn.BatchNorm2d(n_out),
-        )  # fmt: skip
-        self.shortcut = nn.Sequential() if n_in == n_out else nn.Sequential(
-            nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out)
-        )  # fmt: skip
+            nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(n_out),
+            nn.ReLU(),
+            nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(n_out),
+        )
+        self.shortcut = (
+            nn.Sequential()
+            if n_in == n_out
+            else nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Feature maps."""
@@ -103,19 +146,34 @@ class Block(nn.Module):
 def lenet() -> nn.Sequential:
     """The paper's LeNet."""
     return nn.Sequential(
-        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-        nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
-    )  # fmt: skip
+        nn.Conv2d(1, 6, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(400, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, 10),
+    )
 
 
 def resnet() -> nn.Sequential:
     """A residual network of seven convolutions."""
     return nn.Sequential(
-        nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-        Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10),
-    )  # fmt: skip
+        nn.Conv2d(3, 16, 3, 1, 1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        Block(16, 16, 1),
+        Block(16, 32, 2),
+        Block(32, 64, 2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
 
 
 def load_images(name: str, n_train: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -133,7 +191,7 @@ def load_images(name: str, n_train: int | None) -> tuple[Tensor, Tensor, Tensor,
 
 
 def perturb(net: nn.Module, x: Tensor, y: Tensor, radius: float, n_iter: int) -> Tensor:
-    """L2 PGD: maximise the loss within a ball, in steps of 2.5 radius / n_iter."""
+    """L2 PGD: maximize the loss within a ball, in steps of 2.5 radius / n_iter."""
     delta = torch.zeros_like(x)
     for _ in range(n_iter):
         delta.requires_grad_()
@@ -147,9 +205,15 @@ def perturb(net: nn.Module, x: Tensor, y: Tensor, radius: float, n_iter: int) ->
 
 
 def train(
-    net: nn.Module, X: Tensor, y: Tensor, epochs: int, *, peak: float = 0.21, seed: int = 0,
+    net: nn.Module,
+    X: Tensor,
+    y: Tensor,
+    epochs: int,
+    *,
+    peak: float = 0.21,
+    seed: int = 0,
     attack: Callable[..., Tensor] | None = None,
-) -> nn.Module:  # fmt: skip
+) -> nn.Module:
     """The paper's schedule: momentum .9, decay 5e-4, batches of 128, a triangular rate."""
     optimizer = torch.optim.SGD(net.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
     generator, steps = torch.Generator().manual_seed(seed), -(-len(y) // 128)
@@ -211,6 +275,7 @@ def trained(name: str, args: argparse.Namespace) -> tuple[nn.Module, Tensor, dic
         return net, X_test, stored["facts"]
     epochs = args.epochs_mnist if mnist else args.epochs_cifar
     if robust:
+
         def attack(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             return perturb(net, x, y, 2.0, 3)
 
@@ -398,11 +463,15 @@ def child(n: int, args: argparse.Namespace) -> None:
     margins = SubspaceMargins(net).fit(X)
     start = time.perf_counter(), time.process_time()
     added = added_memory(lambda: margins.transform(X))
-    print(json.dumps({
-        "wall_seconds": time.perf_counter() - start[0],
-        "cpu_seconds": time.process_time() - start[1],
-        "added_mb": added,
-    }))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "wall_seconds": time.perf_counter() - start[0],
+                "cpu_seconds": time.process_time() - start[1],
+                "added_mb": added,
+            }
+        )
+    )
 
 
 CELLS: dict[str, Callable[[str, argparse.Namespace], dict[str, Any]]] = {
@@ -468,10 +537,12 @@ def tables(cells: dict[str, Any]) -> list[str]:
         rows.append(["test accuracy", *accuracies])
         if title == "MNIST":  # of the networks that saw plain images
             plain = [n in known or n in TRAININGS for n in there]
-            rows.append([
-                "deviation",
-                *(f"{largest_deviation(c):.3f}" if p else "" for c, p in zip(columns, plain)),
-            ])  # fmt: skip
+            rows.append(
+                [
+                    "deviation",
+                    *(f"{largest_deviation(c):.3f}" if p else "" for c, p in zip(columns, plain)),
+                ]
+            )
         lines += [*rst_table(rows), ""]
     if "gaussian" in cells:
         for title, found in cells["gaussian"].items():

@@ -31,8 +31,10 @@ from skboundary import FrozenNetwork, LatentKNNClassifier
 
 # run as a script, it sees its own folder alone
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from data_folder import data_reader  # noqa: E402
-from provenance import machine, versions  # noqa: E402
+import itertools
+
+from data_folder import data_reader
+from provenance import machine, versions
 
 RESULTS = Path(__file__).parents[1] / "results" / "lasenn.json"
 PAGE = Path(__file__).parents[2] / "docs" / "user_guide" / "latent_knn.rst"
@@ -58,8 +60,12 @@ PAPER: dict[str, dict[str, dict[Any, float]]] = {
     },
     "layer": {
         "resnet": {"prior to dense": 0.0, "prior to pool": 0.002, "prior to last block": 0.010},
-        "vgg": {"prior to dense": 0.001, "2nd last conv": -0.001, "4th last conv": 0.008,
-                "6th last conv": 0.008},
+        "vgg": {
+            "prior to dense": 0.001,
+            "2nd last conv": -0.001,
+            "4th last conv": 0.008,
+            "6th last conv": 0.008,
+        },
     },
     "query_weight": {
         "resnet": {0.0: 0.001, 0.52: 0.001, 0.76: 0.002, 0.88: 0.002, 0.94: 0.002, 0.97: 0.001},
@@ -74,12 +80,14 @@ PAPER: dict[str, dict[str, dict[Any, float]]] = {
         "vgg": {0.0: 0.008, 0.01: 0.008, 0.04: 0.013, 0.08: 0.014, 0.16: 0.020, 0.32: 0.026},
     },
     "attack": {"resnet": {"BIM": 0.003, "PGD": 0.003}, "vgg": {"BIM": 0.033, "PGD": 0.024}},
-}  # fmt: skip
+}
 # ImageNet (ResNet-34, ConvNeXt-T, MobileNetV3-L), and accuracy before and after with flip queries
 PAPER_DIAGNOSTICS = {
-    "correlation": "-0.29 to -0.49", "same_prediction": ".988 to .993",
-    "distance wrong / correct": "1.007 to 1.09", "distance changed / correct": "1.02 to 1.16",
-}  # fmt: skip
+    "correlation": "-0.29 to -0.49",
+    "same_prediction": ".988 to .993",
+    "distance wrong / correct": "1.007 to 1.09",
+    "distance changed / correct": "1.02 to 1.16",
+}
 
 
 class Sizes(NamedTuple):
@@ -103,18 +111,48 @@ class Sizes(NamedTuple):
 
 V1, V2 = "mobilenet_v1_025_128_imagenet_uint8", "mobilenet_v2_imagenet_int8"
 SMALL = Sizes(
-    8000, 1000, 4000, 500, 1000, 40, 32, 0.005, (16, 16, 0, 32, 48, 0, 96, 128, 0),
-    (16, 32, 64, 128), 2, (0, 1, 2), tuple(NOISES), (V1, V2),
-)  # fmt: skip
+    8000,
+    1000,
+    4000,
+    500,
+    1000,
+    40,
+    32,
+    0.005,
+    (16, 16, 0, 32, 48, 0, 96, 128, 0),
+    (16, 32, 64, 128),
+    2,
+    (0, 1, 2),
+    tuple(NOISES),
+    (V1, V2),
+)
 QUICK = SMALL._replace(
-    train=300, validation=60, test=80, attacked=10, photos=40, epochs=2, seeds=(0,),
-    noises=(0.0, 0.32), mobilenets=(V1,),
-)  # fmt: skip
+    train=300,
+    validation=60,
+    test=80,
+    attacked=10,
+    photos=40,
+    epochs=2,
+    seeds=(0,),
+    noises=(0.0, 0.32),
+    mobilenets=(V1,),
+)
 FULL = Sizes(
-    49_000, 1000, 10_000, 10_000, 1000, 80, 128, 0.11,
-    (64, 64, 0, 128, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0), (64, 128, 256, 512), 1,
-    (0, 1, 2, 3, 4), tuple(NOISES), (V1, V2),
-)  # fmt: skip
+    49_000,
+    1000,
+    10_000,
+    10_000,
+    1000,
+    80,
+    128,
+    0.11,
+    (64, 64, 0, 128, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0),
+    (64, 128, 256, 512),
+    1,
+    (0, 1, 2, 3, 4),
+    tuple(NOISES),
+    (V1, V2),
+)
 
 
 def convolution(n_in: int, n_out: int, stride: int = 1) -> nn.Sequential:
@@ -178,13 +216,14 @@ class ResNet(nn.Module):
         self.stem = convolution(3, widths[0], stride)
         self.block1 = Block(widths[0], widths[0], 1)
         self.block2, self.block3, self.block4 = (
-            Block(n_in, n_out, 2) for n_in, n_out in zip(widths, widths[1:])
+            Block(n_in, n_out, 2) for n_in, n_out in itertools.pairwise(widths)
         )
         self.head = nn.Linear(widths[-1], 10)
         self.layers = {
-            "prior to dense": "head:input", "prior to pool": "block4",
+            "prior to dense": "head:input",
+            "prior to pool": "block4",
             "prior to last block": "block3",
-        }  # fmt: skip
+        }
         self.layer = "block4"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -222,9 +261,9 @@ def attack(
     steps: int,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Move images in [0, 1] towards a class by sign steps within eps: PGD; BIM if no generator.
+    """Move images in [0, 1] toward a class by sign steps within eps: PGD; BIM if no generator.
 
-    The gradient is the bare network's: who attacks knows nothing of the neighbours.
+    The gradient is the bare network's: who attacks knows nothing of the neighbors.
     """
     low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
     moved = x
@@ -285,7 +324,7 @@ def fitted(net: nn.Module, split: Split, layer: str, metric: str) -> LatentKNNCl
 
 
 def grid(clf: LatentKNNClassifier, X: Any, y: Any, averages: list[str]) -> dict[str, Any]:
-    """Accuracy by average, neighbours and weight."""
+    """Accuracy by average, neighbors and weight."""
     table = clf.sweep(X, y, n_neighbors=NEIGHBORS, query_weight=WEIGHTS, average=averages)
     scores = table["mean_test_score"].reshape(len(averages), len(NEIGHBORS), len(WEIGHTS))
     return dict(zip(averages, scores.tolist()))
@@ -312,9 +351,13 @@ def diagnose(clf: LatentKNNClassifier, X: Any, y: Any) -> dict[str, float]:
         changed.append(found.changed[of_pair])
     inside, moved = np.concatenate(middle), np.concatenate(changed)
     scalars = (
-        "correlation", "p_value", "same_prediction", "distance_correct", "distance_wrong",
+        "correlation",
+        "p_value",
+        "same_prediction",
+        "distance_correct",
+        "distance_wrong",
         "distance_changed",
-    )  # fmt: skip
+    )
     return {name: found[name] for name in scalars} | {
         "purity": float(found.purity.mean()) / clf.n_neighbors,
         "middle_all": float(inside.mean()),
@@ -333,12 +376,14 @@ def attacked(
     for name, settings in ATTACKS.items():
         settings = dict(settings)
         generator = torch.Generator().manual_seed(seed) if settings.pop("random") else None
-        moved = torch.cat([
-            attack(net, x, t, generator=generator, **settings).cpu()
-            for x, t in zip(
-                torch.from_numpy(split.X_test[:n]).to(device).split(250), target.split(250)
-            )
-        ]).numpy()  # fmt: skip
+        moved = torch.cat(
+            [
+                attack(net, x, t, generator=generator, **settings).cpu()
+                for x, t in zip(
+                    torch.from_numpy(split.X_test[:n]).to(device).split(250), target.split(250)
+                )
+            ]
+        ).numpy()
         scores = grid(clf, moved, y, ["proba"])
         hits = (clf.predict(moved) == target.cpu().numpy()).mean()
         bare_hits = (clf.estimator_.predict(moved) == target.cpu().numpy()).mean()
@@ -396,9 +441,12 @@ def run_photos(which: str, sizes: Sizes, device: torch.device) -> dict[str, Any]
     X, y = X.transpose(0, 3, 1, 2), y + 1  # output 0 is "background"
     net = Pooled(load.mobilenet(which), 128 if which == V1 else 224).to(device).eval()
     clf = LatentKNNClassifier(
-        FrozenNetwork(net, batch_size=50), layer="pooled", metric="cosine", query_weight=0.94,
+        FrozenNetwork(net, batch_size=50),
+        layer="pooled",
+        metric="cosine",
+        query_weight=0.94,
         query_transforms=[lambda X: X[..., ::-1].copy()],
-    ).fit(X[::2])  # fmt: skip
+    ).fit(X[::2])
     queries, truth = X[1::2], y[1::2]
     flipped = clf.explain(queries)
     plain = clf.set_params(query_transforms=None).explain(queries)
@@ -474,28 +522,45 @@ def network_tables(name: str, cells: dict[str, Any]) -> list[str]:
     last = [c["last"] for c in clean]
     epochs = np.mean([len(c["log"]["loss"]) for c in clean])
     text = [
-        "", f"## {'VGG-like' if name == 'vgg' else 'ResNet-like'} network", "",
+        "",
+        f"## {'VGG-like' if name == 'vgg' else 'ResNet-like'} network",
+        "",
         f"{len(clean)} seeds; bare test accuracy {spread([bare(s) for s in last])}, training "
         f"accuracy {spread([c['log']['train_accuracy'] for c in clean])} after {epochs:.0f} "
         f"epochs, final loss {spread([c['log']['loss'][-1] for c in clean])}.",
-    ]  # fmt: skip
+    ]
     euclidean = [c["euclidean"] for c in clean]
-    text += delta_table("Table 3: metric", "metric", [
-        delta_row("L2", [change(s) for s in euclidean], paper["metric"]["euclidean"]),
-        delta_row("cosine", [change(s) for s in last], paper["metric"]["cosine"]),
-    ])  # fmt: skip
-    text += delta_table("Table 4: layer", "layer", [
-        delta_row(title, [change(c["layers"][title]) for c in clean], paper["layer"][title])
-        for title in clean[0]["layers"]
-    ])  # fmt: skip
-    text += delta_table("Table 5: weight of the query", "w", [
-        delta_row(f"{w:g}", [change(s, w=w) for s in last], paper["query_weight"].get(w))
-        for w in WEIGHTS[:-1]
-    ])  # fmt: skip
+    text += delta_table(
+        "Table 3: metric",
+        "metric",
+        [
+            delta_row("L2", [change(s) for s in euclidean], paper["metric"]["euclidean"]),
+            delta_row("cosine", [change(s) for s in last], paper["metric"]["cosine"]),
+        ],
+    )
+    text += delta_table(
+        "Table 4: layer",
+        "layer",
+        [
+            delta_row(title, [change(c["layers"][title]) for c in clean], paper["layer"][title])
+            for title in clean[0]["layers"]
+        ],
+    )
+    text += delta_table(
+        "Table 5: weight of the query",
+        "w",
+        [
+            delta_row(f"{w:g}", [change(s, w=w) for s in last], paper["query_weight"].get(w))
+            for w in WEIGHTS[:-1]
+        ],
+    )
     text += [
-        "", "**Probabilities or logits**, the same layer; the paper does not say which", "",
-        "| w | probabilities | logits | paper |", "|---|---|---|---|",
-    ]  # fmt: skip
+        "",
+        "**Probabilities or logits**, the same layer; the paper does not say which",
+        "",
+        "| w | probabilities | logits | paper |",
+        "|---|---|---|---|",
+    ]
     for w in WEIGHTS[:-1]:
         both = [
             np.mean([change(default_layer(c), w=w, average=average) for c in clean])
@@ -506,24 +571,36 @@ def network_tables(name: str, cells: dict[str, Any]) -> list[str]:
             f"| {w:g} | {both[0]:+.4f} | {both[1]:+.4f} | "
             f"{'' if figure is None else f'{figure:+.3f}'} |"
         )
-    text += delta_table("Table 6: number of neighbours", "k", [
-        delta_row(str(k), [change(s, k=k) for s in last], paper["n_neighbors"].get(k))
-        for k in reversed(NEIGHBORS)
-    ])  # fmt: skip
-    text += delta_table("Table 7: permuted labels, k = 3, w = .88", "share", [
-        delta_row(
-            f"{noise:g}{'' if len(of_noise) == len(clean) else f' ({len(of_noise)} seeds)'}",
-            [change(c["last"]) for c in of_noise], paper["noise"][noise],
-            spread([bare(c["last"]) for c in of_noise]) + " ",
-        )
-        for noise, of_noise in runs.items() if of_noise
-    ])  # fmt: skip
+    text += delta_table(
+        "Table 6: number of neighbors",
+        "k",
+        [
+            delta_row(str(k), [change(s, k=k) for s in last], paper["n_neighbors"].get(k))
+            for k in reversed(NEIGHBORS)
+        ],
+    )
+    text += delta_table(
+        "Table 7: permuted labels, k = 3, w = .88",
+        "share",
+        [
+            delta_row(
+                f"{noise:g}{'' if len(of_noise) == len(clean) else f' ({len(of_noise)} seeds)'}",
+                [change(c["last"]) for c in of_noise],
+                paper["noise"][noise],
+                spread([bare(c["last"]) for c in of_noise]) + " ",
+            )
+            for noise, of_noise in runs.items()
+            if of_noise
+        ],
+    )
     text += [
-        "", "**Permuted labels: the setting that the (noisy) validation images choose, and the "
-        "network stopped early by the same images**; \"trained\" is the training accuracy", "",
+        "",
+        "**Permuted labels: the setting that the (noisy) validation images choose, and the "
+        'network stopped early by the same images**; "trained" is the training accuracy',
+        "",
         "| share | trained | bare | chosen | early, bare | early, paper | early, chosen |",
         "|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     for noise, of_noise in runs.items():
         if of_noise:
             columns = [
@@ -535,24 +612,33 @@ def network_tables(name: str, cells: dict[str, Any]) -> list[str]:
                 [c["early"]["chosen"]["accuracy"] for c in of_noise],
             ]
             text.append(f"| {noise:g} | " + " | ".join(spread(v) for v in columns) + " |")
-    text += delta_table("Table 8: targeted attacks on the bare network", "attack", [
-        delta_row(
-            attack_name, [change(c["attacks"][attack_name]) for c in clean],
-            paper["attack"].get(attack_name),
-            spread([bare(c["attacks"][attack_name]) for c in clean]) + " ",
-        )
-        for attack_name in ATTACKS
-    ])  # fmt: skip
+    text += delta_table(
+        "Table 8: targeted attacks on the bare network",
+        "attack",
+        [
+            delta_row(
+                attack_name,
+                [change(c["attacks"][attack_name]) for c in clean],
+                paper["attack"].get(attack_name),
+                spread([bare(c["attacks"][attack_name]) for c in clean]) + " ",
+            )
+            for attack_name in ATTACKS
+        ],
+    )
     targets = {
         key: [f"{np.mean([c['attacks'][a][key] for c in clean]):.3f}" for a in ATTACKS]
         for key in ("target_bare", "target")
     }
     text += [
-        "", f"Targets reached ({', '.join(ATTACKS)}): bare {', '.join(targets['target_bare'])}; "
-        f"with neighbours {', '.join(targets['target'])}.",
-        "", "**Section 3.2, L2, k = 3, w = .88**", "", "| | measured | paper, ImageNet |",
+        "",
+        f"Targets reached ({', '.join(ATTACKS)}): bare {', '.join(targets['target_bare'])}; "
+        f"with neighbors {', '.join(targets['target'])}.",
+        "",
+        "**Section 3.2, L2, k = 3, w = .88**",
+        "",
+        "| | measured | paper, ImageNet |",
         "|---|---|---|",
-    ]  # fmt: skip
+    ]
     found = [c["diagnosis"] for c in clean]
     for title, values in {
         "correlation": [d["correlation"] for d in found],
@@ -575,21 +661,25 @@ def markdown(results: dict[str, Any]) -> str:
     sizes, cells = results["sizes"], results["cells"]
     seconds = sum(c["cpu_seconds"] for c in cells.values())
     text = [
-        "# LaSeNN (arXiv 2310.03927) on CIFAR-10", "",
+        "# LaSeNN (arXiv 2310.03927) on CIFAR-10",
+        "",
         f"Generated from lasenn.json by `{results['command']} --table`. {sizes['train']:,} "
         f"training, {sizes['validation']:,} validation, {sizes['test']:,} test images "
         f"(JPEG copies), {sizes['attacked']:,} of them attacked; at most {sizes['epochs']} epochs "
         f"of SGD without augmentation, stopped at a loss of .02. {seconds / 60:.0f} minutes of "
-        f"{results['machine']['processor']}, one thread a cell.", "",
-        "A change is accuracy with neighbours less that of the bare network on the same images, "
+        f"{results['machine']['processor']}, one thread a cell.",
+        "",
+        "A change is accuracy with neighbors less that of the bare network on the same images, "
         "mean and deviation over seeds; k = 3, w = .88, cosine and the paper's layer unless said "
-        "otherwise. \"Paper\" is ResNet-10 and VGG13 with all 50,000 images. Signs are compared "
+        'otherwise. "Paper" is ResNet-10 and VGG13 with all 50,000 images. Signs are compared '
         "after rounding to three digits.",
-    ]  # fmt: skip
+    ]
     wanted = [
         f"{name}/{seed}/{noise:g}"
-        for noise in sizes["noises"] for seed in sizes["seeds"] for name in ("vgg", "resnet")
-    ]  # fmt: skip
+        for noise in sizes["noises"]
+        for seed in sizes["seeds"]
+        for name in ("vgg", "resnet")
+    ]
     if missing := [key for key in wanted if key not in cells]:
         text += ["", f"Not run yet (network/seed/share): {', '.join(missing)}."]
     for name in ("vgg", "resnet"):
@@ -597,13 +687,17 @@ def markdown(results: dict[str, Any]) -> str:
     photos = {key.split("/")[1]: c for key, c in cells.items() if key.startswith("photos/")}
     if photos:
         text += [
-            "", "## Pretrained MobileNets on ImageNet photos: table 9's mechanics", "",
+            "",
+            "## Pretrained MobileNets on ImageNet photos: table 9's mechanics",
+            "",
             "One photo a class, half of the classes as reference and the others as queries, so no "
-            "neighbour is ever of the query's class: this shows what flip queries do, not what "
+            "neighbor is ever of the query's class: this shows what flip queries do, not what "
             "they gain. w = .94, k = 3, cosine, pooled features. The paper's gains for three "
-            "larger networks: +.0005 to +.0010.", "",
-            "| | " + " | ".join(photos) + " |", "|---|" + "---|" * len(photos),
-        ]  # fmt: skip
+            "larger networks: +.0005 to +.0010.",
+            "",
+            "| | " + " | ".join(photos) + " |",
+            "|---|" + "---|" * len(photos),
+        ]
         for row in next(iter(photos.values())):
             if row != "cpu_seconds":
                 values = " | ".join(f"{c[row]:.4g}" for c in photos.values())
@@ -619,19 +713,23 @@ def summary(results: dict[str, Any]) -> str:
         values = [figure(c) for key, c in cells.items() if key.split("/")[::2] == [name, noise]]
         return f"{np.mean(values):+.4f}"
 
-    rows = {f"clean, w = {w:g}": ("0", lambda c, w=w: change(c["last"], w=w)) for w in
-            (0.97, 0.88, 0.76, 0.52, 0.0)}  # fmt: skip
+    rows = {
+        f"clean, w = {w:g}": ("0", lambda c, w=w: change(c["last"], w=w))
+        for w in (0.97, 0.88, 0.76, 0.52, 0.0)
+    }
     rows |= {
         "clean, w = 0.76, logits": (
-            "0", lambda c: change(default_layer(c), w=0.76, average="logits")
+            "0",
+            lambda c: change(default_layer(c), w=0.76, average="logits"),
         ),
         "BIM, a quarter of eps": ("0", lambda c: change(c["attacks"]["BIM, quarter eps"])),
         "32% permuted, w = 0.88": ("0.32", lambda c: change(c["last"])),
         "32% permuted, chosen": (
-            "0.32", lambda c: c["last"]["chosen"]["accuracy"] - bare(c["last"])
+            "0.32",
+            lambda c: c["last"]["chosen"]["accuracy"] - bare(c["last"]),
         ),
         "32% permuted, stopped early": ("0.32", lambda c: bare(c["early"]) - bare(c["last"])),
-    }  # fmt: skip
+    }
     rule = "===========================  ========  ======="
     lines = [rule, "change in accuracy           VGG-like  ResNet", rule]
     lines += [
@@ -661,7 +759,7 @@ def main() -> None:
         "sizes": json.loads(json.dumps(sizes._asdict())),
         "settings": {"n_neighbors": NEIGHBORS, "query_weight": WEIGHTS, "attacks": ATTACKS},
         "cells": {},
-    }  # fmt: skip
+    }
     if args.out.exists():
         stored = json.loads(args.out.read_text())
         if args.table:
@@ -680,9 +778,13 @@ def main() -> None:
 
 
 def run_missing(
-    results: dict[str, Any], sizes: Sizes, device: torch.device, out: Path, deadline: float,
+    results: dict[str, Any],
+    sizes: Sizes,
+    device: torch.device,
+    out: Path,
+    deadline: float,
     n_jobs: int,
-) -> None:  # fmt: skip
+) -> None:
     """Run cell by cell, clean labels first, and store each."""
     load = data_reader()
     n = sizes.train + sizes.validation
@@ -690,14 +792,16 @@ def run_missing(
     X_test, y_test = load.cifar10("test", limit=sizes.test)
     X, X_test = (a.transpose(0, 3, 1, 2).astype(np.float32) / 255 for a in (X, X_test))
     y, y_test = y.astype(int), y_test.astype(int)
-    clean = Split(X[: sizes.train], y[: sizes.train], X[sizes.train :], y[sizes.train :],
-                  X_test, y_test)  # fmt: skip
+    clean = Split(
+        X[: sizes.train], y[: sizes.train], X[sizes.train :], y[sizes.train :], X_test, y_test
+    )
     jobs: dict[str, Any] = {f"photos/{which}": (run_photos, (which,)) for which in sizes.mobilenets}
     jobs |= {
         f"{name}/{seed}/{noise:g}": (run_cell, (name, seed, noise, clean))
         for noise in sorted(sizes.noises, key=lambda share: (share > 0, -share))
-        for seed in sizes.seeds for name in ("vgg", "resnet")
-    }  # fmt: skip
+        for seed in sizes.seeds
+        for name in ("vgg", "resnet")
+    }
     missing = (
         delayed(timed)(key, run, *arguments, sizes, device)
         for key, (run, arguments) in jobs.items()

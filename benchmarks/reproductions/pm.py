@@ -10,7 +10,7 @@ Figure 2: the same network learns 0 and 1, then goes on with 3 and 4 (Adam, 1e-3
 that stand for 0 and 1; its accuracy on test images of 0 and 1, the argmax over all ten outputs.
 Samples are mixed in plainly (shuffled into the new data) or balanced (half of every batch). Every
 figure stands beside its controls: the same samples with shuffled labels, noise with random labels,
-images that minimise the cross-entropy of one class alone ("inversion"), real images ("replay").
+images that minimize the cross-entropy of one class alone ("inversion"), real images ("replay").
 
 Cells are kept in the JSON as they are finished, and a second run goes on from there. Needs the
 folder named by SKBOUNDARY_DATA.
@@ -32,13 +32,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skboundary.functional.perturbation import Pairs, fast_start, minimize_perturbation
+from skboundary.functional.perturbation_minimization import Pairs, fast_start, minimize_perturbation
 
 # run as a script, it sees its own folder alone
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from data_folder import load_mnist  # noqa: E402
-from provenance import note_run  # noqa: E402
-from rst_table import rst_table  # noqa: E402
+from data_folder import load_mnist
+from provenance import note_run
+from rst_table import rst_table
 
 RESULTS = Path(__file__).parent.parent / "results" / "pm.json"
 BOX = torch.tensor(0.0), torch.tensor(1.0)
@@ -55,10 +55,17 @@ def of_digits(X: Tensor, y: Tensor, *digits: int) -> tuple[Tensor, Tensor]:
 def make_network() -> nn.Module:
     """Two convolutions and two linear layers, ten outputs."""
     return nn.Sequential(
-        nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(32 * 49, 128), nn.ReLU(), nn.Linear(128, 10),
-    )  # fmt: skip
+        nn.Conv2d(1, 16, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32 * 49, 128),
+        nn.ReLU(),
+        nn.Linear(128, 10),
+    )
 
 
 def step(net: nn.Module, optimizer: torch.optim.Optimizer, X: Tensor, y: Tensor) -> None:
@@ -142,15 +149,22 @@ def draw(pairs: Pairs, name: str, folder: Path) -> None:
 
 
 def extract(net: nn.Module, z: Tensor, source: Tensor) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """2n samples: both ends of n pairs between 0 and 1, labelled with the class of each."""
+    """2n samples: both ends of n pairs between 0 and 1, labeled with the class of each."""
     ends, labels, success = [], [], []
     for x, s in zip(z.split(500), source.split(500)):
         start = fast_start(net, x, s, 1 - s, bounds=BOX)
         rate = 1.5 * start.delta.flatten(1).norm(dim=1) / 28
         pairs = minimize_perturbation(
-            net, start.z, start.delta, s, 1 - s, n_iter=30, learning_rate=rate, betas=(0.5, 0.9),
+            net,
+            start.z,
+            start.delta,
+            s,
+            1 - s,
+            n_iter=30,
+            learning_rate=rate,
+            betas=(0.5, 0.9),
             bounds=BOX,
-        )  # fmt: skip
+        )
         ends.append(torch.stack([pairs.inner, pairs.outer], 1).flatten(0, 1))
         labels.append(torch.stack([s, 1 - s], 1).flatten())
         success.append(pairs.success)
@@ -158,7 +172,7 @@ def extract(net: nn.Module, z: Tensor, source: Tensor) -> tuple[Tensor, Tensor, 
 
 
 def invert(net: nn.Module, x: Tensor, labels: Tensor, n_iter: int = 30) -> Tensor:
-    """Images that minimise the cross-entropy of their label, from x by Adam."""
+    """Images that minimize the cross-entropy of their label, from x by Adam."""
     x = x.clone().requires_grad_()
     optimizer = torch.optim.Adam([x], 0.04)
     for _ in range(n_iter):
@@ -279,8 +293,9 @@ def tables(results: dict[str, Any]) -> list[str]:
         cells = [["start", "success", "norm of delta", "p of 0 at z", "p of 1 at z + delta"]]
         for name, r in found["starts"].items():
             p = r["probability"]
-            cells.append([name, f"{r['success']:.2f}", f"{r['mean_norm']:.3f}",
-                          f"{p[0]:.3f}", f"{p[1]:.3f}"])  # fmt: skip
+            cells.append(
+                [name, f"{r['success']:.2f}", f"{r['mean_norm']:.3f}", f"{p[0]:.3f}", f"{p[1]:.3f}"]
+            )
         lines += rst_table(cells) + [""]
     if "figure_2" in results:
         seeds = list(results["figure_2"]["seeds"].values())
@@ -291,8 +306,12 @@ def tables(results: dict[str, Any]) -> list[str]:
                 line = ["noise, random labels" if source == "noise" else source]
                 for n in counts:
                     key = (source, mixing) if n else (None, "plain")
-                    old = [c["old"] for s in seeds for c in s["cells"]
-                           if (c["source"], c["mixing"]) == key and c["n"] == n]  # fmt: skip
+                    old = [
+                        c["old"]
+                        for s in seeds
+                        for c in s["cells"]
+                        if (c["source"], c["mixing"]) == key and c["n"] == n
+                    ]
                     spread = f" ± {statistics.stdev(old):.3f}" if len(old) > 1 else ""
                     line.append(f"{statistics.mean(old):.3f}{spread}" if old else "")
                 cells.append(line)

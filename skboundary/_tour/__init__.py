@@ -18,13 +18,13 @@ import skboundary
 from skboundary._tour._boundary import part_boundary
 from skboundary._tour._data import Problem, Recipe, load_problem
 from skboundary._tour._missing import part_missing
-from skboundary._tour._neighbours import part_neighbours
+from skboundary._tour._neighbors import part_neighbors
 
 __all__ = ["PARTS", "Problem", "Recipe", "load_problem", "one_thread", "versions"]
 
 # What the tour shows, in this order; a part prints, may save into `out`, returns its figures.
 PARTS: dict[str, Callable[[Problem, Path], dict[str, Any]]] = {
-    "neighbours": part_neighbours,
+    "neighbors": part_neighbors,
     "boundary": part_boundary,
     "missing": part_missing,
 }

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skboundary._tour._data import Problem
-from skboundary._tour._neighbours import _heading
+from skboundary._tour._neighbors import _heading
 from skboundary._tour._network import Fold, train
 from skboundary.boundary import BoundaryPairs, BoundarySampleExtractor
 from skboundary.networks import FrozenNetwork
@@ -47,18 +47,25 @@ def part_boundary(problem: Problem, out: Path) -> dict[str, Any]:
     )
     print(
         _LAYOUT.format(
-            "z starts from", "pairs", "found", "length of delta", f"p({source}) at z",
-            f"p({target}) beyond", "rows run",
+            "z starts from",
+            "pairs",
+            "found",
+            "length of delta",
+            f"p({source}) at z",
+            f"p({target}) beyond",
+            "rows run",
         )
-    )  # fmt: skip
+    )
     figures = {name: _figures(net, found) for name, found in pairs.items()}
     for name, figure in figures.items():
         print(
             _LAYOUT.format(
-                name, figure["pairs"], figure["found"],
+                name,
+                figure["pairs"],
+                figure["found"],
                 *("-" if v is None else f"{v:.3g}" for v in figure["median"].values()),
             )
-        )  # fmt: skip
+        )
     return {
         "classes": problem.classes[:2].tolist(),
         "network": {"epochs": epochs, "accuracy": net.score(problem.X_test, problem.y_test)},
@@ -88,7 +95,7 @@ def _figures(net: FrozenNetwork, pairs: BoundaryPairs) -> dict[str, Any]:
     return {
         "pairs": len(pairs),
         "found": int(ok.sum()),
-        "status": dict(zip(status.tolist(), counts.tolist())),
+        "status": dict(zip(status.tolist(), counts.tolist(), strict=True)),
         "median": {k: float(np.median(v)) if len(v) else None for k, v in values.items()},
     }
 
@@ -120,9 +127,7 @@ def _picture(pairs: dict[str, BoundaryPairs], out: Path) -> dict[str, Any]:
     return {"file": _PICTURE}
 
 
-def _draw(
-    pairs: dict[str, BoundaryPairs], shown: dict[str, NDArray[np.intp]], path: Path
-) -> None:
+def _draw(pairs: dict[str, BoundaryPairs], shown: dict[str, NDArray[np.intp]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     columns = [(name, pairs[name], i) for name, index in shown.items() for i in index]
@@ -131,7 +136,7 @@ def _draw(
     reach = max(np.abs(p.outer[i] - p.inner[i]).max() for _, p, i in columns) or 1.0
     figure = Figure(figsize=(1.1 * len(columns) + 1, 4.2), layout="constrained")
     axes = figure.subplots(3, len(columns), squeeze=False)
-    for column, (name, p, i) in zip(axes.T, columns):
+    for column, (name, p, i) in zip(axes.T, columns, strict=True):
         _show(column[0], p.inner[i], low, high, "gray")
         _show(column[1], p.outer[i], low, high, "gray")
         _show(column[2], p.outer[i] - p.inner[i], -reach, reach, "RdBu_r")
@@ -139,13 +144,13 @@ def _draw(
         column[0].set_xlabel(f"{p.source[i]}", fontsize=8)
         column[1].set_xlabel(f"{p.target[i]}", fontsize=8)
         column[2].set_xlabel(f"{p.distance[i]:.2f}", fontsize=8)
-    for ax, name in zip(axes[:, 0], ("z", "z + delta", "delta")):
+    for ax, name in zip(axes[:, 0], ("z", "z + delta", "delta"), strict=True):
         ax.set_ylabel(name, fontsize=9)
     figure.savefig(path, dpi=120)
 
 
 def _show(ax: Any, image: NDArray[Any], low: float, high: float, cmap: str) -> None:
-    """Draw an image (channels, height, width): three channels as colours, else the first."""
+    """Draw an image (channels, height, width): three channels as colors, else the first."""
     if len(image) == 3:
         ax.imshow(((image - low) / (high - low or 1)).transpose(1, 2, 0).clip(0, 1))
     else:

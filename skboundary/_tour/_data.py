@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.utils.multiclass import check_classification_targets
 
-from skboundary._runtime import check_finite
+from skboundary._validation import check_finite
 
 _KEYS = ("X_train", "y_train", "X_test", "y_test")
 _MIN_TRAIN = 50
@@ -91,9 +91,17 @@ def load_problem(path: str | None, device: torch.device, recipe: Recipe) -> Prob
     )
     y_test = classes[np.searchsorted(classes, y_test)]  # one dtype
     return Problem(
-        description, X_train[train], y_train[train], X_test[test], y_test[test], train, test,
-        classes, device, recipe,
-    )  # fmt: skip
+        description,
+        X_train[train],
+        y_train[train],
+        X_test[test],
+        y_test[test],
+        train,
+        test,
+        classes,
+        device,
+        recipe,
+    )
 
 
 def _digits(device: torch.device, recipe: Recipe) -> Problem:

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
 from skboundary._tour._data import Problem
-from skboundary._tour._neighbours import _heading
+from skboundary._tour._neighbors import _heading
 from skboundary._tour._network import Fold, train
 from skboundary.networks import FrozenNetwork, LatentTransformer
 from skboundary.over_sampling import BiasedExtrapolationSampler
@@ -56,7 +56,9 @@ def part_missing(problem: Problem, out: Path) -> dict[str, Any]:
     print("\n" + verdict)
     return {
         "small_classes": minors,
-        "rows": dict(zip(map(str, labels.tolist()), counts.tolist())),  # of the last seed
+        "rows": dict(
+            zip(map(str, labels.tolist()), counts.tolist(), strict=True)
+        ),  # of the last seed
         "methods": figures,
         "verdict": verdict.replace("\n", " "),
     }
@@ -97,9 +99,10 @@ def _assess(
     proba = {}
     for name, sampler in samplers.items():
         chain = make_pipeline(
-            LatentTransformer(net, device=problem.device), sampler,
+            LatentTransformer(net, device=problem.device),
+            sampler,
             LogisticRegression(max_iter=1000),
-        )  # fmt: skip
+        )
         chain.fit(X, y)
         proba[name] = chain.predict_proba(problem.X_test)
     # post-hoc logit adjustment: the share of each class among the rows is divided out again
@@ -139,7 +142,5 @@ def _verdict(figures: dict[str, Any]) -> str:
             gap = mean[best] - mean[_OURS]
             noise = max(figures[best]["std"][metric], figures[_OURS]["std"][metric])
             within = "within" if gap <= noise else "beyond"
-            lines.append(
-                f"  {_OURS} is {gap:.3f} below, {within} the deviation between seeds."
-            )
+            lines.append(f"  {_OURS} is {gap:.3f} below, {within} the deviation between seeds.")
     return "\n".join(lines)

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skboundary._runtime import forked_rng, to_tensor
+from skboundary._device import to_tensor
+from skboundary._random import forked_rng
 from skboundary._tour._data import Problem
 from skboundary.networks import FrozenNetwork
 
@@ -40,7 +41,7 @@ class Standardize(nn.Module):
         self.register_buffer("std", torch.tensor(np.where(std > 0, std, 1.0)).float())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Standardise a batch."""
+        """Standardize a batch."""
         return (x - self.mean) / self.std
 
 
@@ -51,13 +52,16 @@ def build_network(shape: tuple[int, ...], n_classes: int) -> nn.Module:
     else:
         # strides bring an image to about 14 x 14 pixels, and pooling to about 4 x 4
         stride = [max(1, round(side / 14)) for side in shape[1:]]
-        pool = [max(1, side // s // 4) for side, s in zip(shape[1:], stride)]
+        pool = [max(1, side // s // 4) for side, s in zip(shape[1:], stride, strict=True)]
         kernel = (stride[0] + 2, stride[1] + 2)
         front = [
-            nn.Conv2d(shape[0], 16, kernel, stride=(stride[0], stride[1]), padding=1), nn.ReLU(),
-            nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d((pool[0], pool[1])),
+            nn.Conv2d(shape[0], 16, kernel, stride=(stride[0], stride[1]), padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d((pool[0], pool[1])),
             nn.Flatten(),
-        ]  # fmt: skip
+        ]
     width = nn.Sequential(*front)(torch.zeros(1, *shape)).shape[1]
     return nn.Sequential(*front, nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, n_classes))
 

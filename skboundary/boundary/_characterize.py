@@ -16,7 +16,9 @@ from sklearn.utils._optional_dependencies import check_pandas_support
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skboundary._runtime import all_or_nothing, check_input, check_targets, draw_seed, progress
+from skboundary._batching import progress
+from skboundary._random import draw_seed
+from skboundary._validation import all_or_nothing, check_input, check_targets
 from skboundary.boundary._extractor import BoundarySampleExtractor
 from skboundary.boundary._measure import COLUMNS, Plan, Sets, measure
 from skboundary.boundary._rows import label_code, numbers
@@ -44,14 +46,14 @@ class BoundaryCharacterizer(BaseEstimator):
     estimator : estimator or torch.nn.Module, default=None
         The classifier. A module, a :class:`FrozenNetwork` and a
         :class:`~sklearn.frozen.FrozenEstimator` are used as they are; any other estimator is
-        cloned and fitted. None trains a small multilayer perceptron on standardised columns.
+        cloned and fitted. None trains a small multilayer perceptron on standardized columns.
     pairs : "all" or list of (source, target), default="all"
         Ordered pairs of class labels.
     method : {"segment", "deepdig", "pm"}, default="segment"
         What lies on the two sides of a boundary before segments are halved: a row of the source
         class and the nearest one of the target class in the latent space; what DeepDIG's
         generators make of a row, which costs seconds a pair; or the ends that perturbation
-        minimisation finds.
+        minimization finds.
     init : {"nearest", "random"}, default="nearest"
         The row of the target class for "segment". "random" draws it.
     n_samples : int, default=100
@@ -241,8 +243,11 @@ class BoundaryCharacterizer(BaseEstimator):
             ).fit(X, y)
             found: dict[tuple[int, int], dict[str, float]] = {}
             self._extractor, self._seed, self._found, self._measured = (
-                extractor, draw_seed(rng), found, measured
-            )  # fmt: skip
+                extractor,
+                draw_seed(rng),
+                found,
+                measured,
+            )
         extractor = self._extractor
         self.estimator_, self.classes_ = extractor.estimator_, extractor.classes_
         self.device_ = extractor.device_

@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skboundary._runtime import forked_rng
+from skboundary._random import forked_rng
 from skboundary.boundary._oracle import Oracle
 from skboundary.boundary._pairs import Ends, expand
 from skboundary.boundary._pool import Pool, finite_bounds
 from skboundary.boundary._segment import between
 from skboundary.boundary._task import Settings, Task
-from skboundary.functional.autoencode import autoencoder, generate, train_generators
-from skboundary.functional.bisect import Middle, find_middle
-from skboundary.functional.criteria import equally_probable, margin_band, runner_up
+from skboundary.functional.deepdig import autoencoder, generate, train_generators
+from skboundary.functional.margins import equally_probable, margin_band, runner_up
+from skboundary.functional.root_finding import Middle, find_middle
 
 # Steps at most, and how many windows without growth of the yield end the training (None: none
 # does, as in the paper).
@@ -49,9 +49,16 @@ def deepdig(oracle: Oracle, task: Task, settings: Settings) -> Ends:
     rival = runner_up(oracle.logits(x), source).label
     target = torch.where(task.target < 0, rival, task.target)
     carried = carry_over(
-        oracle, task.pool, x, source, target, settings.effort, settings.generator, task.seed,
+        oracle,
+        task.pool,
+        x,
+        source,
+        target,
+        settings.effort,
+        settings.generator,
+        task.seed,
         task.box,
-    )  # fmt: skip
+    )
     inner, outer = x.clone(), x.clone()
     n_evaluations = torch.full_like(source, 2)
     rows = carried.success.nonzero()[:, 0]
@@ -125,7 +132,7 @@ def carry_over(
     source, target : Tensor of shape (n,)
     effort : {"fast", "balanced", "thorough"}
     architecture : callable or None
-        From the shape of a row to a module; None is `functional.autoencode.autoencoder`.
+        From the shape of a row to a module; None is `functional.deepdig.autoencoder`.
     seed : int
     bounds : tuple of two ndarray that broadcast to a sample, default=None
         What generators make lies between them. None takes [0, 1] where that holds the pool, else
@@ -144,7 +151,7 @@ def carry_over(
     largest = np.bincount(pool.codes[pool.usable], minlength=1).max() * x[:1].nbytes
     for some in pairs.split(min(_SIDE_BY_SIDE, max(1, _BYTES // max(1, int(largest))))):
         trained = _train(oracle, pool, x, some, low, high, effort, architecture, seed)
-        for (s, t), (first, second, found) in zip(some.tolist(), trained):
+        for (s, t), (first, second, found) in zip(some.tolist(), trained, strict=True):
             yields[s, t] = found
             rows = ((source == s) & (target == t)).nonzero()[:, 0]
             if not found[1]:
@@ -189,15 +196,21 @@ def _train(
         train_generators(
             [made[i][which] for i in todo],
             lambda x: torch.cat([forward(part) for part in x.split(chunk)]),
-            rows, [members[i] for i in todo], wanted[todo], [draws[i] for i in todo],
-            low=low, high=high, max_iter=max_iter, patience=patience,
-        )  # fmt: skip
+            rows,
+            [members[i] for i in todo],
+            wanted[todo],
+            [draws[i] for i in todo],
+            low=low,
+            high=high,
+            max_iter=max_iter,
+            patience=patience,
+        )
         for i in todo:
             moved = _apply(made[i][which], sets[i], low, high)
             kept = oracle.labels(moved) == wanted[i]
             yields[i, which] = float(kept.float().mean())
             sets[i] = moved[kept]
-    return [(one, two, (i, ii)) for (one, two), (i, ii) in zip(made, yields.tolist())]
+    return [(one, two, (i, ii)) for (one, two), (i, ii) in zip(made, yields.tolist(), strict=True)]
 
 
 def _apply(module: nn.Module, x: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -17,7 +17,9 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from skboundary._runtime import all_or_nothing, check_input, check_targets, draw_seed, to_numpy
+from skboundary._device import to_numpy
+from skboundary._random import draw_seed
+from skboundary._validation import all_or_nothing, check_input, check_targets
 from skboundary.boundary._methods import METHODS, choose_method
 from skboundary.boundary._oracle import (
     count_nan_gradients,
@@ -38,7 +40,7 @@ from skboundary.boundary._rows import (
 from skboundary.boundary._search import Model, Search, find_pairs
 from skboundary.boundary._task import Settings
 from skboundary.exceptions import BoundaryNotFoundWarning, warn_caller
-from skboundary.functional.criteria import runner_up
+from skboundary.functional.margins import runner_up
 from skboundary.networks._black_box import BlackBox, has_scores
 from skboundary.networks._intake import NETWORK_CONSTRAINTS, is_trained, take_in, takes_frames
 from skboundary.networks._labels import encode_labels, resolve_labels
@@ -57,9 +59,9 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
     estimator : estimator or torch.nn.Module, default=None
         The classifier. A module, a :class:`FrozenNetwork` and a
         :class:`~sklearn.frozen.FrozenEstimator` are used as they are; any other estimator is
-        cloned and fitted. None trains a small multilayer perceptron on standardised columns.
+        cloned and fitted. None trains a small multilayer perceptron on standardized columns.
     method : {"auto", "pm", "minimal", "deepdig", "score", "label", "segment"}, default="auto"
-        "minimal" follows gradients to the nearest boundary point, and "pm" minimises a
+        "minimal" follows gradients to the nearest boundary point, and "pm" minimizes a
         perturbation together with its start, so that both ends are predicted with `confidence`.
         "score" and "label" do with the scores, or the labels alone, of any classifier. "segment"
         looks on the segment from a row to its nearest training row, in the latent space (of X
@@ -96,7 +98,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
     generator : callable, default=None
         For method "deepdig": from the shape of a row to an autoencoder, a module that takes and
         gives values in [0, 1], without dropout and batch statistics. None is that of the paper,
-        `skboundary.functional.autoencode.autoencoder`.
+        `skboundary.functional.deepdig.autoencoder`.
     n_jobs : int, default=None
         Processes between which class pairs are divided, through joblib. None computes all pairs
         in one batch job here.
@@ -479,13 +481,24 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
     ) -> BoundaryPairs:
         method = choose_method(self.method, self.norm, self.response_, self.estimator_)
         settings = Settings(
-            self.effort, self.confidence, self.penalty, self.norm, self.margin_tol,
-            self.generator, pairs,
+            self.effort,
+            self.confidence,
+            self.penalty,
+            self.norm,
+            self.margin_tol,
+            self.generator,
+            pairs,
         )
         search = Search(
-            method, settings, self.bounds_, isinstance(self.bounds, str), random_partners, n_asked,
-            self.n_jobs, self.verbose,
-        )  # fmt: skip
+            method,
+            settings,
+            self.bounds_,
+            isinstance(self.bounds, str),
+            random_partners,
+            n_asked,
+            self.n_jobs,
+            self.verbose,
+        )
         model = self._within() if method.pooled else self._model
         return find_pairs(model, search, X, source, target)
 
@@ -509,7 +522,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         if not failed.any():
             return
         status, counts = np.unique(pairs.status[failed], return_counts=True)
-        counted = ", ".join(f"{name}: {n}" for name, n in zip(status, counts))
+        counted = ", ".join(f"{name}: {n}" for name, n in zip(status, counts, strict=True))
         why, (view, estimator), pool = "", self._model[:2], self._model.pool
         if view.differentiable:
             n = count_nan_gradients(view, X[pairs.status == "not_found"])

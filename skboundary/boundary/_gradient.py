@@ -14,9 +14,9 @@ from skboundary.boundary._oracle import Oracle, lead
 from skboundary.boundary._pairs import Ends, expand, norms
 from skboundary.boundary._segment import along, margin_on, step_back
 from skboundary.boundary._task import Settings, Task
-from skboundary.functional.criteria import class_margin, margin_band, runner_up
-from skboundary.functional.linearize import Effort, nearest_boundary
-from skboundary.functional.perturbation import (
+from skboundary.functional.margins import class_margin, margin_band, runner_up
+from skboundary.functional.nearest_boundary import Effort, nearest_boundary
+from skboundary.functional.perturbation_minimization import (
     Start,
     fast_start,
     minimize_perturbation,
@@ -64,10 +64,16 @@ def _cross(
 ) -> tuple[Tensor, Tensor]:
     """Nearest points (m, ...) of another class, and what they cost; the start without a find."""
     crossing = nearest_boundary(
-        _forward(oracle), start, source, target=target, effort=settings.effort,
-        bounds=task.bounds(rows), margin_tol=settings.margin_tol, eps=oracle.eps,
+        _forward(oracle),
+        start,
+        source,
+        target=target,
+        effort=settings.effort,
+        bounds=task.bounds(rows),
+        margin_tol=settings.margin_tol,
+        eps=oracle.eps,
         norm=settings.norm,
-    )  # fmt: skip
+    )
     return crossing.points, crossing.n_forward + crossing.n_backward
 
 
@@ -92,9 +98,15 @@ def pm(oracle: Oracle, task: Task, settings: Settings) -> Ends:
     """Minimize a perturbation together with its start: equation (1) of the paper."""
     target, n_evaluations = _nearest_class(oracle, task, settings)
     start = fast_start(
-        _forward(oracle), task.x, task.source, target, confidence=settings.confidence,
-        bounds=task.bounds(), margin_tol=settings.margin_tol, eps=oracle.eps,
-    )  # fmt: skip
+        _forward(oracle),
+        task.x,
+        task.source,
+        target,
+        confidence=settings.confidence,
+        bounds=task.bounds(),
+        margin_tol=settings.margin_tol,
+        eps=oracle.eps,
+    )
     n_evaluations += start.n_forward + start.n_backward
     inner, outer = task.x.clone(), task.x.clone()
     collapsed = torch.zeros_like(start.found)
@@ -119,9 +131,14 @@ def _nearest_class(oracle: Oracle, task: Task, settings: Settings) -> tuple[Tens
     if len(rows):
         x, source = task.x[rows], task.source[rows]
         nearest = nearest_boundary(
-            _forward(oracle), x, source, effort=_RIVALS, bounds=task.bounds(rows),
-            margin_tol=settings.margin_tol, eps=oracle.eps,
-        )  # fmt: skip
+            _forward(oracle),
+            x,
+            source,
+            effort=_RIVALS,
+            bounds=task.bounds(rows),
+            margin_tol=settings.margin_tol,
+            eps=oracle.eps,
+        )
         rival = runner_up(oracle.logits(x), source).label
         target[rows] = torch.where(nearest.success, nearest.target, rival)
         n_evaluations[rows] = nearest.n_forward + nearest.n_backward + 1
@@ -147,11 +164,20 @@ def _minimized(
     else:
         penalty = settings.penalty
     pairs = minimize_perturbation(
-        _forward(oracle), z, delta, task.source[rows], target, penalty=penalty,
-        norm=settings.norm, n_iter=_PM_STEPS[settings.effort], betas=(0.5, 0.9),
-        learning_rate=1.5 * size / delta[0].numel() ** 0.5, bounds=task.bounds(rows),
-        margin_tol=settings.margin_tol, eps=oracle.eps,
-    )  # fmt: skip
+        _forward(oracle),
+        z,
+        delta,
+        task.source[rows],
+        target,
+        penalty=penalty,
+        norm=settings.norm,
+        n_iter=_PM_STEPS[settings.effort],
+        betas=(0.5, 0.9),
+        learning_rate=1.5 * size / delta[0].numel() ** 0.5,
+        bounds=task.bounds(rows),
+        margin_tol=settings.margin_tol,
+        eps=oracle.eps,
+    )
     # a start that is the optimum already, as it is where the network is linear, stays
     ends = torch.stack([z, z + delta, pairs.inner, pairs.outer])
     labels = torch.stack([task.source[rows], target] * 2)

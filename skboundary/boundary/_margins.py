@@ -15,14 +15,9 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from skboundary._runtime import (
-    all_or_nothing,
-    check_input,
-    check_targets,
-    draw_seed,
-    spawn_generators,
-    to_numpy,
-)
+from skboundary._device import to_numpy
+from skboundary._random import draw_seed, spawn_generators
+from skboundary._validation import all_or_nothing, check_input, check_targets
 from skboundary.boundary._oracle import labels_of
 from skboundary.boundary._pool import Pool
 from skboundary.boundary._rows import columns_of, numbers
@@ -51,7 +46,7 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
     estimator : estimator or torch.nn.Module, default=None
         The classifier. A module, a :class:`FrozenNetwork` and a
         :class:`~sklearn.frozen.FrozenEstimator` are used as they are; any other estimator is
-        cloned and fitted. None trains a small multilayer perceptron on standardised columns.
+        cloned and fitted. None trains a small multilayer perceptron on standardized columns.
     subspaces : {"auto", "dct", "pca", "random"}, None or array-like, default="auto"
         "dct" slides a window over the frequencies of an image, from low to high along the
         diagonal; the last two axes of X are height and width, and each channel has its own
@@ -257,10 +252,8 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return self._censor(*self._search(X))
 
-    def spectrum(
-        self, X: Any, *, quantiles: Sequence[float] = (0.05, 0.25, 0.75, 0.95)
-    ) -> Bunch:
-        """Summarise the margins of rows for each subspace: the curves of the paper.
+    def spectrum(self, X: Any, *, quantiles: Sequence[float] = (0.05, 0.25, 0.75, 0.95)) -> Bunch:
+        """Summarize the margins of rows for each subspace: the curves of the paper.
 
         Parameters
         ----------
@@ -320,8 +313,10 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
         self._validate_params()  # those of the search act without a refit
         X = check_input(self, X, reset=False, keep_frame=takes_frames(self.estimator))
         params: Any = {
-            "overshoot": self.overshoot, "max_iter": self.max_iter, "verbose": self.verbose
-        }  # fmt: skip
+            "overshoot": self.overshoot,
+            "max_iter": self.max_iter,
+            "verbose": self.verbose,
+        }
         if self.method == "gradient":
             self._refuse_without_gradient()
             found = gradient_margins(self._view, X, self._subspaces, **params)
@@ -332,9 +327,15 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
             )
         else:
             found = label_margins(
-                self._view, self.estimator_, self._columns, self._pool, numbers(X),
-                self._subspaces, seed=self._seed, **params,
-            )  # fmt: skip
+                self._view,
+                self.estimator_,
+                self._columns,
+                self._pool,
+                numbers(X),
+                self._subspaces,
+                seed=self._seed,
+                **params,
+            )
         return to_numpy(found[0]), to_numpy(found[1])
 
     def _censor(self, distance: NDArray[Any], flipped: NDArray[np.bool_]) -> NDArray[Any]:

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from sklearn.svm import LinearSVC
 from torch import Tensor
 
-from skboundary._runtime import to_numpy, to_tensor
+from skboundary._device import to_numpy, to_tensor
 from skboundary.boundary._deepdig import carry_over, halve
 from skboundary.boundary._oracle import Oracle, consult
 from skboundary.boundary._pairs import expand, norms
 from skboundary.boundary._pool import find_partners
 from skboundary.boundary._rows import floating
-from skboundary.functional.complexity import (
+from skboundary.functional.boundary_complexity import (
     Linearity,
     distance_to_rows,
     draw_partners,
@@ -29,13 +29,25 @@ from skboundary.functional.complexity import (
 _SETS = ("train", "test", "borderline")
 _MEASURES = ("linear_distance", "error_distance", "error_rate")  # as in Linearity
 _DISTANCES = (
-    "distance_source", "distance_target", "latent_distance_source", "latent_distance_target"
-)  # fmt: skip
+    "distance_source",
+    "distance_target",
+    "latent_distance_source",
+    "latent_distance_target",
+)
 COLUMNS = (
-    "n_segments", "success_rate", "third_class_rate", "attempts", "attempts_success",
-    "attempts_fail", "yield_over", "yield_back", "oscillation",
-    *(f"{measure}_{of}" for measure in _MEASURES for of in _SETS), "length", *_DISTANCES,
-)  # fmt: skip
+    "n_segments",
+    "success_rate",
+    "third_class_rate",
+    "attempts",
+    "attempts_success",
+    "attempts_fail",
+    "yield_over",
+    "yield_back",
+    "oscillation",
+    *(f"{measure}_{of}" for measure in _MEASURES for of in _SETS),
+    "length",
+    *_DISTANCES,
+)
 
 # Powers of two between which liblinear returns, whatever the data: about 1e-15 to 1e15.
 _RANGE = -50, 50
@@ -55,7 +67,7 @@ class Plan(NamedTuple):
 
 
 class Sets(NamedTuple):
-    """Labelled rows."""
+    """Labeled rows."""
 
     X: NDArray[Any]
     codes: NDArray[np.intp]
@@ -116,7 +128,7 @@ def measure(
             ):
                 if planes[key] is not None:
                     found = _linearity(planes[key], z, codes, *key)
-                    for name, value in zip(_MEASURES, found):
+                    for name, value in zip(_MEASURES, found, strict=True):
                         row[f"{name}_{of}"] = float(value)
             for side, code in (("source", s), ("target", t)):
                 of_class = (sets.codes == code).nonzero()[0]
@@ -155,9 +167,16 @@ def _segments(
     elif plan.method == "deepdig":
         s_, t_ = (torch.from_numpy(codes).to(like.device) for codes in (source, target))
         end, start, success, yields = carry_over(
-            oracle, pool, start, s_, t_, extractor.effort, extractor.generator, plan.seed,
+            oracle,
+            pool,
+            start,
+            s_,
+            t_,
+            extractor.effort,
+            extractor.generator,
+            plan.seed,
             extractor.bounds_,
-        )  # fmt: skip
+        )
     of_pair = torch.from_numpy(which).to(like.device)
     return {
         pair: Segments(

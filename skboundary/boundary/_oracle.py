@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skboundary._runtime import map_batches, resolve_batch_size, to_numpy, to_tensor
+from skboundary._batching import map_batches, resolve_batch_size
+from skboundary._device import to_numpy, to_tensor
 from skboundary.exceptions import ScoreMismatchWarning, warn_caller
-from skboundary.functional.bisect import find_root
-from skboundary.functional.criteria import class_margin, pairwise_margin
+from skboundary.functional.margins import class_margin, pairwise_margin
+from skboundary.functional.root_finding import find_root
 from skboundary.networks._agreement import disagreeing
 from skboundary.networks._black_box import BlackBox, has_scores, predicted_labels
 from skboundary.networks._view import NetworkView
@@ -111,9 +112,7 @@ def lead(logits: Tensor, source: Tensor, target: Tensor) -> Tensor:
     return torch.where(target < 0, over_all, pairwise_margin(logits, target.clamp_min(0), source))
 
 
-def labels_of(
-    view: NetworkView, estimator: Any, X: NDArray[Any], columns: Any
-) -> NDArray[np.intp]:
+def labels_of(view: NetworkView, estimator: Any, X: NDArray[Any], columns: Any) -> NDArray[np.intp]:
     """What `predict` says of rows (n, ...), as positions in `classes_`, (n,)."""
     rows = as_rows(X, columns)
     if isinstance(view.model, BlackBox):

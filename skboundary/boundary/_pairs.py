@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skboundary.boundary._oracle import Oracle, lead
-from skboundary.functional.bisect import Root, find_root
-from skboundary.functional.criteria import runner_up
+from skboundary.functional.margins import runner_up
+from skboundary.functional.root_finding import Root, find_root
 
 STATUSES = np.array(["ok", "collapsed", "third_class", "already_target", "not_found"])
 OK, COLLAPSED, THIRD_CLASS, ALREADY_TARGET, NOT_FOUND = range(5)
@@ -188,9 +188,7 @@ def check_ends(
             n_evaluations = n_evaluations.index_add(0, rows, root.n_evaluations)
     middle = _put_back((start + expand(t, start) * (end - start)).to(dtype), box)
     margin_inner, margin_outer = margins.chunk(2)
-    return Checked(
-        inner, outer, middle, target, margin_inner, margin_outer, status, n_evaluations
-    )
+    return Checked(inner, outer, middle, target, margin_inner, margin_outer, status, n_evaluations)
 
 
 def _rival(logits: Tensor | None, source: Tensor) -> Tensor:
@@ -226,9 +224,7 @@ def _midpoint(
         return _gap(oracle.view.proba(oracle.logits(points)), pair[rows])
 
     low = torch.zeros_like(at_inner)
-    return find_root(
-        gap, low, low + 1, at_inner, at_outer, tol=_EQUAL / 2, max_iter=MIDPOINT
-    )
+    return find_root(gap, low, low + 1, at_inner, at_outer, tol=_EQUAL / 2, max_iter=MIDPOINT)
 
 
 def expand(per_row: Tensor, like: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing
 from torch import Tensor
 
-from skboundary._runtime import to_tensor
+from skboundary._device import to_tensor
 from skboundary.boundary._rows import data_range, floating, outside
-from skboundary.functional.search import build_index, search
+from skboundary.functional.nearest_neighbors import build_index, search
 
 
 class Pool(NamedTuple):
@@ -82,9 +82,7 @@ def find_partners(
     return partners
 
 
-def draw_rows(
-    pool: Pool, source: NDArray[np.intp], rng: np.random.Generator
-) -> NDArray[np.intp]:
+def draw_rows(pool: Pool, source: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.intp]:
     """Draw a row of the pool for each wanted class (n,); none twice before all have had a turn."""
     drawn = np.empty(len(source), dtype=np.intp)
     for code in np.unique(source):

@@ -11,8 +11,8 @@ from skboundary.boundary._oracle import Oracle, lead
 from skboundary.boundary._pairs import MIDPOINT, Ends
 from skboundary.boundary._segment import along, between, margin_on, sides_by_margin
 from skboundary.boundary._task import Settings, Task
-from skboundary.functional.criteria import margin_band
-from skboundary.functional.decision import (
+from skboundary.functional.margins import margin_band
+from skboundary.functional.query_search import (
     Bracket,
     label_search,
     score_search,
@@ -47,9 +47,15 @@ def label(oracle: Oracle, task: Task, settings: Settings) -> Ends:
         found = segment_search(said, flat, task.source, starts, target=task.target, budget=budget)
     else:
         found = label_search(
-            said, flat, task.source, starts, target=task.target, budget=budget,
-            generator=torch.Generator().manual_seed(task.seed), bounds=_flat_bounds(task),
-        )  # fmt: skip
+            said,
+            flat,
+            task.source,
+            starts,
+            target=task.target,
+            budget=budget,
+            generator=torch.Generator().manual_seed(task.seed),
+            bounds=_flat_bounds(task),
+        )
     return _as_ends(oracle, task, settings, found, left)
 
 
@@ -62,9 +68,14 @@ def score(oracle: Oracle, task: Task, settings: Settings) -> Ends:
     budget, left = _shares(oracle, budget)
     found = score_search(
         lambda points: oracle.logits(points.view(-1, *task.x.shape[1:])),
-        flat, task.source, starts, target=task.target, budget=budget,
-        generator=torch.Generator().manual_seed(task.seed), bounds=_flat_bounds(task),
-    )  # fmt: skip
+        flat,
+        task.source,
+        starts,
+        target=task.target,
+        budget=budget,
+        generator=torch.Generator().manual_seed(task.seed),
+        bounds=_flat_bounds(task),
+    )
     return _as_ends(oracle, task, settings, found, left)
 
 
@@ -90,9 +101,7 @@ def _flat_bounds(task: Task) -> tuple[Tensor, Tensor] | None:
     return None if bounds is None else (bounds[0].flatten(1), bounds[1].flatten(1))
 
 
-def _as_ends(
-    oracle: Oracle, task: Task, settings: Settings, found: Bracket, budget: int
-) -> Ends:
+def _as_ends(oracle: Oracle, task: Task, settings: Settings, found: Bracket, budget: int) -> Ends:
     """Turn a bracket into ends: at the wanted margin where there is a score.
 
     The bracket is verified. It is followed beyond its outer end only where the margin there is
@@ -122,9 +131,12 @@ def _as_ends(
     n_evaluations[rows[short]] += 1
 
     sides = sides_by_margin(
-        margin_on(oracle, x, end, source, target), at_x, at_end, band,
+        margin_on(oracle, x, end, source, target),
+        at_x,
+        at_end,
+        band,
         budget - n_evaluations[rows] - 2,
-    )  # fmt: skip
+    )
     near, far = along(x, end, sides.inner), along(x, end, sides.outer)
     at_near, at_far = oracle.labels(torch.cat([near, far])).chunk(2)
     n_evaluations[rows] += sides.n_evaluations + 2

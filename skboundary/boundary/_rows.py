@@ -13,7 +13,8 @@ from scipy import sparse
 from sklearn.utils import _safe_indexing
 from sklearn.utils._missing import is_pandas_na
 
-from skboundary._runtime import check_finite, resolve_dtype
+from skboundary._device import resolve_dtype
+from skboundary._validation import check_finite
 
 _ROUNDINGS = 4  # of a bound, by which a sample that lies on it may come out beyond it
 
@@ -34,7 +35,11 @@ def numbers(X: Any) -> NDArray[Any]:
     if not hasattr(X, "columns"):
         return np.asarray(X)
     columns = [_values(_safe_indexing(X, i, axis=1)) for i in range(X.shape[1])]
-    names = [name for name, values in zip(X.columns, columns) if values.dtype.kind not in "biuf"]
+    names = [
+        name
+        for name, values in zip(X.columns, columns, strict=True)
+        if values.dtype.kind not in "biuf"
+    ]
     if names:
         raise ValueError(
             f"Columns {names[:10]} of X do not hold numbers, so they have no boundary points. "
@@ -123,7 +128,7 @@ def outside(X: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> NDArray[n
     largest = np.where(np.isfinite(ends), np.abs(ends), 0).max(0)
     dtype = X.dtype if X.dtype.kind == "f" else floating(X)
     slack = _ROUNDINGS * np.finfo(dtype).eps * largest
-    return (X < low - slack) | (X > high + slack)
+    return (low - slack > X) | (high + slack < X)
 
 
 def check_inside(X: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> None:

@@ -13,7 +13,9 @@ from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skboundary._runtime import forked_rng, map_batches, resolve_batch_size, to_tensor
+from skboundary._batching import map_batches, resolve_batch_size
+from skboundary._device import to_tensor
+from skboundary._random import forked_rng
 from skboundary.boundary._methods import Method
 from skboundary.boundary._oracle import Oracle, as_rows, consult
 from skboundary.boundary._pairs import (
@@ -28,7 +30,7 @@ from skboundary.boundary._pairs import (
 )
 from skboundary.boundary._pool import Pool, find_partners
 from skboundary.boundary._task import Settings, Task
-from skboundary.functional.criteria import margin_band
+from skboundary.functional.margins import margin_band
 from skboundary.networks._torch_model import TorchModel
 from skboundary.networks._view import NetworkView
 
@@ -133,7 +135,7 @@ def find_pairs(
     margins, status = np.full((2, n), np.nan, X.dtype), np.full(n, ALREADY_TARGET)
     distance, target = np.full(n, np.nan, X.dtype), target.copy()
     n_evaluations = np.full(n, search.n_asked)
-    for (rows, _), found in zip(parts, checked):
+    for (rows, _), found in zip(parts, checked, strict=True):
         outer[rows] = found.outer
         if search.settings.pairs:
             inner[rows], midpoint[rows] = found.inner, found.midpoint
@@ -143,9 +145,18 @@ def find_pairs(
         distance[rows] = norms(found.outer - found.inner, search.settings.norm)
     distance[status == NOT_FOUND] = np.nan
     return BoundaryPairs(
-        inner, outer, midpoint, distance, classes[source], classes[target],
-        margins[0], margins[1], status == OK, STATUSES[status], n_evaluations,
-    )  # fmt: skip
+        inner,
+        outer,
+        midpoint,
+        distance,
+        classes[source],
+        classes[target],
+        margins[0],
+        margins[1],
+        status == OK,
+        STATUSES[status],
+        n_evaluations,
+    )
 
 
 def _shares(
@@ -192,8 +203,8 @@ def _solve(
             x = to_tensor(X[rows], device=oracle.device, dtype=oracle.dtype)
             box = _limits(to_tensor(X[rows]), search.bounds, search.widen)
             low, high = (
-                to_tensor(b, device=x.device, dtype=x.dtype) for b in box
-            ) if box else (None, None)
+                (to_tensor(b, device=x.device, dtype=x.dtype) for b in box) if box else (None, None)
+            )
             s, t, p = (
                 torch.from_numpy(a[rows]).to(oracle.device) for a in (source, target, partners)
             )
@@ -205,7 +216,7 @@ def _solve(
 
         size = _batch_size(view, X, method.batched)
         parts = [*map_batches(step, len(X), size, verbose=search.verbose, desc="boundary")]
-    return Checked(*(torch.cat(part) for part in zip(*parts)))
+    return Checked(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def _settle(
@@ -240,7 +251,7 @@ def _settle(
         oracle.eps = widening * eps
         again = find(part, None if box is None else (box[0][rows], box[1][rows]))
         again = again._replace(n_evaluations=again.n_evaluations + found.n_evaluations[rows])
-        for all_, new in zip(found, again):
+        for all_, new in zip(found, again, strict=True):
             all_[rows] = new
     oracle.eps = eps
     return found
@@ -255,9 +266,7 @@ def _batch_size(view: NetworkView, X: NDArray[Any], batched: bool) -> int:
     return resolve_batch_size(view.batch_size, numbers * view.dtype.itemsize, view.device)
 
 
-def _limits(
-    x: Tensor, bounds: tuple[Any, Any] | None, widen: bool
-) -> tuple[Tensor, Tensor] | None:
+def _limits(x: Tensor, bounds: tuple[Any, Any] | None, widen: bool) -> tuple[Tensor, Tensor] | None:
     """Bounds of each sample: of its columns for vectors, of all its elements for others."""
     if bounds is None:
         return None

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from skboundary.boundary._oracle import Oracle, lead
 from skboundary.boundary._pairs import Ends, expand
-from skboundary.functional.bisect import find_root
-from skboundary.functional.criteria import margin_band
+from skboundary.functional.margins import margin_band
+from skboundary.functional.root_finding import find_root
 
 _HALVINGS = 14  # of a segment, by labels alone
 _JUMP = 2.0**-15  # of a segment: how far a side keeps from a jump, where rounding would decide
@@ -52,7 +52,7 @@ def sides_by_margin(
     start, end : Tensor of shape (n,)
         The margin at 0, positive, and at 1, negative.
     tol : float or Tensor of shape (n,)
-        What `functional.criteria.margin_band` gives, where logits are rounded.
+        What `functional.margins.margin_band` gives, where logits are rounded.
     limit : int or Tensor of shape (n,), default=120
         Evaluations of a segment at most, half of them for either side.
 
@@ -66,9 +66,14 @@ def sides_by_margin(
     tol = torch.as_tensor(tol, dtype=start.dtype, device=start.device).expand_as(start)
     aim, limit = 1.5 * tol, torch.as_tensor(limit, device=start.device)
     root = find_root(
-        lambda t, rows: margin(t, rows) + aim[rows], far * 0, far, start + aim, end + aim,
-        tol=tol / 2, max_iter=limit // 2,
-    )  # fmt: skip
+        lambda t, rows: margin(t, rows) + aim[rows],
+        far * 0,
+        far,
+        start + aim,
+        end + aim,
+        tol=tol / 2,
+        max_iter=limit // 2,
+    )
     beyond = torch.where(root.converged, root.t, (root.high + _JUMP).clamp(max=1))
     outer = torch.where(end + aim < 0, beyond, far)
     at_outer = torch.where(root.converged, root.value - aim, torch.minimum(end, -tol))
@@ -122,9 +127,14 @@ def step_back(
         rows = rows[before]
         step[rows] *= 2
     root = find_root(
-        lambda t, rows: margin(t, rows) - aim[rows], far, near, f_far - aim, f_near - aim,
-        tol=tol / 2, max_iter=limit - n_evaluations,
-    )  # fmt: skip
+        lambda t, rows: margin(t, rows) - aim[rows],
+        far,
+        near,
+        f_far - aim,
+        f_near - aim,
+        tol=tol / 2,
+        max_iter=limit - n_evaluations,
+    )
     before = torch.where(root.converged, root.t, (root.low - _JUMP).clamp(min=0))
     inner = torch.where(start > aim, before, torch.zeros_like(before))
     return Sides(inner, outer, n_evaluations + root.n_evaluations)
@@ -186,9 +196,7 @@ def along(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
     return start + expand(t, start) * (end - start)
 
 
-def margin_on(
-    oracle: Oracle, start: Tensor, end: Tensor, source: Tensor, target: Tensor
-) -> Value:
+def margin_on(oracle: Oracle, start: Tensor, end: Tensor, source: Tensor, target: Tensor) -> Value:
     """The margin of `source` over `target` (-1: over all) on segments (n, ...)."""
 
     def margin(t: Tensor, rows: Tensor) -> Tensor:

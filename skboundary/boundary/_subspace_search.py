@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing
 from torch import Tensor
 
-from skboundary._runtime import map_batches, resolve_batch_size, row_shape, to_tensor
+from skboundary._batching import map_batches, resolve_batch_size
+from skboundary._device import to_tensor
+from skboundary._validation import row_shape
 from skboundary.boundary._oracle import consult, labels_of
 from skboundary.boundary._pool import Pool, find_partners
-from skboundary.functional.decision import label_search
+from skboundary.functional.query_search import label_search
 from skboundary.functional.subspace_deepfool import subspace_deepfool
 from skboundary.functional.subspaces import Subspaces, WholeSpace
 from skboundary.networks._view import NetworkView
@@ -68,14 +70,20 @@ def gradient_margins(
         first, last = pairs.start // n, (pairs.stop - 1) // n
         x = to_tensor(_safe_indexing(X, slice(first, last + 1)), device=device, dtype=dtype)
         found = subspace_deepfool(
-            logits, x, subspaces, pair // n - first, pair % n,
-            overshoot=overshoot, max_iter=max_iter, eps=view.eps,
-        )  # fmt: skip
+            logits,
+            x,
+            subspaces,
+            pair // n - first,
+            pair % n,
+            overshoot=overshoot,
+            max_iter=max_iter,
+            eps=view.eps,
+        )
         return found.distance.cpu(), found.flipped.cpu()
 
     with view.function() as logits:
         parts = [*map_batches(step, X.shape[0] * n, size, verbose=verbose, desc="margins")]
-    distance, flipped = (torch.cat(part).view(-1, n) for part in zip(*parts))
+    distance, flipped = (torch.cat(part).view(-1, n) for part in zip(*parts, strict=True))
     return distance, flipped
 
 
@@ -115,9 +123,14 @@ def label_margins(
     source = labels_of(view, estimator, X, columns)
     flat = to_tensor(X).flatten(1).to(view.input_dtype)
     partners = find_partners(
-        pool, to_tensor(pool.X).flatten(1).to(view.input_dtype), flat, source,
-        np.full(len(X), -1), min(_STARTS, len(pool.X)), np.random.default_rng(seed),
-    )  # fmt: skip
+        pool,
+        to_tensor(pool.X).flatten(1).to(view.input_dtype),
+        flat,
+        source,
+        np.full(len(X), -1),
+        min(_STARTS, len(pool.X)),
+        np.random.default_rng(seed),
+    )
     size = view.batch_size
     if size == "auto":
         size = max(1, _NUMBERS // (flat.shape[1] * _STARTS))
@@ -135,18 +148,23 @@ def label_margins(
             starts = pool.take(partners[rows], like=x).flatten(2)
             found = [
                 label_search(
-                    label, x, codes, starts, generator=torch.Generator().manual_seed(seed),
-                    basis=basis, budget=_QUESTIONS * max_iter,
+                    label,
+                    x,
+                    codes,
+                    starts,
+                    generator=torch.Generator().manual_seed(seed),
+                    basis=basis,
+                    budget=_QUESTIONS * max_iter,
                 )
                 for basis in bases
-            ]  # fmt: skip
+            ]
             success = torch.stack([bracket.success for bracket in found], 1)
             length = torch.stack([(bracket.outer - x).norm(dim=1) for bracket in found], 1)
             distance = torch.where(success, (1 + overshoot) * length, torch.inf)
             return distance.cpu(), success.cpu()
 
         parts = [*map_batches(step, len(X), size, verbose=verbose, desc="margins")]
-    distance, flipped = (torch.cat(part) for part in zip(*parts))
+    distance, flipped = (torch.cat(part) for part in zip(*parts, strict=True))
     return distance, flipped
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from skboundary._runtime import row_shape, to_tensor
+from skboundary._device import to_tensor
+from skboundary._validation import row_shape
 from skboundary.functional.subspaces import (
     Subspaces,
     WholeSpace,
@@ -22,7 +23,7 @@ from skboundary.functional.subspaces import (
     random_components,
 )
 
-_RANDOM_COMPONENTS = 640  # ten times the dimensions of the paper's windows on grey images
+_RANDOM_COMPONENTS = 640  # ten times the dimensions of the paper's windows on gray images
 
 Named = tuple[Subspaces, NDArray[Any]]
 
@@ -142,4 +143,4 @@ def _check_limit(name: str, value: int | None, limit: int, what: str) -> None:
 
 def _names(kind: str, starts: range, window: int) -> NDArray[Any]:
     ends = [f"_{s + window - 1}" if window > 1 else "" for s in starts]
-    return np.array([f"{kind}_{s}{end}" for s, end in zip(starts, ends)], dtype=object)
+    return np.array([f"{kind}_{s}{end}" for s, end in zip(starts, ends, strict=True)], dtype=object)

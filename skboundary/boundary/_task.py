@@ -41,9 +41,13 @@ class Task(NamedTuple):
         """The task of some of the rows."""
         low, high = self.bounds(rows) or (None, None)
         return self._replace(
-            x=self.x[rows], source=self.source[rows], target=self.target[rows], low=low, high=high,
+            x=self.x[rows],
+            source=self.source[rows],
+            target=self.target[rows],
+            low=low,
+            high=high,
             partners=self.partners[rows],
-        )  # fmt: skip
+        )
 
     def bounds(self, rows: Any = slice(None)) -> tuple[Tensor, Tensor] | None:
         """Bounds of some of the rows."""

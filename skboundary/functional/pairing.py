@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from skboundary.functional.search import build_index, search
+from skboundary.functional.nearest_neighbors import build_index, search
 
-_WINDOW = 32  # neighbours that a minor looks at in one step of the greedy pairing
-_DEPTH = 32  # neighbours that are searched for each minor at first
+_WINDOW = 32  # neighbors that a minor looks at in one step of the greedy pairing
+_DEPTH = 32  # neighbors that are searched for each minor at first
 
 
 def pair_nearest(
@@ -101,7 +101,7 @@ def one_to_one_rounds(minors: Tensor, majors: Tensor, n_rounds: int) -> Iterator
     minors : Tensor of shape (n, d)
     majors : Tensor of shape (m, d)
     n_rounds : int
-        Rounds that will be asked for, about: it only sets how far ahead neighbours are searched.
+        Rounds that will be asked for, about: it only sets how far ahead neighbors are searched.
 
     Yields
     ------

@@ -117,9 +117,7 @@ def subspace_deepfool(
         if not len(active):
             break
     c *= 1 + overshoot
-    return SubspaceDeepFool(
-        torch.where(n_iter > 0, c.norm(dim=1), torch.inf), flipped, c, n_iter
-    )
+    return SubspaceDeepFool(torch.where(n_iter > 0, c.norm(dim=1), torch.inf), flipped, c, n_iter)
 
 
 def _displaced(x: Tensor, rows: Tensor, delta: Tensor) -> Tensor:

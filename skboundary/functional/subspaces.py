@@ -285,13 +285,13 @@ def pca_components(
         Orthonormal rows, by falling variance.
     """
     n, d = x.shape
-    centred = x.double() - x.mean(0, dtype=torch.float64)
-    largest = torch.linalg.vector_norm(centred, torch.inf)  # squares must not leave the range
-    centred /= largest.clamp_min(torch.finfo(largest.dtype).tiny)
+    centered = x.double() - x.mean(0, dtype=torch.float64)
+    largest = torch.linalg.vector_norm(centered, torch.inf)  # squares must not leave the range
+    centered /= largest.clamp_min(torch.finfo(largest.dtype).tiny)
     if n > d:
-        components = torch.linalg.eigh(centred.T @ centred).eigenvectors.T.flip(0)
+        components = torch.linalg.eigh(centered.T @ centered).eigenvectors.T.flip(0)
     else:
-        components = torch.linalg.svd(centred, full_matrices=False).Vh[: n - 1]
+        components = torch.linalg.svd(centered, full_matrices=False).Vh[: n - 1]
     return components[:n_components].to(dtype or x.dtype)
 
 

@@ -1,4 +1,4 @@
-"""What do the neighbours say?"""
+"""What do the neighbors say?"""
 
 # SPDX-License-Identifier: BSD-3-Clause
 

@@ -1,4 +1,4 @@
-"""TorchNearestNeighbors: exact nearest neighbours with scikit-learn's face."""
+"""TorchNearestNeighbors: exact nearest neighbors with scikit-learn's face."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -14,17 +14,10 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skboundary._runtime import (
-    all_or_nothing,
-    check_input,
-    map_batches,
-    resolve_batch_size,
-    resolve_device,
-    resolve_dtype,
-    to_numpy,
-    to_tensor,
-)
-from skboundary.functional.search import build_index, search
+from skboundary._batching import map_batches, resolve_batch_size
+from skboundary._device import resolve_device, resolve_dtype, to_numpy, to_tensor
+from skboundary._validation import all_or_nothing, check_input
+from skboundary.functional.nearest_neighbors import build_index, search
 
 # Queries that fail the float32 proof are searched together, so that the float64 pass over the
 # rows is made once for several batches; their cast copy stays at some batches of rows.
@@ -32,7 +25,7 @@ _BATCHES_TOGETHER = 16
 
 
 class TorchNearestNeighbors(BaseEstimator):
-    """Exact k nearest neighbours on the CPU or a GPU.
+    """Exact k nearest neighbors on the CPU or a GPU.
 
     The result is that of a float64 search in brute force: the same rows, nearest first and the
     lowest index first among equals, whatever the data's offset and scale. The work is done by
@@ -43,7 +36,7 @@ class TorchNearestNeighbors(BaseEstimator):
     Parameters
     ----------
     n_neighbors : int, default=5
-        Number of neighbours that `kneighbors` returns by default.
+        Number of neighbors that `kneighbors` returns by default.
 
     metric : {'euclidean', 'sqeuclidean', 'cosine'}, default='euclidean'
         The distance. A zero vector has the cosine distance 1 to every vector.
@@ -176,7 +169,7 @@ class TorchNearestNeighbors(BaseEstimator):
         ----------
         X : {array-like, sparse matrix, torch.Tensor} of shape (n_queries, n_features), \
                 default=None
-            The queries. None asks about the rows of `fit`, none of which is its own neighbour.
+            The queries. None asks about the rows of `fit`, none of which is its own neighbor.
         n_neighbors : int, default=None
             None takes the parameter of the estimator.
         return_distance : bool, default=True
@@ -191,7 +184,7 @@ class TorchNearestNeighbors(BaseEstimator):
         Raises
         ------
         ValueError
-            When there are not as many rows as neighbours, or when a distance overflows.
+            When there are not as many rows as neighbors, or when a distance overflows.
         """
         check_is_fitted(self)
         self._validate_params()  # n_neighbors and batch_size may have been set since fit
@@ -225,7 +218,7 @@ class TorchNearestNeighbors(BaseEstimator):
     def kneighbors_graph(
         self, X: Any = None, n_neighbors: int | None = None, mode: str = "connectivity"
     ) -> sparse.csr_matrix:
-        """Give the neighbours as a sparse graph.
+        """Give the neighbors as a sparse graph.
 
         Parameters
         ----------
@@ -244,7 +237,7 @@ class TorchNearestNeighbors(BaseEstimator):
         Raises
         ------
         ValueError
-            For an unknown mode, or when there are not as many rows as neighbours.
+            For an unknown mode, or when there are not as many rows as neighbors.
         """
         check_is_fitted(self)
         if mode not in ("connectivity", "distance"):

@@ -1,4 +1,4 @@
-"""LatentKNNClassifier: a network's output averaged with its neighbours' outputs."""
+"""LatentKNNClassifier: a network's output averaged with its neighbors' outputs."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -22,8 +22,10 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skboundary._runtime import all_or_nothing, check_input, check_targets, progress, to_numpy
-from skboundary.functional.mixing import merge_lists, mix
+from skboundary._batching import progress
+from skboundary._device import to_numpy
+from skboundary._validation import all_or_nothing, check_input, check_targets
+from skboundary.functional.latent_mixing import merge_lists, mix
 from skboundary.neighbors._exact import TorchNearestNeighbors
 from skboundary.neighbors._reports import diagnosis, score_grid
 from skboundary.networks._intake import (
@@ -49,11 +51,11 @@ class _Found(NamedTuple):
 
 
 class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
-    """Average what a network says of a sample with what it says of the sample's neighbours.
+    """Average what a network says of a sample with what it says of the sample's neighbors.
 
-    LaSeNN [1]_: neighbours are found among the training samples by the activations of one
+    LaSeNN [1]_: neighbors are found among the training samples by the activations of one
     layer, and contribute the network's outputs for them, never their labels. Equation and
-    defaults are the paper's: ``w C(x) + (1 - w) / k * (sum of C over the k neighbours)``.
+    defaults are the paper's: ``w C(x) + (1 - w) / k * (sum of C over the k neighbors)``.
 
     Read more in the :ref:`User Guide <latent_knn>`.
 
@@ -62,17 +64,17 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
     estimator : estimator or torch.nn.Module, default=None
         The classifier. A module, a :class:`FrozenNetwork` and a
         :class:`~sklearn.frozen.FrozenEstimator` are used as they are; any other estimator is
-        cloned and fitted. None trains a small multilayer perceptron on standardised columns.
+        cloned and fitted. None trains a small multilayer perceptron on standardized columns.
     layer : str, int or callable, default="auto"
         The latent space, as in :class:`LatentTransformer`; "auto" is the input of the last
         `torch.nn.Linear` that runs.
     pool : {"avg"}, default=None
         Average feature maps over space; None flattens them.
     n_neighbors : int, default=3
-        The number k of neighbours.
+        The number k of neighbors.
     query_weight : float in [0, 1], default=0.88
         The weight w of the sample's own output. 1 is the bare network. Where the network has
-        memorised wrong labels, values far below the default pay.
+        memorized wrong labels, values far below the default pay.
     metric : {"euclidean", "sqeuclidean", "cosine"}, default="euclidean"
         Distance in the latent space. The paper's tables were made with "cosine".
     average : {"proba", "logits"}, default="proba"
@@ -81,7 +83,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
     query_transforms : list of callables, default=None
         Each takes a copy of a batch of X (an array, a CSR matrix, or a DataFrame where the
         classifier takes one) and returns one of the same shape, such as a horizontal flip.
-        Neighbours are searched for the transformed rows too; the lists are merged by training
+        Neighbors are searched for the transformed rows too; the lists are merged by training
         sample and the k closest stay. The sample's own output is not averaged over transforms.
         Training samples (`kneighbors()`, `diagnose()`) are searched for as they are.
     neighbors : object with `fit` and `kneighbors`, default=None
@@ -214,7 +216,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         ------
         ValueError
             For input that is not finite, labels that the network does not know, outputs that
-            do not fit the classes, an unknown layer, or fewer samples than neighbours.
+            do not fit the classes, an unknown layer, or fewer samples than neighbors.
         """
         if self.neighbors is not None and self.metric != "euclidean":
             raise ValueError(
@@ -313,7 +315,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         return (found.distances, found.indices) if return_distance else found.indices
 
     def score_samples(self, X: Any) -> NDArray[Any]:
-        """Compute minus the distance to the k-th neighbour: higher is more like the training data.
+        """Compute minus the distance to the k-th neighbor: higher is more like the training data.
 
         Parameters
         ----------
@@ -367,9 +369,11 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         grid = {
             name: self._values(name, values)
             for name, values in (
-                ("n_neighbors", n_neighbors), ("query_weight", query_weight), ("average", average)
+                ("n_neighbors", n_neighbors),
+                ("query_weight", query_weight),
+                ("average", average),
             )
-        }  # fmt: skip
+        }
         grid["n_neighbors"] = sorted(set(grid["n_neighbors"]))
         found = self._collect(X, grid["n_neighbors"][-1])
 
@@ -380,7 +384,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         return score_grid(proba, grid, self.classes_, X, y, scoring)
 
     def explain(self, X: Any) -> Bunch:
-        """Show the neighbours behind each prediction.
+        """Show the neighbors behind each prediction.
 
         Parameters
         ----------
@@ -391,9 +395,9 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         explanation : Bunch
             `indices`, `distances`, `labels` (as given to fit, None when it got no y) and
             `weights` of shape (n_samples, k); `outputs` (n_samples, k, n_classes) of the
-            neighbours; `query_outputs` (n_samples, n_classes) and `query_weight`, those of the
+            neighbors; `query_outputs` (n_samples, n_classes) and `query_weight`, those of the
             sample; `proba` (n_samples, n_classes), what `predict_proba` gives. The weights of a
-            sample and its neighbours sum to 1.
+            sample and its neighbors sum to 1.
         """
         check_is_fitted(self)
         found = self._collect(self._check(X), self.n_neighbors)
@@ -411,25 +415,25 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         )
 
     def diagnose(self, X: Any = None, y: Any = None) -> Bunch:
-        """Relate neighbours, distances and mistakes, as section 3.2 of the paper does.
+        """Relate neighbors, distances and mistakes, as section 3.2 of the paper does.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...), default=None
-            None takes the training samples, each without itself among its neighbours.
+            None takes the training samples, each without itself among its neighbors.
         y : array-like of shape (n_samples,), default=None
             True labels of X; left out with X.
 
         Returns
         -------
         diagnosis : Bunch
-            `purity` (n_samples,): how many of the k neighbours have the sample's label.
-            `mean_distance` (n_samples,): to the k neighbours.
+            `purity` (n_samples,): how many of the k neighbors have the sample's label.
+            `mean_distance` (n_samples,): to the k neighbors.
             `correlation`, `p_value`: Pearson's, between the two.
-            `same_prediction`: share of samples that neighbours leave unchanged.
+            `same_prediction`: share of samples that neighbors leave unchanged.
             `distance_correct`, `distance_wrong`, `distance_changed`: mean of `mean_distance`
             over samples that the bare network predicts rightly, wrongly, and over those whose
-            prediction neighbours change (NaN where there are none).
+            prediction neighbors change (NaN where there are none).
             `changed` (n_samples,): mask of the latter.
             `projections` (n_samples, n_classes): position on the line from the mean of each
             class (0) to the nearest other class mean (1), see `nearest_class` (n_classes,).
@@ -514,7 +518,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
                 bar.update(min(n, start + _BLOCK) * passes - bar.n)
 
     def _collect(self, X: Any, k: int) -> _Found:
-        latent, logits, distances, indices = zip(*self._blocks(X, k))
+        latent, logits, distances, indices = zip(*self._blocks(X, k), strict=True)
         return _Found(
             torch.cat(latent), torch.cat(logits), np.concatenate(distances), np.concatenate(indices)
         )
@@ -528,7 +532,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
             found.append(self.neighbors_.kneighbors(to_numpy(other), k))
         if len(found) == 1:
             return found[0]
-        distances, indices = (np.concatenate(part, axis=1) for part in zip(*found))
+        distances, indices = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
         merged = merge_lists(torch.from_numpy(distances), torch.from_numpy(indices), k)
         return to_numpy(merged[0]), to_numpy(merged[1])
 
@@ -542,7 +546,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
     def _mixed(
         self, logits: Tensor, indices: NDArray[np.intp], query_weight: float, average: str
     ) -> Tensor:
-        """Probabilities (n, n_classes) after averaging with the neighbours."""
+        """Probabilities (n, n_classes) after averaging with the neighbors."""
         neighbors = self._neighbor_outputs(indices, average)
         mixed = mix(self._outputs(logits, average), neighbors, query_weight)
         return mixed if average == "proba" else self._view.proba(mixed)
@@ -559,8 +563,10 @@ def _transformed(transform: Any, rows: Any) -> Any:
     other = transform(rows.copy())
     shape, names = getattr(other, "shape", None), getattr(rows, "columns", None)
     other_names = getattr(other, "columns", None)
-    if shape is None or tuple(shape) != rows.shape or (
-        names is not None and (other_names is None or [*other_names] != [*names])
+    if (
+        shape is None
+        or tuple(shape) != rows.shape
+        or (names is not None and (other_names is None or [*other_names] != [*names]))
     ):
         what = type(other).__name__ + ("" if shape is None else f" of shape {tuple(shape)}")
         raise ValueError(

@@ -17,8 +17,8 @@ from sklearn.model_selection import ParameterGrid
 from sklearn.utils import Bunch
 from torch import Tensor
 
-from skboundary._runtime import to_numpy
-from skboundary.functional.mixing import class_means, project_between_means
+from skboundary._device import to_numpy
+from skboundary.functional.latent_mixing import class_means, project_between_means
 
 
 class _FixedOutputs(ClassifierMixin, BaseEstimator):
@@ -90,7 +90,7 @@ def diagnosis(
     train_codes: NDArray[np.intp],
     classes: NDArray[Any],
 ) -> Bunch:
-    """Relate neighbours, distances and mistakes; see `LatentKNNClassifier.diagnose`.
+    """Relate neighbors, distances and mistakes; see `LatentKNNClassifier.diagnose`.
 
     Parameters
     ----------

@@ -11,11 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skboundary._runtime import to_tensor
+from skboundary._device import to_tensor
 from skboundary.networks._digest import digest
 from skboundary.networks._layers import flatten_latent
 from skboundary.networks._lift import softmax
-
 
 _LEAST = 1e-12  # probability: the logarithm of less would depend on the dtype
 

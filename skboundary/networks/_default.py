@@ -19,14 +19,9 @@ from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from skboundary._runtime import (
-    forked_rng,
-    holds_integers,
-    map_batches,
-    module_dtype,
-    one_thread,
-    to_tensor,
-)
+from skboundary._batching import map_batches
+from skboundary._device import holds_integers, module_dtype, to_tensor
+from skboundary._random import forked_rng, one_thread
 from skboundary.networks._layers import begins_with_embedding
 from skboundary.networks._lift import Affine
 from skboundary.networks._torch_model import TorchModel, borrowed
@@ -58,7 +53,7 @@ class CastRows(Dataset):
 
     def __getitems__(self, index: list[int]) -> list[tuple[Any, Any]]:
         """Fetch a batch in one step (torch's DataLoader looks for this method)."""
-        return list(zip(to_tensor(self.X[index], dtype=self.dtype), self.y[index]))
+        return list(zip(to_tensor(self.X[index], dtype=self.dtype), self.y[index], strict=True))
 
 
 class SkorchFit(ClassifierMixin, BaseEstimator):
@@ -75,7 +70,7 @@ class SkorchFit(ClassifierMixin, BaseEstimator):
         self.seed = seed
 
     def fit(self, X: Any, y: NDArray[Any]) -> SkorchFit:
-        """Initialise and train the net on labels 0 to n_classes - 1."""
+        """Initialize and train the net on labels 0 to n_classes - 1."""
         with torch.inference_mode(False), forked_rng(self.seed):
             self.net.initialize()
             if isinstance(self.net.criterion_, (nn.BCELoss, nn.BCEWithLogitsLoss)):
@@ -153,7 +148,7 @@ def train_default(
     seed: int,
     verbose: int = 0,
 ) -> nn.Module:
-    """Train the default network: a small multilayer perceptron on standardised columns.
+    """Train the default network: a small multilayer perceptron on standardized columns.
 
     Parameters
     ----------

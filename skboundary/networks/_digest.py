@@ -33,11 +33,25 @@ _ATOMS |= {type(NotImplemented), torch.dtype, torch.device, torch.layout, torch.
 _ARRAYS = (np.ndarray, np.memmap)  # joblib hands large arrays to its workers as memory maps
 # Of a class: what names it, describes it, or counts classes in this process.
 _NOT_CODE = {
-    "__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__annotate__",
-    "__annotate_func__", "__annotations_cache__", "__dataclass_fields__", "__dataclass_params__",
-    "__firstlineno__", "__static_attributes__", "__orig_bases__", "__parameters__",
-    "__type_params__", "__slotnames__", "_abc_impl", "_backward_cls",
-}  # fmt: skip
+    "__dict__",
+    "__weakref__",
+    "__doc__",
+    "__module__",
+    "__annotations__",
+    "__annotate__",
+    "__annotate_func__",
+    "__annotations_cache__",
+    "__dataclass_fields__",
+    "__dataclass_params__",
+    "__firstlineno__",
+    "__static_attributes__",
+    "__orig_bases__",
+    "__parameters__",
+    "__type_params__",
+    "__slotnames__",
+    "_abc_impl",
+    "_backward_cls",
+}
 _HEAP_TYPE = 1 << 9  # a class made by Python code or at run time, not a static type of C
 _STATISTICS_OF_A_TREE = slice(7, 11)  # of the state of KDTree and BallTree: queries change them
 
@@ -347,7 +361,7 @@ class _Walk:
         yield "", code
         yield ".__defaults__", function.__defaults__
         yield ".__kwdefaults__", function.__kwdefaults__
-        for name, cell in zip(code.co_freevars, function.__closure__ or ()):
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             yield f"<variable {name}>", cell
         if not installed:  # a closure that an installed function made names installed globals
             yield from self.of_attributes(types.FunctionType, vars(function))
@@ -365,12 +379,17 @@ class _Walk:
 
 _PICKLING = ("__reduce_ex__", "__reduce__", "__getstate__")
 _DESCRIPTORS = (
-    types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType,
-    types.GetSetDescriptorType, types.MemberDescriptorType,
-)  # fmt: skip
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    types.ClassMethodDescriptorType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+)
 _FLAGS_OF_HOOKS = {
-    "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs",
-}  # fmt: skip
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks_with_kwargs",
+}
 
 
 def _named_by(code: types.CodeType, variables: dict[str, Any]) -> Content:

@@ -17,7 +17,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
-from skboundary._runtime import all_or_nothing, check_input, resolve_device, to_numpy
+from skboundary._device import resolve_device, to_numpy
+from skboundary._validation import all_or_nothing, check_input
 from skboundary.networks._labels import resolve_labels
 from skboundary.networks._torch_model import TorchModel, on_device
 from skboundary.networks._view import NetworkView
@@ -40,7 +41,7 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
     classes : array-like of shape (n_classes,), default=None
         The class of each output, in the order of the outputs. None means 0 to n_outputs - 1.
     preprocess : callable, default=None
-        From tensor to tensor, run on every batch before the module; a normalisation, for
+        From tensor to tensor, run on every batch before the module; a normalization, for
         instance. It is a part of the network: bounds and gradients speak of the raw X.
     output : {"logits", "proba"}, default="logits"
         What the module ends in. "proba" stands for softmax or sigmoid.
@@ -134,7 +135,7 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         view = self._view()
         view.logits(X[:1])
         y = to_numpy(y) if isinstance(y, torch.Tensor) else np.asarray(y)
-        self._classes = resolve_labels(y if y.ndim == 1 else None, view.classes_, strict=False)[0]
+        self._classes = resolve_labels(y if y.ndim == 1 else None, view.classes_, strict=True)[0]
         return self
 
     @property
@@ -228,8 +229,10 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         -------
         self : FrozenNetwork
         """
-        if any(name in params and params[name] is not getattr(self, name)
-               for name in ("module", "classes")):  # fmt: skip
+        if any(
+            name in params and params[name] is not getattr(self, name)
+            for name in ("module", "classes")
+        ):
             for name in ("_classes", "n_features_in_", "feature_names_in_", "input_shape_"):
                 self.__dict__.pop(name, None)
         return super().set_params(**params)

@@ -21,7 +21,8 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skboundary._runtime import draw_seed, resolve_device, resolve_dtype
+from skboundary._device import resolve_device, resolve_dtype
+from skboundary._random import draw_seed
 from skboundary.networks._agreement import check_agreement, pick_probes, warn_of_probabilities
 from skboundary.networks._black_box import BlackBox, has_scores, predicted_labels
 from skboundary.networks._frozen import FrozenNetwork

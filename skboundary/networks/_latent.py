@@ -15,7 +15,8 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from skboundary._runtime import all_or_nothing, check_input, check_targets, to_numpy
+from skboundary._device import to_numpy
+from skboundary._validation import all_or_nothing, check_input, check_targets
 from skboundary.networks._intake import (
     NETWORK_CONSTRAINTS,
     is_trained,
@@ -35,7 +36,7 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     estimator : estimator or torch.nn.Module, default=None
         The classifier. A module, a :class:`FrozenNetwork` and a
         :class:`~sklearn.frozen.FrozenEstimator` are used as they are; any other estimator is
-        cloned and fitted. None trains a small multilayer perceptron on standardised columns.
+        cloned and fitted. None trains a small multilayer perceptron on standardized columns.
     layer : str, int or callable, default="auto"
         "auto" is the input of the last `torch.nn.Linear` that runs; for a pipeline without a
         network the input of its last step, for any other classifier X itself. The dotted name
@@ -76,7 +77,7 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     See Also
     --------
-    LatentKNNClassifier : Neighbours in the latent space.
+    LatentKNNClassifier : Neighbors in the latent space.
 
     Examples
     --------

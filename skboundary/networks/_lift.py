@@ -35,7 +35,7 @@ def softmax(logits: Tensor) -> Tensor:
 
 
 def one_vs_rest(logits: Tensor) -> Tensor:
-    """Normalised sigmoids, (n, c): `SGDClassifier(loss="log_loss")`.
+    """Normalized sigmoids, (n, c): `SGDClassifier(loss="log_loss")`.
 
     With two classes, whose logits are minus and plus half the decision value, this is the
     sigmoid of the decision value, as it is for softmax.
@@ -47,7 +47,7 @@ def one_vs_rest(logits: Tensor) -> Tensor:
 
 
 def modified_huber(logits: Tensor) -> Tensor:
-    """Clipped decision values, normalised, (n, c): `SGDClassifier(loss="modified_huber")`."""
+    """Clipped decision values, normalized, (n, c): `SGDClassifier(loss="modified_huber")`."""
     scores = 2 * logits if logits.shape[1] == 2 else logits
     p = (scores.clamp(-1, 1) + 1) / 2
     total = p.sum(1, keepdim=True)
@@ -105,7 +105,7 @@ _ACTIVATIONS = {"identity": nn.Identity, "logistic": nn.Sigmoid, "tanh": nn.Tanh
 
 def _mlp(model: MLPClassifier) -> Lifted:
     layers: list[nn.Module] = []
-    for weight, bias in zip(model.coefs_, model.intercepts_):
+    for weight, bias in zip(model.coefs_, model.intercepts_, strict=True):
         layers += [linear(weight.T, bias), _ACTIVATIONS[model.activation]()]
     return Lifted(nn.Sequential(*layers[:-1]), softmax)
 

@@ -75,12 +75,14 @@ class RowStore:
         in_order = np.argsort(first)
         new = in_order[~known[in_order]]
         fresh = compute(first[new])
-        if known.any() and any(_form(v) != _form(f) for (_, v), f in zip(stored, fresh)):
+        if known.any() and any(
+            _form(v) != _form(f) for (_, v), f in zip(stored, fresh, strict=True)
+        ):
             # outputs of another shape or dtype than the stored ones: these are out of date
             new = in_order
             fresh = compute(first[new])
         out = []
-        for name, (there, values), array in zip(names, stored, fresh):
+        for name, (there, values), array in zip(names, stored, fresh, strict=True):
             self._add(name, keys[new][~there[new]], array[~there[new]])
             whole = np.empty((len(keys), *array.shape[1:]), array.dtype)
             if len(new) < len(keys):
@@ -283,9 +285,11 @@ def _samples(X: Any) -> tuple[str, Iterator[bytes]]:
     table = np.empty(X.shape[0], [(f"{j}", c.dtype) for j, c in enumerate(numbers)])
     for j, column in enumerate(numbers):
         table[f"{j}"] = column
-    texts = zip(*others) if others else itertools.repeat(())
-    head = [(str(name), str(dtype)) for name, dtype in zip(X.columns, X.dtypes)]
-    return f"{head} {table.dtype}", (n.tobytes() + _text(t) for n, t in zip(table, texts))
+    texts = zip(*others, strict=True) if others else itertools.repeat(())
+    head = [(str(name), str(dtype)) for name, dtype in zip(X.columns, X.dtypes, strict=True)]
+    return f"{head} {table.dtype}", (
+        n.tobytes() + _text(t) for n, t in zip(table, texts, strict=True)
+    )
 
 
 def _text(values: Sequence[Any]) -> bytes:

@@ -15,11 +15,11 @@ import torch
 from sklearn.utils import _safe_indexing
 from torch import Tensor, nn
 
-from skboundary._runtime import (
+from skboundary._batching import is_out_of_memory
+from skboundary._device import (
     at_least_float32,
     coarsest_eps,
     holds_integers,
-    is_out_of_memory,
     module_dtype,
     resolve_device,
     to_tensor,

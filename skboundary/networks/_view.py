@@ -15,13 +15,8 @@ from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing
 from torch import Tensor, nn
 
-from skboundary._runtime import (
-    at_least_float32,
-    map_batches,
-    resolve_batch_size,
-    to_numpy,
-    to_tensor,
-)
+from skboundary._batching import map_batches, resolve_batch_size
+from skboundary._device import at_least_float32, to_numpy, to_tensor
 from skboundary.networks._black_box import BlackBox
 from skboundary.networks._row_store import RowStore
 from skboundary.networks._torch_model import TorchModel
@@ -158,9 +153,14 @@ class NetworkView:
 
     @torch.inference_mode(False)
     def _outputs(
-        self, X: Any, *, latent: bool, logits: bool, bar: Any = None,
+        self,
+        X: Any,
+        *,
+        latent: bool,
+        logits: bool,
+        bar: Any = None,
         rows: NDArray[np.intp] | None = None,
-    ) -> list[Tensor]:  # fmt: skip
+    ) -> list[Tensor]:
         if self.folder is None:
             out = self._run(X, rows, latent, logits, bar)
         else:
@@ -205,7 +205,7 @@ class NetworkView:
             return out
 
         parts = map_batches(step, n, size, verbose=self.verbose, desc="network", bar=bar)
-        return [torch.cat(column) for column in zip(*parts)]
+        return [torch.cat(column) for column in zip(*parts, strict=True)]
 
     def _differentiable(self, x: Tensor) -> Tensor:
         assert isinstance(self.model, TorchModel)

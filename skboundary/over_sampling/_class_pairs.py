@@ -1,4 +1,4 @@
-"""Which classes a small class grows towards, and how well the two are told apart."""
+"""Which classes a small class grows toward, and how well the two are told apart."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -62,7 +62,7 @@ def find_class_pairs(
         partners = linear_sum_assignment(distances)[1]
     else:
         partners = distances.argmin(1)
-    found = {minor: [labels[j]] for minor, j in zip(minors, partners)}
+    found = {minor: [labels[j]] for minor, j in zip(minors, partners, strict=True)}
     if isinstance(class_pairs, Mapping):
         given = _checked(class_pairs, labels)
         found.update({minor: given[minor] for minor in minors if minor in given})

@@ -22,8 +22,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from skboundary._runtime import all_or_nothing, check_input, check_targets, to_numpy, to_tensor
-from skboundary.functional.mixing import class_means
+from skboundary._device import to_numpy, to_tensor
+from skboundary._validation import all_or_nothing, check_input, check_targets
+from skboundary.functional.latent_mixing import class_means
 from skboundary.networks._intake import (
     NETWORK_CONSTRAINTS,
     is_trained,
@@ -67,7 +68,7 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
     estimator : estimator or torch.nn.Module, default=None
         The classifier that gives the latent space. A module, a :class:`FrozenNetwork` and a
         :class:`~sklearn.frozen.FrozenEstimator` are used as they are; any other estimator is
-        cloned and fitted. None trains a small multilayer perceptron on standardised columns.
+        cloned and fitted. None trains a small multilayer perceptron on standardized columns.
     layer : str, int or callable, default="auto"
         The latent space, as in :class:`LatentTransformer`; "auto" is the input of the last
         `torch.nn.Linear` that runs.
@@ -324,16 +325,18 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
         self.history_: list[dict[str, Any]] = []
         self.n_iter_, pool, added = 0, rows, dict.fromkeys(room, 0)
         while True:
-            self.history_.append({
-                "round": self.n_iter_,
-                "n_added": added,
-                "n_samples": len(pool.y),
-                "recall": recall(self.head_, rows),
-                "validation_recall": recall(self.head_, held),
-                "validation_pr_auc": pr_auc(self.head_, held),
-                "cost": cost,
-                "seconds": time.perf_counter() - start,
-            })  # fmt: skip
+            self.history_.append(
+                {
+                    "round": self.n_iter_,
+                    "n_added": added,
+                    "n_samples": len(pool.y),
+                    "recall": recall(self.head_, rows),
+                    "validation_recall": recall(self.head_, held),
+                    "validation_pr_auc": pr_auc(self.head_, held),
+                    "cost": cost,
+                    "seconds": time.perf_counter() - start,
+                }
+            )
             if self.verbose:
                 print(sentence(self.history_[-1], self.n_iter))
             growing = self._growing()
@@ -422,9 +425,7 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
             )
         return clone(self.sampler)
 
-    def _new_head(
-        self, latent: Tensor, logits: Tensor, classes: NDArray[Any], random: Any
-    ) -> Any:
+    def _new_head(self, latent: Tensor, logits: Tensor, classes: NDArray[Any], random: Any) -> Any:
         seed = random.randint(_MAX_SEED)
         last = self._view.last_linear() if self.head is None else None
         if last is not None and _is_last(latent, *last, logits, self._view):

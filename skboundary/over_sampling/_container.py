@@ -30,9 +30,7 @@ class Container:
         self.sparse = type(X) if sparse.issparse(X) else None
         self.integers: list[int] = []
         if self.frame is not None:
-            self.integers = [
-                i for i, d in enumerate(X.dtypes) if getattr(d, "kind", "O") in "iub"
-            ]
+            self.integers = [i for i, d in enumerate(X.dtypes) if getattr(d, "kind", "O") in "iub"]
 
     def wrap(self, rows: NDArray[Any]) -> Any:
         """Give rows as a DataFrame when X was one."""

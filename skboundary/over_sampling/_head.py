@@ -13,7 +13,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from skboundary._runtime import to_numpy, to_tensor
+from skboundary._device import to_numpy, to_tensor
 
 # Adam moves a weight by at most its rate in a step, so steps, not samples, say how far a round
 # can go: as many in each epoch, whatever the number of samples.
@@ -24,8 +24,8 @@ _STEPS = 32
 class ContinuedHead:
     """Cross-entropy training of ``Z @ weight.T + bias``, continued round by round.
 
-    It trains on standardised columns, so that one learning rate serves any latent space; the
-    state of the optimiser (Adam) is kept between rounds.
+    It trains on standardized columns, so that one learning rate serves any latent space; the
+    state of the optimizer (Adam) is kept between rounds.
 
     Parameters
     ----------
@@ -42,9 +42,14 @@ class ContinuedHead:
     """
 
     def __init__(
-        self, weight: Tensor, bias: Tensor, classes: NDArray[Any], Z: Tensor, epochs: int,
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        classes: NDArray[Any],
+        Z: Tensor,
+        epochs: int,
         generator: torch.Generator,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.mean, deviation = Z.mean(0), Z.std(0, correction=0)
         self.std = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
         self.weight = weight * self.std

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
-from skboundary._runtime import to_numpy
+from skboundary._device import to_numpy
 from skboundary.networks._agreement import disagreeing
 from skboundary.networks._black_box import BlackBox
 from skboundary.networks._labels import encode_labels
@@ -40,7 +40,7 @@ def sentence(entry: dict[str, Any], n_iter: int) -> str:
 
 
 def recall(head: Any, rows: Rows) -> dict[Any, float]:
-    """By class, the share of its rows that are recognised."""
+    """By class, the share of its rows that are recognized."""
     hit = head.predict(rows.Z) == rows.y if len(rows.y) else rows.y
     return {c: float(hit[rows.y == c].mean()) for c in np.unique(rows.y).tolist()}
 
@@ -53,7 +53,7 @@ def pr_auc(head: Any, rows: Rows) -> dict[Any, float]:
     columns = scores(head, rows.Z, present).T
     return {
         c: float(average_precision_score(rows.y == c, column))
-        for c, column in zip(present.tolist(), columns)
+        for c, column in zip(present.tolist(), columns, strict=True)
     }
 
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skboundary._runtime import progress
-from skboundary.functional.extrapolate import (
+from skboundary._batching import progress
+from skboundary.functional.extrapolation import (
     asymmetric_target,
     centroid_ratio,
     margin_ratio,
@@ -90,7 +90,7 @@ def plan_class(
     pairs = [ClassPair(space, minor, major, settings, generator) for major in shares]
     n_within = round(settings.within_class * n)
     numbers = [len(part) for part in torch.arange(n - n_within).tensor_split(len(pairs))]
-    plans = [pair.plan(k, shares[pair.major]) for pair, k in zip(pairs, numbers) if k]
+    plans = [pair.plan(k, shares[pair.major]) for pair, k in zip(pairs, numbers, strict=True) if k]
     if n_within:
         plans.append(pairs[0].interpolate(n_within))
     return join(plans)
@@ -135,7 +135,7 @@ def make_rows(
 
 
 class ClassPair:
-    """A class that gets samples, and the class towards which it grows.
+    """A class that gets samples, and the class toward which it grows.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ class ClassPair:
         return join(plans)
 
     def interpolate(self, n: int) -> Plan:
-        """Place n samples between minors and their neighbours among the minors, as SMOTE does."""
+        """Place n samples between minors and their neighbors among the minors, as SMOTE does."""
         latent = self._latent(self.minors)
         k = min(self.settings.n_neighbors, len(latent) - 1)
         pairs = pair_nearest(
@@ -288,10 +288,12 @@ class ClassPair:
         if how == "segment":
             return segment_ratio(position)
         minor_mean, major_mean = self.space.means[self.minor], self.space.means[self.major]
-        return torch.cat([
-            centroid_ratio(self.space.latent_at(pair, at).double(), minor_mean, major_mean)
-            for pair, at in zip(parents.split(_CHUNK), position.split(_CHUNK))
-        ])  # fmt: skip
+        return torch.cat(
+            [
+                centroid_ratio(self.space.latent_at(pair, at).double(), minor_mean, major_mean)
+                for pair, at in zip(parents.split(_CHUNK), position.split(_CHUNK), strict=True)
+            ]
+        )
 
     def _margins(self, parents: Tensor) -> tuple[Tensor, Tensor]:
         first, last = parents.unbind(1)

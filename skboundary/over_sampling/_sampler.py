@@ -22,7 +22,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from skboundary._runtime import check_finite, check_input, draw_seed, spawn_generators, to_numpy
+from skboundary._device import to_numpy
+from skboundary._random import draw_seed, spawn_generators
+from skboundary._validation import check_finite, check_input
 from skboundary.exceptions import FewParentsWarning, NoCrossingWarning, warn_caller
 from skboundary.networks._intake import (
     NETWORK_CONSTRAINTS,
@@ -44,7 +46,7 @@ from skboundary.over_sampling._space import Space
 
 
 class BiasedExtrapolationSampler(BaseOverSampler):
-    """Over-sample small classes with points between them and their neighbours across a boundary.
+    """Over-sample small classes with points between them and their neighbors across a boundary.
 
     Class-specific biased extrapolation [1]_, on decision-boundary re-sampling [2]_: a sample of
     a small class (the minor) is joined with one of a larger class (the major), and the new
@@ -59,17 +61,17 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         The classifier whose boundary is meant; distances are measured in its latent space (the
         input of its last linear layer or step). A module, a :class:`FrozenNetwork` and a
         :class:`~sklearn.frozen.FrozenEstimator` are used as they are; any other estimator is
-        cloned and fitted. None is logistic regression on standardised columns.
+        cloned and fitted. None is logistic regression on standardized columns.
     sampling_strategy : float, str, dict or callable, default="auto"
         How many samples each class gets, as everywhere in imbalanced-learn: the ratio wanted of
         two classes, the classes to bring up to the largest ("minority", "not minority",
         "not majority", "all", "auto" = "not majority"), or the number of samples wanted of
         each class.
     class_pairs : {"nearest", "one-to-one"} or dict, default="nearest"
-        Towards which class each one grows: the one with the nearest mean among the larger
+        Toward which class each one grows: the one with the nearest mean among the larger
         classes (among all where none is larger), another one for each with the least sum of
         distances, or ``{minor: major}`` and ``{minor: [major, major]}``. Classes that a dict
-        leaves out grow towards the nearest. Several majors get equal shares.
+        leaves out grow toward the nearest. Several majors get equal shares.
     instance_pairing : {"one-to-one", "nearest", "nearest-major"}, default="one-to-one"
         "one-to-one": in each round every minor gets its nearest selected major that is not
         used in this round. "nearest": a pair is drawn uniformly from all pairs of a selected
@@ -77,7 +79,7 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         minor and one of its `n_neighbors` nearest selected majors. No pair comes twice; where
         more are needed than these, more neighbors are asked.
     n_neighbors : int, default=5
-        Neighbours in the "nearest" pairings and within the class; a class with fewer other
+        Neighbors in the "nearest" pairings and within the class; a class with fewer other
         samples uses all of them there.
     bias : {"asymmetric", "bottom", "top", "random", "dbr"}, default="asymmetric"
         Which majors on their own side of the boundary are selected: the least sure of their
@@ -87,7 +89,7 @@ class BiasedExtrapolationSampler(BaseOverSampler):
     bias_fraction : float in (0, 1], default=0.3
         Share of those majors that is selected.
     gamma : float in [-1, 1], default=-0.4
-        Of equation 1; negative moves new samples towards the major class, 0 is "bottom".
+        Of equation 1; negative moves new samples toward the major class, 0 is "bottom".
     p_max : float in (0, 1], default=1.0
         Of equation 1.
     p_min : float in [0, 0.5), default=0.05
@@ -136,7 +138,7 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         Rows of X between which each new sample lies: the minor, then the major (within the
         class: another minor).
     n_parents_ : dict
-        From class to the number of its samples from which new samples were placed towards
+        From class to the number of its samples from which new samples were placed toward
         another class. Samples within the class do not count: there every sample may be a
         parent. A :class:`~skboundary.exceptions.FewParentsWarning` tells where these are fewer
         than a third of the class, though as many new samples as the class has were placed.
@@ -299,7 +301,7 @@ class BiasedExtrapolationSampler(BaseOverSampler):
     def _count_parents(
         self, y: NDArray[Any], wanted: list[Any], codes: NDArray[np.intp]
     ) -> dict[Any, int]:
-        """Count the parents of what was placed towards other classes; warn where they are few."""
+        """Count the parents of what was placed toward other classes; warn where they are few."""
         first, second = self.parents_.T
         across = first[codes[first] != codes[second]]
         n_parents = {}
@@ -320,7 +322,9 @@ class BiasedExtrapolationSampler(BaseOverSampler):
     def _check_counts(self, y: NDArray[Any], wanted: dict[Any, int]) -> None:
         """Refuse classes with too few samples for what the parameters ask."""
         k = self.n_neighbors
-        for label, count in zip(*(part.tolist() for part in np.unique(y, return_counts=True))):
+        for label, count in zip(
+            *(part.tolist() for part in np.unique(y, return_counts=True)), strict=True
+        ):
             grows = label in wanted
             folds = self.class_specific is not None and not is_trained(self.estimator)
             for least, name, applies in (
@@ -365,7 +369,7 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         """Decide between which rows, and where, all new samples lie."""
         counts = torch.bincount(space.codes, minlength=len(self.classes_)).numpy()
         labels, present = np.unique(y).tolist(), counts.nonzero()[0]
-        code_of = dict(zip(labels, present.tolist()))
+        code_of = dict(zip(labels, present.tolist(), strict=True))
         means = space.means[present].numpy() if len(labels) > 2 else None
         majors = find_class_pairs(self.class_pairs, [*wanted], labels, means, counts[present])
         self.pairs_ = [(minor, major) for minor in wanted for major in majors[minor]]
@@ -377,7 +381,7 @@ class BiasedExtrapolationSampler(BaseOverSampler):
             if not is_trained(self.estimator):
                 logits = out_of_fold_logits(self._take_in, space.wrap(space.X), y, seed)
             accuracies = (pair_accuracy(logits, space.codes, *pair) for pair in pairs)
-            self.pair_accuracy_ = dict(zip(self.pairs_, accuracies))
+            self.pair_accuracy_ = dict(zip(self.pairs_, accuracies, strict=True))
             shares = {pair: self._biased_share(a) for pair, a in self.pair_accuracy_.items()}
         generators = spawn_generators(seed, len(self.classes_))
         plans = []

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skboundary._runtime import to_numpy
-from skboundary.functional.extrapolate import place, place_linear
-from skboundary.functional.mixing import class_means
+from skboundary._device import to_numpy
+from skboundary.functional.extrapolation import place, place_linear
+from skboundary.functional.latent_mixing import class_means
 from skboundary.networks._lift import Affine
 from skboundary.networks._torch_model import TorchModel
 from skboundary.networks._view import NetworkView
@@ -82,7 +82,7 @@ class Space:
         def margin(t: Tensor, rows: Tensor) -> Tensor:
             parts = [
                 self.logits_of(segment_points(self.X, pair, at))
-                for pair, at in zip(parents[rows].split(_CHUNK), t.split(_CHUNK))
+                for pair, at in zip(parents[rows].split(_CHUNK), t.split(_CHUNK), strict=True)
             ]
             return torch.cat([p[:, minor] - p[:, major] for p in parts])
 

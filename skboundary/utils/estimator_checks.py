@@ -74,7 +74,7 @@ def estimator_checks_generator(
     Parameters
     ----------
     estimator : estimator
-        A classifier, transformer, sampler or neighbour index. It is never changed.
+        A classifier, transformer, sampler or neighbor index. It is never changed.
     data : tuple (X, y), default=None
         Rows and labels to check with; None = three blobs in four columns.
     fixed_classes : bool, default=None
@@ -395,7 +395,7 @@ def check_nonfinite_row_named(name: str, estimator_orig: Any, data: Data | None 
 
 
 def check_n_neighbors_too_large(name: str, estimator_orig: Any, data: Data | None = None) -> None:
-    """Check that more neighbours than rows are refused by an error with the limit."""
+    """Check that more neighbors than rows are refused by an error with the limit."""
     X, y = _get_data(data)
     estimator = _fresh(estimator_orig, {"n_neighbors": len(X) + 1})
     words = ["n_neighbors", str(len(X) + 1), str(len(X))]
@@ -580,9 +580,9 @@ def _unusual_flags(modules: list[torch.nn.Module]) -> Iterator[None]:
             weight.grad = torch.ones_like(weight)
         yield
     finally:
-        for part, flag in zip(parts, training):
+        for part, flag in zip(parts, training, strict=True):
             part.training = flag
-        for weight, (flag, gradient) in zip(weights, gradients):
+        for weight, (flag, gradient) in zip(weights, gradients, strict=True):
             weight.requires_grad_(flag)
             weight.grad = gradient
 

@@ -81,9 +81,11 @@ def test_generators_of_deepdig_work_in_the_box(plane, bounds):
     extractor = extractor_of(net, "deepdig", bounds=bounds, generator=build).fit(X)
     extractor.extract(4, source=0, target=1)
     least, largest = {
-        "data": (X.min(0), X.max(0)), (0.25, 0.65): (0.25, 0.65),
-        (0.25, INF): (0.25, X.max(0)), None: (0, 1),
-    }[bounds]  # fmt: skip
+        "data": (X.min(0), X.max(0)),
+        (0.25, 0.65): (0.25, 0.65),
+        (0.25, INF): (0.25, X.max(0)),
+        None: (0, 1),
+    }[bounds]
     lowest = made[0].seen.min(0).values.detach()  # in units of the box
     training = X[net.predict(X) == 0].min(0)
     np.testing.assert_allclose(lowest, (training - least) / (largest - least), atol=1e-9)
@@ -117,9 +119,11 @@ def test_a_kept_feature_comes_back_as_it_was_from_a_float32_network(plane, dtype
         net.module.weight.copy_(torch.tensor([[2.0, 1.0, -1.0], [-2.0, -1.0, 1.0]]))
         net.module.bias.copy_(torch.tensor([-0.9, 0.9]))
     X[:, 1] = 0.7
-    pairs = BoundarySampleExtractor(net, bounds=([0, X[0, 1], 0], [1, X[0, 1], 1])).fit(
-        X
-    ).extract_pairs(X)
+    pairs = (
+        BoundarySampleExtractor(net, bounds=([0, X[0, 1], 0], [1, X[0, 1], 1]))
+        .fit(X)
+        .extract_pairs(X)
+    )
     assert pairs.success.any() and pairs.outer.dtype == dtype
     assert (pairs.outer[:, 1] == X[0, 1]).all() and (pairs.midpoint[:, 1] == X[0, 1]).all()
 

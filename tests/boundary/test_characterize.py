@@ -25,7 +25,7 @@ from torch import nn
 from skboundary import BoundaryCharacterizer, FrozenNetwork
 from skboundary.boundary import _characterize, _measure
 from skboundary.datasets import make_checkerboard, make_linear, make_xor
-from skboundary.functional.complexity import linearity
+from skboundary.functional.boundary_complexity import linearity
 
 
 class Known(ClassifierMixin, BaseEstimator):
@@ -75,11 +75,11 @@ def test_a_linear_boundary_is_crossed_once_and_separates_all():
     assert (report.error_rate_train == 0).all() and np.isnan(report.error_distance_train).all()
     # borderline samples are within rounding of the boundary, on either side of it: a segment
     # between two of them changes the class once where it crosses, and never otherwise
-    assert (0 < report.oscillation).all() and (report.oscillation <= 1 / 50).all()
+    assert (report.oscillation > 0).all() and (report.oscillation <= 1 / 50).all()
     assert (report.attempts_success == report.attempts).all()
     assert np.isnan(report.attempts_fail).all() and np.isnan(report.error_rate_test).all()
     # halving a margin of m on a segment of margin m1 + m2 needs about log2((m1 + m2) / m) steps
-    assert ((10 < report.attempts) & (report.attempts < 20)).all()
+    assert ((report.attempts > 10) & (report.attempts < 20)).all()
 
 
 def test_the_nearest_rows_across_or_random_ones(iris, logistic):
@@ -150,15 +150,17 @@ def slow_report(model, X, y, X_test, y_test, s, t):
         "oscillation": np.mean([(row[1:] != row[:-1]).sum() / 50 for row in said]),
         "length": np.mean(lengths),
     }
-    first, second = sorted((s, t))
+    _first, second = sorted((s, t))
     chosen = np.isin(y, (s, t))
     svm = LinearSVC(max_iter=10_000, random_state=0).fit(X[chosen], y[chosen] == second)
     foot = -svm.intercept_[0] * svm.coef_[0] / (svm.coef_[0] @ svm.coef_[0])  # on the hyperplane
     normal = svm.coef_[0] / np.linalg.norm(svm.coef_[0])
     border = np.array(border)
     for of, rows, labels in (
-        ("train", X, y), ("test", X_test, y_test), ("borderline", border, [s] * len(border)),
-    ):  # fmt: skip
+        ("train", X, y),
+        ("test", X_test, y_test),
+        ("borderline", border, [s] * len(border)),
+    ):
         every, wrong = [], []
         for x, label in zip(rows, labels):
             if label in (s, t):
@@ -330,9 +332,12 @@ def test_other_parameters_are_measured_anew(iris, name, monkeypatch):
 @pytest.mark.parametrize("name", ["X", "y", "X_test", "y_test"])
 def test_other_data_of_the_same_shape_are_measured_anew(iris, name, monkeypatch):
     model = BoundaryCharacterizer(
-        LogisticRegression(max_iter=500), n_samples=8, n_partners=2, random_state=0,
+        LogisticRegression(max_iter=500),
+        n_samples=8,
+        n_partners=2,
+        random_state=0,
         warm_start=True,
-    )  # fmt: skip
+    )
     data = half_and_half(*iris)
     changed = data[name].copy()
     changed[0] = changed[-1]
@@ -342,9 +347,13 @@ def test_other_data_of_the_same_shape_are_measured_anew(iris, name, monkeypatch)
 
 def test_test_samples_and_names_of_columns_are_data(iris, monkeypatch):
     model = BoundaryCharacterizer(
-        LogisticRegression(max_iter=500), pairs=[("setosa", "versicolor")], n_samples=8,
-        n_partners=2, random_state=0, warm_start=True,
-    )  # fmt: skip
+        LogisticRegression(max_iter=500),
+        pairs=[("setosa", "versicolor")],
+        n_samples=8,
+        n_partners=2,
+        random_state=0,
+        warm_start=True,
+    )
     data = half_and_half(*iris)
     model.fit(**data)
     del data["X_test"], data["y_test"]
@@ -464,9 +473,14 @@ def test_success_at_any_logit_scale_and_precision(method, case):
     X, y = load_iris(return_X_y=True)
     X = StandardScaler().fit_transform(X).astype("float64" if case[1].itemsize == 8 else "float32")
     report = characterize(
-        FrozenNetwork(Rescaled(*case)), X, y, method=method, effort="fast", n_partners=2,
+        FrozenNetwork(Rescaled(*case)),
+        X,
+        y,
+        method=method,
+        effort="fast",
+        n_partners=2,
         pairs=[(1, 2), (2, 1)],
-    )  # fmt: skip
+    )
     assert (report.n_segments == 40).all() and (report.third_class_rate == 0).all()
     assert (report.success_rate == 1).all()
     if method == "segment" and case[1] in (torch.float32, torch.float64) and case[2] is None:
@@ -476,9 +490,10 @@ def test_success_at_any_logit_scale_and_precision(method, case):
 
 @pytest.mark.parametrize("kind", [None, "autocast", "head"])
 @pytest.mark.parametrize(
-    "step", [StandardScaler(), MinMaxScaler(), PCA(4), PCA(4, whiten=True)],
+    "step",
+    [StandardScaler(), MinMaxScaler(), PCA(4), PCA(4, whiten=True)],
     ids=["standard", "range", "rotate", "whiten"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize(
     "method", ["segment", "pm", pytest.param("deepdig", marks=pytest.mark.slow)]
 )
@@ -500,9 +515,14 @@ def test_a_skorch_net_behind_float64_steps(iris, method):
     )
     X, y = load_iris(return_X_y=True)
     report = characterize(
-        make_pipeline(StandardScaler(), net), X, y, method=method, effort="fast", n_partners=2,
+        make_pipeline(StandardScaler(), net),
+        X,
+        y,
+        method=method,
+        effort="fast",
+        n_partners=2,
         pairs=[(1, 2)],
-    )  # fmt: skip
+    )
     assert report.n_segments[0] > 20 and report.success_rate[0] == 1
 
 
@@ -527,11 +547,17 @@ def test_frames_of_any_columns(kind, method):
     array = frame.to_numpy().astype(float)
     reports = [
         BoundaryCharacterizer(
-            make_pipeline(StandardScaler(), LogisticRegression()), method=method, effort="fast",
-            n_samples=10, n_partners=2, random_state=0,
-        ).fit(rows, y, X_test=rows[:60], y_test=y[:60]).report_
+            make_pipeline(StandardScaler(), LogisticRegression()),
+            method=method,
+            effort="fast",
+            n_samples=10,
+            n_partners=2,
+            random_state=0,
+        )
+        .fit(rows, y, X_test=rows[:60], y_test=y[:60])
+        .report_
         for rows in (frame, array)
-    ]  # fmt: skip
+    ]
     assert (reports[0].n_segments == 10).all() and (reports[0].success_rate == 1).all()
     for name, values in reports[1].items():
         np.testing.assert_allclose(reports[0][name], values, rtol=1e-6, err_msg=name)
@@ -542,7 +568,7 @@ def test_a_forest_has_a_boundary_between_labels(iris):
     forest = RandomForestClassifier(5, random_state=0)
     report = characterize(forest, X, y, pairs=[("versicolor", "virginica")], max_iter=20)
     assert report.success_rate[0] == 1 and report.attempts[0] == 20
-    assert 0 < report.length[0] and 0 < report.oscillation[0]
+    assert report.length[0] > 0 and report.oscillation[0] > 0
 
 
 def test_generators_report_their_yields(digits, cnn):

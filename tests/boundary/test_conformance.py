@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from skboundary import BoundarySampleExtractor, FrozenNetwork
-from skboundary.functional.criteria import margin_band
+from skboundary.functional.margins import margin_band
 
 METHODS = ["minimal", "pm", "score", "label", "segment"]
 FORMS = {
@@ -49,9 +49,14 @@ def check(method, name, dtype, scale, unit, batch_size, n_jobs):
     rows = (unit * X).astype(str(dtype)[6:])
     bounds = tuple(unit * b for b in BOX)
     extractor = BoundarySampleExtractor(
-        FrozenNetwork(module), method=method, effort="fast", bounds=bounds,
-        batch_size=batch_size, n_jobs=n_jobs, random_state=0,
-    ).fit(rows)  # fmt: skip
+        FrozenNetwork(module),
+        method=method,
+        effort="fast",
+        bounds=bounds,
+        batch_size=batch_size,
+        n_jobs=n_jobs,
+        random_state=0,
+    ).fit(rows)
     net, queries = extractor.estimator_, rows[:12]
     before = module.n_run
     pairs = extractor.extract_pairs(queries)
@@ -88,10 +93,15 @@ def check(method, name, dtype, scale, unit, batch_size, n_jobs):
 
 TABLE = list(
     itertools.product(
-        METHODS, FORMS, [torch.float32, torch.float64], [1.0, 1e3, 1e5], [1e-5, 1.0, 1e5],
-        ["auto", 5], [None],
+        METHODS,
+        FORMS,
+        [torch.float32, torch.float64],
+        [1.0, 1e3, 1e5],
+        [1e-5, 1.0, 1e5],
+        ["auto", 5],
+        [None],
     )
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("case", TABLE[::5], ids=str)
@@ -216,9 +226,11 @@ def test_a_float32_network_behind_float64_steps(method):
 @pytest.mark.parametrize("method", ["minimal", "pm", "score", "segment"])
 def test_gradients_may_be_off_outside(method, mode):
     extractor = BoundarySampleExtractor(
-        FrozenNetwork(Form("ball", torch.float64, 1.0, 1.0)), method=method, effort="fast",
+        FrozenNetwork(Form("ball", torch.float64, 1.0, 1.0)),
+        method=method,
+        effort="fast",
         random_state=0,
-    )  # fmt: skip
+    )
     expected = extractor.fit(X).extract_pairs(X[:5]).outer
     with mode():
         found = extractor.fit(X).extract_pairs(X[:5]).outer

@@ -13,7 +13,7 @@ from skboundary import BoundarySampleExtractor, FrozenNetwork
 from skboundary.boundary import _deepdig
 from skboundary.boundary._deepdig import carry_over
 from skboundary.boundary._oracle import consult
-from skboundary.functional.autoencode import autoencoder
+from skboundary.functional.deepdig import autoencoder
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,9 @@ def net(images):
 @pytest.fixture(scope="module")
 def fitted(net, images):
     X, y = images
-    return BoundarySampleExtractor(
-        net, method="deepdig", effort="fast", random_state=0
-    ).fit(X, net.classes_[y])
+    return BoundarySampleExtractor(net, method="deepdig", effort="fast", random_state=0).fit(
+        X, net.classes_[y]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_pairs_lie_on_both_sides_of_the_boundary(pairs, net):
     every = np.arange(len(p))
     assert np.abs(p[every, s] - p[every, t])[ok].max() < 1e-4
     assert pairs.inner.shape == (60, 1, 8, 8) and pairs.inner.dtype == np.float32
-    assert 0 <= pairs.inner.min() and pairs.inner.max() <= 1
+    assert pairs.inner.min() >= 0 and pairs.inner.max() <= 1
 
 
 def test_a_class_pair_has_the_same_generators_whatever_else_is_asked(fitted, images):
@@ -103,9 +103,7 @@ def test_transform_keeps_rows_and_goes_to_the_runner_up(fitted, net, images):
     score[np.arange(12), score.argmax(1)] = -np.inf
     moved = ~(border == X).reshape(12, -1).all(1)
     assert moved.mean() > 0.8
-    np.testing.assert_array_equal(
-        net.predict(border)[moved], net.classes_[score.argmax(1)][moved]
-    )
+    np.testing.assert_array_equal(net.predict(border)[moved], net.classes_[score.argmax(1)][moved])
     assert (net.predict(border)[~moved] == predicted[~moved]).all()
 
 
@@ -132,18 +130,20 @@ def test_a_generator_that_crosses_nothing_is_told(net, images):
     ).fit(*images[:1])
     pairs = extractor.extract(3, source="one", target="two")
     assert set(asked) == {(1, 8, 8)}
-    # grey all over belongs to one class: never both over and back
+    # gray all over belongs to one class: never both over and back
     assert not pairs.success.any() and (pairs.status == "not_found").all()
     assert np.isnan(pairs.distance).all()
 
 
 def test_rows_in_any_units(images):
-    """Columns of iris in millimetres: generators work on the range of each column."""
+    """Columns of iris in millimeters: generators work on the range of each column."""
     X, y = load_iris(return_X_y=True)
     extractor = BoundarySampleExtractor(
-        method="deepdig", effort="fast", random_state=0,
+        method="deepdig",
+        effort="fast",
+        random_state=0,
         generator=lambda shape: autoencoder(shape),
-    ).fit(10 * X, y)  # fmt: skip
+    ).fit(10 * X, y)
     pairs = extractor.extract(20, source=1, target=2)
     assert pairs.success.mean() > 0.8
     assert (pairs.outer >= 10 * X.min(0) - 1e-9).all()
@@ -184,9 +184,10 @@ def test_effort_sets_the_steps(monkeypatch, net, images, effort, expected):
     """And how soon the training ends: "thorough" trains the paper's 5000 steps in any case."""
     asked = []
     monkeypatch.setattr(
-        _deepdig, "train_generators",
+        _deepdig,
+        "train_generators",
         lambda *args, max_iter, patience, **kwargs: asked.append((max_iter, patience)),
-    )  # fmt: skip
+    )
     extractor = BoundarySampleExtractor(net, method="deepdig", effort=effort).fit(images[0])
     extractor.extract(1, source="one", target="two")
     assert set(asked) == {expected}
@@ -196,13 +197,21 @@ def test_effort_sets_the_steps(monkeypatch, net, images, effort, expected):
     "dtype, unit, scale",
     [
         (np.float32, 1e-5, 1e3),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in [
-            (np.float32, 1e5, 1e3), (np.float64, 1e-5, 1e3), (np.float64, 1e5, 1e3),
-            (np.float32, 1.0, 1.0), (np.float32, 1.0, 1e5), (np.float64, 1.0, 1.0),
-            (np.float64, 1.0, 1e5), (np.float16, 1.0, 1.0),
-        ]),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                (np.float32, 1e5, 1e3),
+                (np.float64, 1e-5, 1e3),
+                (np.float64, 1e5, 1e3),
+                (np.float32, 1.0, 1.0),
+                (np.float32, 1.0, 1e5),
+                (np.float64, 1.0, 1.0),
+                (np.float64, 1.0, 1e5),
+                (np.float16, 1.0, 1.0),
+            ]
+        ),
     ],
-)  # fmt: skip
+)
 def test_any_unit_scale_and_mode(dtype, unit, scale):
     """Logits up to 1e5 times as large, under `no_grad`, in every dtype."""
     X, y = load_iris(return_X_y=True)

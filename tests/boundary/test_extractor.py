@@ -276,7 +276,7 @@ def test_response_of_a_smooth_black_box(iris):
 
 
 class Liar(Labels):
-    """Its scores favour another class than the one it predicts."""
+    """Its scores favor another class than the one it predicts."""
 
     def predict_proba(self, X):
         return np.roll(self.inner_.predict_proba(X), 1, axis=1)
@@ -339,7 +339,7 @@ def test_rows_of_the_target_class_already(iris, frozen):
 
 
 def test_a_class_that_is_never_predicted(iris):
-    X, y = iris
+    X, _y = iris
     net = FrozenNetwork(nn.Linear(4, 3).double(), classes=["setosa", "versicolor", "virginica"])
     with torch.no_grad():
         net.module.weight.zero_()

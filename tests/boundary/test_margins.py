@@ -59,8 +59,9 @@ def test_a_linear_network_has_the_closed_form_in_every_window(shape, count, wind
     got = margins.transform(X.astype(dtype))
     assert got.shape == (15, count) and got.dtype == dtype
     coefficients = dctn(w.reshape(-1, *shape[-2:]), axes=(-2, -1), norm="ortho")
-    rows = [round(i * step * (shape[-2] - window) / (min(shape[-2:]) - window))
-            for i in range(count)]  # fmt: skip
+    rows = [
+        round(i * step * (shape[-2] - window) / (min(shape[-2:]) - window)) for i in range(count)
+    ]
     for i, first in enumerate(rows):
         part = coefficients[:, first : first + window, i * step : i * step + window]
         expected = 1.02 * np.abs(lead) / np.linalg.norm(part)
@@ -88,8 +89,11 @@ def test_principal_components_are_learned_in_fit(dtype):
     assert len(ten) == 10 and ten[0] == "pca_0_9" and ten[-1] == "pca_9_18"
     few = SubspaceMargins(net, n_components=6, window=3).fit(train)
     assert few.get_feature_names_out().tolist() == ["pca_0_2", "pca_3_5"]
-    np.testing.assert_allclose(few.transform(X)[:, 1], 1.02 * np.abs(lead) / np.linalg.norm(
-        components[3:6] @ w), rtol=1e-4 if dtype == np.float32 else 1e-9)  # fmt: skip
+    np.testing.assert_allclose(
+        few.transform(X)[:, 1],
+        1.02 * np.abs(lead) / np.linalg.norm(components[3:6] @ w),
+        rtol=1e-4 if dtype == np.float32 else 1e-9,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +146,7 @@ def test_labels_alone_hold_in_any_unit_dtype_logit_scale_and_batch(unit, dtype):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("subspaces", ["pca", "random", None])
 def test_half_precision_networks_are_searched_in_float32(dtype, subspaces):
-    net, X, lead, w = affine((6,), torch.float32)
+    net, X, _lead, _w = affine((6,), torch.float32)
     expected = SubspaceMargins(net, subspaces=subspaces, random_state=0).fit(X).transform(X)
     half = Affine(net.weight.detach().to(dtype), net.bias.detach().to(dtype))
     got = SubspaceMargins(half, subspaces=subspaces, random_state=0).fit(X).transform(X)
@@ -379,9 +383,12 @@ def test_a_stump_is_met_along_its_own_axis_only():
     stump = DecisionTreeClassifier(max_depth=1).fit(X, (X[:, 1] > 0.2).astype(int))
     threshold = stump.tree_.threshold[0]
     margins = SubspaceMargins(
-        FrozenEstimator(stump), subspaces=np.eye(3)[:, None], method="label", overshoot=0.0,
+        FrozenEstimator(stump),
+        subspaces=np.eye(3)[:, None],
+        method="label",
+        overshoot=0.0,
         max_iter=10,
-    ).fit(X)  # fmt: skip
+    ).fit(X)
     spectrum = margins.spectrum(X[:10])
     np.testing.assert_array_equal(spectrum.censored, [1, 0, 1])
     expected = np.abs(X[:10, 1] - threshold)
@@ -394,9 +401,9 @@ def test_labels_of_a_pipeline_that_selects_columns_by_name(iris):
     X, y = pd.DataFrame(iris[0], columns=list("abcd")), iris[1]
     chosen = make_column_transformer((StandardScaler(), ["c", "d"]))
     head = make_pipeline(chosen, DecisionTreeClassifier(random_state=0))
-    margins = SubspaceMargins(
-        head, subspaces=np.eye(4)[1:3, None], method="label", max_iter=4
-    ).fit(X, y)
+    margins = SubspaceMargins(head, subspaces=np.eye(4)[1:3, None], method="label", max_iter=4).fit(
+        X, y
+    )
     censored = margins.spectrum(X[::30]).censored
     assert censored[0] == 1 and censored[1] < 1
 

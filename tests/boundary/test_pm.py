@@ -9,7 +9,7 @@ from torch import nn
 
 from skboundary import BoundarySampleExtractor, FrozenNetwork
 from skboundary.boundary import _gradient
-from skboundary.functional.criteria import margin_band
+from skboundary.functional.margins import margin_band
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +85,8 @@ def test_a_class_that_the_box_keeps_away_is_not_found(penalty):
 
 @pytest.mark.parametrize(
     "method",
-    ["pm", "minimal", "segment", "score", "label",
-     pytest.param("deepdig", marks=pytest.mark.slow)],
-)  # fmt: skip
+    ["pm", "minimal", "segment", "score", "label", pytest.param("deepdig", marks=pytest.mark.slow)],
+)
 def test_no_failure_has_its_source_for_a_target(method):
     X = np.random.default_rng(0).random((8, 3))
     net = linear(np.array([[0.0, 0, 0], [1, 0, 0]]), np.array([0.0, -3]))

@@ -44,7 +44,7 @@ def test_minimal_is_the_nearest_point(name, bounds, dtype):
         outer, nearest, X = outer[inside], nearest[inside], X[inside]
     # up to the margin that is kept, 2e-3 at most
     away = np.abs(net.decision_function(outer))
-    assert 0.9e-3 < away.min() and away.max() < 2.1e-3
+    assert away.min() > 0.9e-3 and away.max() < 2.1e-3
     excess = np.linalg.norm(outer - X, axis=1) - np.linalg.norm(nearest - X, axis=1)
     assert excess.max() < 0.02 and np.median(excess) < 2e-3
 

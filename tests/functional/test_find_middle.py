@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from skboundary.functional.bisect import find_middle
-from skboundary.functional.criteria import pairwise_margin
+from skboundary.functional.margins import pairwise_margin
+from skboundary.functional.root_finding import find_middle
 
 
 def authors_loop(net, x1, x2, class1, class2, beta, max_iter=50):

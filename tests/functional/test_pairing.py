@@ -5,13 +5,13 @@ import torch
 from scipy.stats import chi2
 
 from skboundary.functional import pairing
+from skboundary.functional.nearest_neighbors import search
 from skboundary.functional.pairing import (
     fill,
     one_to_one_rounds,
     pair_nearest,
     pair_one_to_one,
 )
-from skboundary.functional.search import search
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -46,9 +46,17 @@ def greedy(minors, majors, n_pairs):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("n", "m", "d", "n_pairs"),
-    [(5, 3, 2, 15), (3, 5, 2, 15), (1, 4, 2, 4), (4, 1, 2, 9), (30, 60, 8, 100),
-     (60, 90, 2, 250), (13, 60, 2, 200), (12, 15, 3, 180)],
-)  # fmt: skip
+    [
+        (5, 3, 2, 15),
+        (3, 5, 2, 15),
+        (1, 4, 2, 4),
+        (4, 1, 2, 9),
+        (30, 60, 8, 100),
+        (60, 90, 2, 250),
+        (13, 60, 2, 200),
+        (12, 15, 3, 180),
+    ],
+)
 @pytest.mark.parametrize("ahead", [None, (1, 1), (3, 2)])
 def test_one_to_one_is_the_literal_greedy_loop(dtype, n, m, d, n_pairs, ahead, monkeypatch):
     g = generator(n * m)
@@ -107,9 +115,7 @@ def test_nearest_pairs_are_near_and_different(dtype, exclude_self):
     assert len(again) == 999 and (order[again[:, 0], :5] == again[:, 1:]).any(1).all()
     few = pair_nearest(queries, rows, 99, 99, generator=generator(), replace=True)
     assert len(few) == 99 and few[:, 1].max() < len(rows)
-    one, two, again = (
-        pair_nearest(queries, rows, 7, 5, generator=generator(s)) for s in (1, 2, 1)
-    )
+    one, two, again = (pair_nearest(queries, rows, 7, 5, generator=generator(s)) for s in (1, 2, 1))
     assert torch.equal(one, again) and not torch.equal(one, two)
 
 

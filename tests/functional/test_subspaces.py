@@ -78,8 +78,10 @@ def test_windows_are_the_bases_of_the_authors(height, width, channels, window, s
 
 def test_the_papers_subspaces():
     for (n, window, step), (count, dims) in {
-        (28, 8, 1): (21, 64), (32, 8, 2): (13, 64), (224, 16, 16): (14, 256),
-    }.items():  # fmt: skip
+        (28, 8, 1): (21, 64),
+        (32, 8, 2): (13, 64),
+        (224, 16, 16): (14, 256),
+    }.items():
         subspaces = dct_windows(n, n, window, step)
         assert subspaces.n_subspaces == count and subspaces.rows.shape[1] ** 2 == dims
 
@@ -156,9 +158,7 @@ def test_random_components_are_orthonormal_and_seeded(dtype):
 
 @DTYPES
 def test_bases_project_each_row_on_its_own_subspace(dtype):
-    components = random_components(
-        9, 9, generator=torch.Generator().manual_seed(0), dtype=dtype
-    )
+    components = random_components(9, 9, generator=torch.Generator().manual_seed(0), dtype=dtype)
     subspaces = component_windows(components, 4, 2)
     assert subspaces.n_subspaces == 3
     w, index = draws(5, 2, 6, 9, dtype=dtype), torch.tensor([2, 0, 0, 1, 2, 0])

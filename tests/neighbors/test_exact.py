@@ -64,13 +64,22 @@ def test_kneighbors__itself_with_duplicates__excluded_by_index():
 @pytest.mark.parametrize(
     ("dtype", "expected"),
     [
-        ("f2", "f4"), ("f4", "f4"), ("f8", "f8"), ("?", "f4"), ("u1", "f4"), ("i2", "f4"),
-        ("u2", "f4"), ("i4", "f8"), ("u4", "f8"), ("i8", "f8"), (">f8", "f8"),
+        ("f2", "f4"),
+        ("f4", "f4"),
+        ("f8", "f8"),
+        ("?", "f4"),
+        ("u1", "f4"),
+        ("i2", "f4"),
+        ("u2", "f4"),
+        ("i4", "f8"),
+        ("u4", "f8"),
+        ("i8", "f8"),
+        (">f8", "f8"),
     ],
-)  # fmt: skip
+)
 def test_kneighbors__dtype__distances_in_the_compute_dtype(dtype, expected):
     X = np.random.RandomState(0).randint(0, 100, (40, 3)).astype(dtype)
-    distances, indices = TorchNearestNeighbors(3).fit(X).kneighbors(X)
+    distances, _indices = TorchNearestNeighbors(3).fit(X).kneighbors(X)
     assert distances.dtype == expected
     reference = brute(X.astype(float), n_neighbors=3).kneighbors(X.astype(float))[0]
     np.testing.assert_allclose(distances, reference, rtol=1e-6, atol=1e-12)
@@ -85,11 +94,16 @@ def test_kneighbors__large_integers__not_rounded():
 @pytest.mark.parametrize(
     "container",
     [
-        sparse.csr_matrix, sparse.csc_array, torch.tensor, np.asfortranarray, np.ndarray.tolist,
-        lambda X: X[::-1][::-1], lambda X: torch.tensor(X, requires_grad=True),
+        sparse.csr_matrix,
+        sparse.csc_array,
+        torch.tensor,
+        np.asfortranarray,
+        np.ndarray.tolist,
+        lambda X: X[::-1][::-1],
+        lambda X: torch.tensor(X, requires_grad=True),
         lambda X: pd.DataFrame(X, columns=[f"c{i}" for i in range(X.shape[1])]),
     ],
-)  # fmt: skip
+)
 def test_kneighbors__container__same_result(X, container):
     expected = TorchNearestNeighbors().fit(X).kneighbors(X[:20])
     found = TorchNearestNeighbors().fit(container(X)).kneighbors(container(X[:20]))
@@ -139,7 +153,7 @@ def test_set_params__metric__acts_at_the_next_fit(X, metric):
 )
 def test_set_params__not_allowed__named_where_it_acts(X, params):
     neighbors = TorchNearestNeighbors().fit(X).set_params(**params)
-    message = f"The '{[*params][0]}' parameter of TorchNearestNeighbors must be"
+    message = f"The '{next(iter(params))}' parameter of TorchNearestNeighbors must be"
     for ask in (neighbors.kneighbors, neighbors.kneighbors_graph):
         with pytest.raises(ValueError, match=message):
             ask(X)

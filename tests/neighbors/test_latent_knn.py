@@ -66,9 +66,13 @@ def test_predictions_are_those_of_the_paper(cnn, split, metric, average, transfo
     X_train, y_train, X, _ = split
     X = X[:12]
     clf = LatentKNNClassifier(
-        cnn.to(dtype), n_neighbors=4, query_weight=0.4, metric=metric, average=average,
+        cnn.to(dtype),
+        n_neighbors=4,
+        query_weight=0.4,
+        metric=metric,
+        average=average,
         query_transforms=[*transforms],
-    ).fit(X_train[:150], y_train[:150])  # fmt: skip
+    ).fit(X_train[:150], y_train[:150])
     proba, indices = clf.predict_proba(X), clf.kneighbors(X, return_distance=False)
     expected, neighbors = reference(
         cnn, X_train[:150], X, k=4, w=0.4, metric=metric, average=average, transforms=transforms
@@ -84,7 +88,7 @@ def test_limits(cnn, split):
     clf = LatentKNNClassifier(cnn, query_weight=1.0).fit(X_train, y_train)
     bare = FrozenNetwork(cnn)
     np.testing.assert_allclose(clf.predict_proba(X), bare.predict_proba(X), atol=1e-6)
-    # the nearest neighbour of a training sample is the sample itself
+    # the nearest neighbor of a training sample is the sample itself
     clf.set_params(query_weight=0.0, n_neighbors=1)
     np.testing.assert_allclose(clf.predict_proba(X_train), bare.predict_proba(X_train), atol=1e-6)
     # and without itself it is another
@@ -92,7 +96,7 @@ def test_limits(cnn, split):
 
 
 def test_parameters_act_at_predict_time(cnn, split):
-    X_train, y_train, X, y = split
+    X_train, y_train, X, _y = split
     clf = LatentKNNClassifier(cnn, metric="cosine").fit(X_train, y_train)
     for params in [{"n_neighbors": 7}, {"query_weight": 0.1}, {"average": "logits"}]:
         before = clf.predict_proba(X)
@@ -155,17 +159,22 @@ def test_sweep_scores_like_refitted_classifiers(cnn, split, scoring):
     X_train, y_train, X, y = split
     clf = LatentKNNClassifier(cnn, query_transforms=[flip]).fit(X_train, y_train)
     results = clf.sweep(
-        X, y, n_neighbors=[1, 6], query_weight=[0.0, 0.5], average=["proba", "logits"],
+        X,
+        y,
+        n_neighbors=[1, 6],
+        query_weight=[0.0, 0.5],
+        average=["proba", "logits"],
         scoring=scoring,
-    )  # fmt: skip
+    )
     assert len(results["params"]) == 8
     for setting, score in zip(results["params"], results["mean_test_score"]):
         one = clone(clf).set_params(**setting).fit(X_train, y_train)
         assert check_scoring(one, scoring=scoring)(one, X, y) == pytest.approx(score, abs=1e-6)
     best = results["params"][int(np.argmin(results["rank_test_score"]))]
-    assert results["mean_test_score"].max() == results["mean_test_score"][
-        results["params"].index(best)
-    ]
+    assert (
+        results["mean_test_score"].max()
+        == results["mean_test_score"][results["params"].index(best)]
+    )
     assert clf.get_params()["n_neighbors"] == 3  # the classifier keeps its own setting
     with pytest.raises(ValueError, match="query_weight"):
         clf.sweep(X, y, query_weight=[2.0])
@@ -251,9 +260,11 @@ def test_one_bar_for_the_whole_call(mlp, iris, monkeypatch, tmp_path, memory, tr
         return Bar()
 
     clf = LatentKNNClassifier(
-        mlp, batch_size=10, query_transforms=transforms,
+        mlp,
+        batch_size=10,
+        query_transforms=transforms,
         memory=str(tmp_path) if memory else None,
-    ).fit(X, y)  # fmt: skip
+    ).fit(X, y)
     monkeypatch.setattr(_latent_knn, "_BLOCK", 64)
     monkeypatch.setattr(_latent_knn, "progress", open_bar)
     clf.set_params(verbose=1)
@@ -418,7 +429,7 @@ def test_a_transform_may_work_in_place(mlp, iris):
 def test_blocks_of_rows_do_not_matter(cnn, split, monkeypatch):
     from skboundary.neighbors import _latent_knn
 
-    X_train, y_train, X, y = split
+    X_train, y_train, X, _y = split
     clf = LatentKNNClassifier(cnn).fit(X_train, y_train)
     proba, neighbors = clf.predict_proba(X), clf.kneighbors(X)[1]
     monkeypatch.setattr(_latent_knn, "_BLOCK", 7)
@@ -439,7 +450,7 @@ def test_a_black_box(iris):
 
 
 def test_unfitted_and_missing_labels(cnn, split):
-    X_train, y_train, X, y = split
+    X_train, _y_train, X, _y = split
     for method in ("predict", "predict_proba", "kneighbors", "explain", "score_samples"):
         with pytest.raises(NotFittedError):
             getattr(LatentKNNClassifier(cnn), method)(X)

@@ -5,7 +5,6 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine, make_blobs
@@ -23,6 +22,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
 
 from skboundary import (
@@ -265,8 +265,14 @@ def test_skorch_outputs_that_are_no_probabilities_are_refused(iris):
     with pytest.raises(ValueError, match="should end in probabilities.*predict_nonlinearity"):
         LatentKNNClassifier(net(criterion=nn.MultiMarginLoss)).fit(*iris)
     X, y = iris[0][:100], iris[1][:100]
-    one = net(NeuralNetBinaryClassifier, module__n_out=1, module__end=nn.Sigmoid(),
-              criterion=nn.BCELoss, predict_nonlinearity=None, train_split=None)  # fmt: skip
+    one = net(
+        NeuralNetBinaryClassifier,
+        module__n_out=1,
+        module__end=nn.Sigmoid(),
+        criterion=nn.BCELoss,
+        predict_nonlinearity=None,
+        train_split=None,
+    )
     with pytest.raises(ValueError, match=r"shape \(64,\) instead of \(64, 2\).*predict_nonlin"):
         LatentKNNClassifier(one).fit(X, y)
 

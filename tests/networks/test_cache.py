@@ -202,9 +202,10 @@ def test_frames_with_text(iris, tmp_path):
     for data in (X, X.assign(b=list("yxyxyxyx")), X):
         clf = LatentKNNClassifier(FrozenEstimator(box), memory=str(tmp_path), query_weight=1.0)
         np.testing.assert_allclose(
-            clf.set_params(n_neighbors=1).fit(data).predict_proba(data), box.predict_proba(data),
+            clf.set_params(n_neighbors=1).fit(data).predict_proba(data),
+            box.predict_proba(data),
             atol=1e-6,
-        )  # fmt: skip
+        )
 
 
 def test_the_order_of_classes_does_not_matter(mlp, iris, tmp_path):
@@ -316,12 +317,14 @@ def test_an_edited_module_file_misses(iris, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     for factor in (2, 3):
-        (tmp_path / "sb_edited.py").write_text(textwrap.dedent(f"""
+        (tmp_path / "sb_edited.py").write_text(
+            textwrap.dedent(f"""
             from torch import nn
             class Net(nn.Sequential):
                 def forward(self, x):
                     return super().forward(x * {factor})
-        """))
+        """)
+        )
         monkeypatch.delitem(sys.modules, "sb_edited", raising=False)
         net = __import__("sb_edited").Net(nn.Linear(4, 2))
         with torch.no_grad():

@@ -325,12 +325,13 @@ def test_in_place_operations_leave_x_alone(iris, dtype, preprocess):
     before = X.copy()
     net, want = (
         FrozenNetwork(
-            nn.Sequential(nn.ELU(inplace=inplace), seeded(nn.Linear(4, 3)))
-            .to(torch.from_numpy(X).dtype),
+            nn.Sequential(nn.ELU(inplace=inplace), seeded(nn.Linear(4, 3))).to(
+                torch.from_numpy(X).dtype
+            ),
             preprocess=prepare,
         )
         for inplace, prepare in zip((True, False), preprocess)
-    )  # fmt: skip
+    )
     for rows in (X, X[:5], torch.from_numpy(X)):
         for _ in range(2):
             np.testing.assert_array_equal(net.predict_proba(rows), want.predict_proba(rows))
@@ -339,9 +340,10 @@ def test_in_place_operations_leave_x_alone(iris, dtype, preprocess):
     for method in ("minimal", "pm", "segment"):
         ours, theirs = (
             BoundarySampleExtractor(each, method=method, effort="fast", random_state=0)
-            .fit(X).extract_pairs(X[:30])
+            .fit(X)
+            .extract_pairs(X[:30])
             for each in (net, want)
-        )  # fmt: skip
+        )
         np.testing.assert_allclose(ours.outer, theirs.outer, atol=1e-3)
         assert ours.success.any() or method != "minimal"
     ours, theirs = (SubspaceMargins(each).fit(X).transform(X[:5]) for each in (net, want))

@@ -264,9 +264,13 @@ def test_a_skorch_net_inside_a_black_box(iris, monkeypatch):
     X, y = iris[0].astype("f4"), iris[1]
     skorch = pytest.importorskip("skorch")
     net = skorch.NeuralNetClassifier(
-        Times, module__in_features=4, module__out_features=3, max_epochs=1,
-        criterion=nn.CrossEntropyLoss, verbose=0,
-    )  # fmt: skip
+        Times,
+        module__in_features=4,
+        module__out_features=3,
+        max_epochs=1,
+        criterion=nn.CrossEntropyLoss,
+        verbose=0,
+    )
     seeded(lambda: net.fit(X, y))
     head = CalibratedClassifierCV(FrozenEstimator(net)).fit(X, y)
     key = digest(head=head)

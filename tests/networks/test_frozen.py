@@ -231,7 +231,7 @@ def test_flags_come_back_when_the_pass_breaks_half_way(cnn, digits):
 def test_gradients_of_logits_are_exact_and_leave_no_trace(mlp, iris):
     from skboundary.networks._intake import take_in
 
-    X, y = iris
+    X, _y = iris
     _, view = take_in(FrozenNetwork(mlp, classes=[2, 0, 1]), X, None)
     mlp[0].weight.grad = torch.ones_like(mlp[0].weight)
     before = state(mlp)

@@ -5,7 +5,6 @@ import torch
 from imblearn.over_sampling import RandomOverSampler
 from imblearn.pipeline import make_pipeline as make_imblearn_pipeline
 from scipy import sparse
-from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
 from sklearn.compose import make_column_transformer
@@ -24,6 +23,7 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 from sklearn.svm import SVC
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from skboundary import (
@@ -74,11 +74,15 @@ def test_an_unfitted_frozen_estimator_is_refused(iris):
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: RandomForestClassifier(5, random_state=0),
-             lambda: LogisticRegression(max_iter=999), skorch_net,
-             lambda: make_pipeline(StandardScaler(), skorch_net())],
+    "make",
+    [
+        lambda: RandomForestClassifier(5, random_state=0),
+        lambda: LogisticRegression(max_iter=999),
+        skorch_net,
+        lambda: make_pipeline(StandardScaler(), skorch_net()),
+    ],
     ids=["forest", "linear", "skorch", "pipeline"],
-)  # fmt: skip
+)
 def test_anything_else_is_cloned_and_fitted(make, iris):
     X, y = iris
     given = make()
@@ -138,10 +142,13 @@ def test_skorch_takes_any_labels_and_dtypes(iris, labels, dtype):
 
 def test_skorch_is_seeded(iris):
     runs = [
-        take_in(make_pipeline(StandardScaler(), skorch_net(iterator_train__shuffle=True)), *iris,
-                random_state=s)[1].logits(iris[0])
+        take_in(
+            make_pipeline(StandardScaler(), skorch_net(iterator_train__shuffle=True)),
+            *iris,
+            random_state=s,
+        )[1].logits(iris[0])
         for s in (0, 0, 1)
-    ]  # fmt: skip
+    ]
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
 
 
@@ -178,9 +185,16 @@ def test_a_skorch_net_in_nested_pipelines_is_seeded_cast_and_encoded(iris):
     ids=lambda m: getattr(type(m), "__name__", None),
 )
 @pytest.mark.parametrize(
-    "host", [LatentKNNClassifier, LatentTransformer, BoundarySampleExtractor, SubspaceMargins,
-             BoundaryCharacterizer, BiasedExtrapolationClassifier]
-)  # fmt: skip
+    "host",
+    [
+        LatentKNNClassifier,
+        LatentTransformer,
+        BoundarySampleExtractor,
+        SubspaceMargins,
+        BoundaryCharacterizer,
+        BiasedExtrapolationClassifier,
+    ],
+)
 def test_other_kinds_of_estimators_are_refused_in_one_sentence(iris, host, model, kind):
     with pytest.raises(ValueError, match=f"{kind}. is no classifier. Give .* predict and classes_"):
         host(model).fit(*iris)
@@ -216,11 +230,18 @@ class Softmax(nn.Sequential):
         (NeuralNetClassifier(Softmax, max_epochs=30, verbose=0), 3),  # NLLLoss: probabilities
         (skorch_net(), 3),
         (NeuralNetBinaryClassifier(nn.Linear(4, 1), max_epochs=30, verbose=0), 2),
-        (NeuralNetBinaryClassifier(nn.Sequential(nn.Linear(4, 1), nn.Sigmoid()),
-                                   criterion=nn.BCELoss, max_epochs=30, verbose=0), 2),
+        (
+            NeuralNetBinaryClassifier(
+                nn.Sequential(nn.Linear(4, 1), nn.Sigmoid()),
+                criterion=nn.BCELoss,
+                max_epochs=30,
+                verbose=0,
+            ),
+            2,
+        ),
     ],
     ids=["nll", "cross entropy", "bce logits", "bce"],
-)  # fmt: skip
+)
 def test_the_criterion_tells_what_the_net_ends_in(net, n_classes, iris):
     X, y = iris[0].astype(np.float32), np.minimum(iris[1], n_classes - 1)
     fitted, view = take_in(net, X, y, random_state=0)

@@ -43,8 +43,14 @@ def test_any_container_gives_the_same(mlp, iris):
     X = iris[0]
     model = LatentTransformer(mlp).fit(X)
     expected = model.transform(X)
-    for other in (torch.tensor(X, requires_grad=True), sparse.csr_matrix(X), X[::-1][::-1],
-                  pd.DataFrame(X), np.asfortranarray(X), X.tolist()):  # fmt: skip
+    for other in (
+        torch.tensor(X, requires_grad=True),
+        sparse.csr_matrix(X),
+        X[::-1][::-1],
+        pd.DataFrame(X),
+        np.asfortranarray(X),
+        X.tolist(),
+    ):
         np.testing.assert_allclose(model.transform(other), expected)
 
 

@@ -93,7 +93,7 @@ def test_modified_huber_without_any_score_is_uniform():
     np.testing.assert_allclose(modified_huber(torch.full((2, 3), -5.0)), 1 / 3)
 
 
-def test_sigmoids_that_vanish_are_normalised_all_the_same():
+def test_sigmoids_that_vanish_are_normalized_all_the_same():
     from skboundary.networks._lift import one_vs_rest
 
     logits = torch.tensor([[-2000.0, -1999.0, -2001.0]])

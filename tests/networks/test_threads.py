@@ -13,7 +13,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from skboundary import BoundarySampleExtractor, LatentKNNClassifier, LatentTransformer
-from skboundary._runtime import forked_rng
+from skboundary._random import forked_rng
 
 
 class Noisy(nn.Sequential):

@@ -42,7 +42,7 @@ def test_latent_sampler_head(cnn, digits):
     new = chain["sample"].sampling_strategy_
     assert [counts[c] + new.get(c, 0) for c in range(10)] == [counts.max()] * 10
     latent = chain["latent"].transform(X_train)
-    first, second = latent[chain["sample"].parents_.T]
+    first, _second = latent[chain["sample"].parents_.T]
     assert first.shape[1] == 32 and len(first) == sum(new.values())
 
 

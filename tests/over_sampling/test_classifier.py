@@ -30,8 +30,8 @@ def blobs():
     """Three Gaussian classes of 200, 100 and 50 rows that overlap."""
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1, 2], [200, 100, 50])
-    centres = np.array([[0, 0, 0, 0], [2, 0, 0, 0], [0, 2, 0, 0]])
-    return rng.normal(size=(350, 4)) + centres[y], y
+    centers = np.array([[0, 0, 0, 0], [2, 0, 0, 0], [0, 2, 0, 0]])
+    return rng.normal(size=(350, 4)) + centers[y], y
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +138,9 @@ class Spy(LogisticRegression):
 def test_validation_rows_are_not_trained_on(blobs, monkeypatch):
     X, y = blobs
     monkeypatch.setattr(Spy, "seen", [])
-    clf = fit(X, y, Spy(), head=Spy(), validation_fraction=0.2, sampler="passthrough",
-              stopping=None)  # fmt: skip
+    clf = fit(
+        X, y, Spy(), head=Spy(), validation_fraction=0.2, sampler="passthrough", stopping=None
+    )
     assert [e["n_samples"] for e in clf.history_] == [280] * 4
     trained = np.unique(np.concatenate(Spy.seen), axis=0)
     assert len(Spy.seen) == 5  # the base classifier, and the head once a round
@@ -279,8 +280,9 @@ def test_threshold_gives_rounds_to_the_pairs_that_overlap(blobs):
     sampler = BiasedExtrapolationSampler(class_specific="threshold", tau=0.95)
     clf = fit(X, y, sampler=sampler, stopping=None, validation_fraction=0.2)
     assert set(clf.pair_accuracy_) == {(1, 0), (2, 1)} or set(clf.pair_accuracy_) == {
-        (1, 0), (2, 0)
-    }  # fmt: skip
+        (1, 0),
+        (2, 0),
+    }
     assert clf.rounds_ == {1: 3, 2: 0}
     assert all(e["n_added"][2] == 0 for e in clf.history_)
     full = sum(10 * (280 + 8 * i + 4 * i) for i in (1, 2, 3))
@@ -354,11 +356,17 @@ def test_networks_of_every_ending_start_from_what_they_say(iris):
         body = [nn.Linear(4, 8), nn.Tanh()]
         nets = [
             (FrozenNetwork(nn.Sequential(*body, nn.Linear(8, 3)), classes=[2, 0, 1]), X, y),
-            (FrozenNetwork(nn.Sequential(*body, nn.Linear(8, 1)), classes=[0, 1]),
-             X[keep], y[keep]),
-            (FrozenNetwork(nn.Sequential(*body, nn.Linear(8, 3), nn.Softmax(1)), output="proba"),
-             X, y),
-        ]  # fmt: skip
+            (
+                FrozenNetwork(nn.Sequential(*body, nn.Linear(8, 1)), classes=[0, 1]),
+                X[keep],
+                y[keep],
+            ),
+            (
+                FrozenNetwork(nn.Sequential(*body, nn.Linear(8, 3), nn.Softmax(1)), output="proba"),
+                X,
+                y,
+            ),
+        ]
     for net, rows, labels in nets:
         net.module.double()
         rows, labels = rows[: len(rows) - 20], labels[: len(rows) - 20]
@@ -438,8 +446,10 @@ def test_a_classifier_that_gives_nan_is_refused(blobs):
     estimator = FrozenEstimator(UndefinedNB().fit(X, y))
     with pytest.raises(ValueError, match="UndefinedNB gives NaN for sample"):
         fit(X, y, estimator)
-    for given in ({"head": UndefinedNB()}, {"sampler": BiasedExtrapolationSampler(
-            estimator=UndefinedNB())}):  # fmt: skip
+    for given in (
+        {"head": UndefinedNB()},
+        {"sampler": BiasedExtrapolationSampler(estimator=UndefinedNB())},
+    ):
         with pytest.raises(ValueError, match="UndefinedNB gives NaN"):
             fit(X, y, **given)
 

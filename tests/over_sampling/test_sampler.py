@@ -30,14 +30,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::skboundary.exceptions.FewParent
 @pytest.fixture(scope="module")
 def two():
     """Two classes that overlap, 340 to 60."""
-    return make_classification(400, 6, n_informative=4, weights=[0.85], class_sep=0.7, flip_y=0,
-                               random_state=0)  # fmt: skip
+    return make_classification(
+        400, 6, n_informative=4, weights=[0.85], class_sep=0.7, flip_y=0, random_state=0
+    )
 
 
 @pytest.fixture(scope="module")
 def three():
-    return make_classification(400, 6, n_informative=4, n_redundant=0, n_classes=3,
-                               weights=[0.65, 0.25], random_state=0)  # fmt: skip
+    return make_classification(
+        400, 6, n_informative=4, n_redundant=0, n_classes=3, weights=[0.65, 0.25], random_state=0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +111,15 @@ def test_the_target_is_equation_1_clipped(two, logistic, ratio):
     X, y = two
     gamma, p_max, p_min = -0.3, 0.9, 0.1
     sampler, _, _ = resample(
-        X, y, estimator=logistic, distance_ratio=ratio, gamma=gamma, p_max=p_max, p_min=p_min,
+        X,
+        y,
+        estimator=logistic,
+        distance_ratio=ratio,
+        gamma=gamma,
+        p_max=p_max,
+        p_min=p_min,
         sampling_strategy=0.4,
-    )  # fmt: skip
+    )
     g = logistic.decision_function(X)
     own = np.where(y == 1, g, -g)
     p = 1 / (1 + np.exp(-g))
@@ -182,9 +190,15 @@ def test_parents_repeat_only_when_all_pairs_are_used(logistic, two, pairing, est
     for n_new, n_different in ((usable, usable), (2 * usable + 3, usable)):
         wanted = int((y == 1).sum() + n_new)
         sampler, rows, _ = resample(
-            X, y, estimator=model, bias="bottom", bias_fraction=0.02, instance_pairing=pairing,
-            n_neighbors=2, sampling_strategy={1: wanted},
-        )  # fmt: skip
+            X,
+            y,
+            estimator=model,
+            bias="bottom",
+            bias_fraction=0.02,
+            instance_pairing=pairing,
+            n_neighbors=2,
+            sampling_strategy={1: wanted},
+        )
         assert len(np.unique(sampler.parents_, axis=0)) == n_different
         assert len(np.unique(sampler.parents_[:usable], axis=0)) == min(n_new, usable)
         assert no_two_equal(rows) and len(rows) == n_new
@@ -390,10 +404,19 @@ def test_results_do_not_depend_on_the_batch_size(bias, black_box):
     net, X, y = curved(dtype=np.float32)
     estimator = GaussianNB() if black_box else net
     found = [
-        resample(X, y, estimator=estimator, bias=bias, batch_size=size, placement="spread",
-                 within_class=0.5, instance_pairing="nearest-major", sampling_strategy={1: 70})
+        resample(
+            X,
+            y,
+            estimator=estimator,
+            bias=bias,
+            batch_size=size,
+            placement="spread",
+            within_class=0.5,
+            instance_pairing="nearest-major",
+            sampling_strategy={1: 70},
+        )
         for size in ("auto", 5)
-    ]  # fmt: skip
+    ]
     np.testing.assert_array_equal(*(sampler.parents_ for sampler, *_ in found))
     np.testing.assert_allclose(*(rows for _, rows, _ in found), atol=1e-5)
 
@@ -434,7 +457,7 @@ def test_spread_lies_between_the_minor_and_the_boundary(two, logistic):
     assert (spread.probabilities_ >= spread.targets_ - 1e-9).all()
 
 
-def test_within_class_interpolates_between_neighbours(two, logistic):
+def test_within_class_interpolates_between_neighbors(two, logistic):
     X, y = two
     sampler, rows, _ = resample(X, y, estimator=logistic, within_class=0.25, n_neighbors=3)
     within = np.isnan(sampler.targets_)
@@ -479,9 +502,13 @@ def test_few_parents_are_told(n_right, n_new, warns, pairing):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         sampler, *_ = resample(
-            X, y, estimator=FrozenEstimator(half), within_class=0.5, instance_pairing=pairing,
+            X,
+            y,
+            estimator=FrozenEstimator(half),
+            within_class=0.5,
+            instance_pairing=pairing,
             sampling_strategy={1: 60 + 2 * n_new},
-        )  # fmt: skip
+        )
     across = sampler.parents_[y[sampler.parents_[:, 1]] == 0]
     assert sampler.n_parents_ == {1: n_right} == {1: len(np.unique(across[:, 0]))}
     few = [w for w in caught if w.category is FewParentsWarning]
@@ -615,9 +642,7 @@ def test_black_boxes(two, how):
         assert off.max() < 1e-3
         return
     assert off.max() > 1e-3  # a forest jumps ...
-    for (a, b), t, p, target in zip(
-        sampler.parents_, sampler.positions_, proba, sampler.targets_
-    ):
+    for (a, b), t, p, target in zip(sampler.parents_, sampler.positions_, proba, sampler.targets_):
         grid = np.linspace(0, 1, 400)[:, None]
         seen = sampler.estimator_.predict_proba(X[a] + grid * (X[b] - X[a]))[:, 1]
         # ... and no value on the near side of the jump that was found is nearer
@@ -762,7 +787,7 @@ def test_bad_parameters(params, words):
     assert not [word for word in words if word not in str(error.value)], error.value
 
 
-def test_a_class_of_one_sample_has_no_neighbours():
+def test_a_class_of_one_sample_has_no_neighbors():
     X, y = np.random.RandomState(0).normal(size=(21, 3)), np.repeat([0, 1], [20, 1])
     with pytest.raises(ValueError, match="class 1 has 1 samples, but within_class=0.5 needs"):
         BiasedExtrapolationSampler().fit_resample(X, y)

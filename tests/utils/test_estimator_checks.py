@@ -14,16 +14,10 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
-from skboundary._runtime import (
-    check_input,
-    draw_seed,
-    map_batches,
-    resolve_batch_size,
-    resolve_device,
-    resolve_dtype,
-    to_numpy,
-    to_tensor,
-)
+from skboundary._batching import map_batches, resolve_batch_size
+from skboundary._device import resolve_device, resolve_dtype, to_numpy, to_tensor
+from skboundary._random import draw_seed
+from skboundary._validation import check_input
 from skboundary.utils import estimator_checks as checks
 
 
@@ -102,7 +96,7 @@ class Projection(TransformerMixin, TorchEstimator):
 
 
 class Neighbors(TorchEstimator):
-    """Exact neighbours."""
+    """Exact neighbors."""
 
     def __init__(self, n_neighbors=3, *, metric="euclidean", device="auto", batch_size="auto"):
         super().__init__(device=device, batch_size=batch_size)
@@ -232,7 +226,7 @@ class DrawsFromNumpyInPredict(Centroids):
         return super().predict(X)
 
 
-class StandardisesBatches(Centroids):
+class StandardizesBatches(Centroids):
     def _forward(self, rows):
         return super()._forward(rows - rows.mean(0))
 
@@ -505,7 +499,7 @@ class refused_as:
 BROKEN = [
     (checks.check_no_global_rng_use, SeedsTorch(), "fit of .* random state of torch"),
     (checks.check_no_global_rng_use, DrawsFromNumpyInPredict(), "predict of .* state of numpy"),
-    (checks.check_batch_size_invariance, StandardisesBatches(), "other results with batch_size=1"),
+    (checks.check_batch_size_invariance, StandardizesBatches(), "other results with batch_size=1"),
     (checks.check_parameters_not_written_back, WritesDeviceBack(), "its parameters device"),
     (checks.check_parameters_not_written_back, ForgetsDevice(), "no `device_`"),
     (checks.check_integer_input, KeepsIntegers(), "fails with uint8 rows: RuntimeError"),

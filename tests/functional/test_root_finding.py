@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from skboundary.functional.bisect import find_root
+from skboundary.functional.root_finding import find_root
 
 DTYPES = [torch.float32, torch.float64]
 

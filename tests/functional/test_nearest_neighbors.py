@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from skboundary.functional import search as module
-from skboundary.functional.search import Neighbors, build_index, merge, search
+from skboundary.functional import nearest_neighbors as module
+from skboundary.functional.nearest_neighbors import Neighbors, build_index, merge, search
 
 METRICS = ["euclidean", "sqeuclidean", "cosine"]
 
@@ -162,9 +162,7 @@ def test_score__strip_by_strip_or_at_once__is_the_formula():
     buffers = index.table.new_zeros(2, len(index.table), 83, module._STRIP)[:, :, :80]
     minima = module._score(index.table, index.halves, queries, buffers[0])
     at_once = torch.zeros(80, len(index.table), module._GROUPS)
-    module._score_at_once(
-        index.table, index.halves, queries, buffers[1], at_once.transpose(0, 1)
-    )
+    module._score_at_once(index.table, index.halves, queries, buffers[1], at_once.transpose(0, 1))
     rows = index.table.transpose(1, 2).reshape(-1, 8)
     expected = index.halves.view(-1) - queries @ rows.T
     for scores, low in ((buffers[0], minima), (buffers[1], at_once.flatten(1))):
@@ -266,7 +264,7 @@ def test_search__one_share_fails__others_stop(three_threads, monkeypatch):
 
 INTERRUPTED = """
 import time, torch
-from skboundary.functional.search import build_index, search
+from skboundary.functional.nearest_neighbors import build_index, search
 torch.set_num_threads(2)
 rows = torch.randn(60_000, 512)
 index = build_index(rows)

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from skboundary.functional._brackets import NUMBERS, RESERVE, Bracket, Search, contest, settle
-from skboundary.functional._walk import begin, descend, reach
-from skboundary.functional.criteria import class_margin
+from skboundary.functional._boundary_walk import begin, descend, reach
+from skboundary.functional._query_brackets import NUMBERS, RESERVE, Bracket, Search, contest, settle
+from skboundary.functional.margins import class_margin
 
 __all__ = ["Bracket", "label_search", "score_search", "segment_search"]
 
@@ -60,7 +60,7 @@ def segment_search(
     Examples
     --------
     >>> import torch
-    >>> from skboundary.functional.decision import segment_search
+    >>> from skboundary.functional.query_search import segment_search
     >>> x, starts = torch.zeros(1, 2), torch.tensor([[[4.0, 0.0], [0.0, 8.0]]])
     >>> label = lambda points: (points.sum(1) > 1).long()
     >>> segment_search(label, x, torch.tensor([0]), starts).outer.round(decimals=2)
@@ -133,7 +133,7 @@ def label_search(
     Examples
     --------
     >>> import torch
-    >>> from skboundary.functional.decision import label_search
+    >>> from skboundary.functional.query_search import label_search
     >>> x, starts = torch.zeros(1, 2), torch.tensor([[[4.0, 0.0]]])
     >>> label = lambda points: (points.sum(1) > 1).long()
     >>> generator = torch.Generator().manual_seed(0)
@@ -143,7 +143,7 @@ def label_search(
     """
     if bounds is not None and basis is not None:
         raise ValueError("bounds and a basis exclude each other: give one of them as None.")
-    n, d = x.shape
+    _n, _d = x.shape
     if basis is not None:
         starts = x[:, None] + (starts - x[:, None]) @ basis.T @ basis
     search = Search(_label_margin(label, source, target), x, bounds, budget)
@@ -199,7 +199,7 @@ def score_search(
     Examples
     --------
     >>> import torch
-    >>> from skboundary.functional.decision import score_search
+    >>> from skboundary.functional.query_search import score_search
     >>> x, starts = torch.zeros(1, 2), torch.tensor([[[4.0, 0.0]]])
     >>> score = lambda points: torch.stack([points[:, 0] * 0, points.sum(1) - 1], 1)
     >>> generator = torch.Generator().manual_seed(0)
@@ -207,7 +207,7 @@ def score_search(
     >>> found.outer.round(decimals=2)
     tensor([[0.5000, 0.5000]])
     """
-    n, d = x.shape
+    _n, d = x.shape
     search = Search(_score_margin(score, source, target), x, bounds, budget)
     if budget >= 2 * d:
         near = _newton(search, score, source, target, starts, step)
@@ -232,10 +232,12 @@ def _newton(
     if search.bounds is not None:
         h = torch.where(x + h > search.bounds[1], -h, h)
     at_x = score(x)
-    slope = torch.cat([
-        score((x[i, None] + torch.diag_embed(h[i])).flatten(0, 1)).view(len(i), d, -1)
-        for i in torch.arange(n, device=x.device).split(max(1, NUMBERS // d**2))
-    ])
+    slope = torch.cat(
+        [
+            score((x[i, None] + torch.diag_embed(h[i])).flatten(0, 1)).view(len(i), d, -1)
+            for i in torch.arange(n, device=x.device).split(max(1, NUMBERS // d**2))
+        ]
+    )
     slope = (slope - at_x[:, None]) / h[:, :, None]
     search.left -= d + 1
     everyone = torch.arange(n, device=x.device)
@@ -298,6 +300,4 @@ def _across(source: Tensor, target: Tensor | None) -> Callable[[Tensor, Tensor],
     """Whether labels (m,) that belong to rows (m,) are those to be reached."""
     free = _free(source, target)
     wanted = source if target is None else target
-    return lambda said, rows: torch.where(
-        free[rows], said != source[rows], said == wanted[rows]
-    )
+    return lambda said, rows: torch.where(free[rows], said != source[rows], said == wanted[rows])

@@ -1,4 +1,4 @@
-"""The tour's first part: what do the neighbours say?"""
+"""The tour's first part: what do the neighbors say?"""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -25,28 +25,30 @@ class Assessed(NamedTuple):
     scores: dict[str, float]
 
 
-def part_neighbours(problem: Problem, out: Path) -> dict[str, Any]:
+def part_neighbors(problem: Problem, out: Path) -> dict[str, Any]:
     """LatentKNNClassifier: where it helps, its two parameters, and what it explains."""
     recipe, noise = problem.recipe, problem.recipe.noise
     noisy = f"{noise:.0%} permuted"
     rows: dict[str, list[Assessed]] = {
-        "clean, last epoch": [], f"{noisy}, last epoch": [], f"{noisy}, early stop": []
-    }  # fmt: skip
-    clean, memorised, stopped = rows
+        "clean, last epoch": [],
+        f"{noisy}, last epoch": [],
+        f"{noisy}, early stop": [],
+    }
+    clean, memorized, stopped = rows
     folds = {}
     for seed in recipe.seeds:
         fold = _fold(problem, seed, 0.0)
         rows[clean].append(_assess(problem, fold, *train(problem, fold, seed)["last"]))
         fold = folds[seed] = _fold(problem, seed, noise)
         snapshots = train(problem, fold, seed)
-        rows[memorised].append(_assess(problem, fold, *snapshots["last"]))
+        rows[memorized].append(_assess(problem, fold, *snapshots["last"]))
         rows[stopped].append(_assess(problem, fold, *snapshots["early"]))
     first = recipe.seeds[0]
     return {
         "accuracy": _print_accuracy(rows, recipe),
-        "verdict": _print_verdict(rows[memorised], rows[stopped]),
-        "sweep": _print_sweep(problem, rows[memorised][0].clf, first),
-        "least_certain": _print_explanations(problem, rows[memorised][0], folds[first], first),
+        "verdict": _print_verdict(rows[memorized], rows[stopped]),
+        "sweep": _print_sweep(problem, rows[memorized][0].clf, first),
+        "least_certain": _print_explanations(problem, rows[memorized][0], folds[first], first),
     }
 
 
@@ -66,13 +68,15 @@ def _assess(problem: Problem, fold: Fold, net: FrozenNetwork, epochs: int) -> As
     test = problem.X_test, problem.y_test
     clf = LatentKNNClassifier(net, metric="cosine", device=problem.device).fit(X[fit], y[fit])
     scores = {
-        "train": net.score(X[fit], y[fit]), "bare": net.score(*test), "paper": clf.score(*test)
-    }  # fmt: skip
+        "train": net.score(X[fit], y[fit]),
+        "bare": net.score(*test),
+        "paper": clf.score(*test),
+    }
     swept = clf.sweep(
         X[val], y[val], n_neighbors=recipe.n_neighbors, query_weight=recipe.query_weight
     )
     # of equally good settings the one nearest to the bare network
-    ranked = zip(swept["rank_test_score"], swept["params"])
+    ranked = zip(swept["rank_test_score"], swept["params"], strict=True)
     chosen = min(ranked, key=lambda pair: (pair[0], -pair[1]["query_weight"]))[1]
     scores["chosen"] = clf.set_params(**chosen).score(*test)
     return Assessed(clf, net, epochs, scores)
@@ -111,27 +115,27 @@ def _summary(runs: list[Assessed]) -> dict[str, Any]:
     }
 
 
-def _print_verdict(memorised: list[Assessed], stopped: list[Assessed]) -> str:
+def _print_verdict(memorized: list[Assessed], stopped: list[Assessed]) -> str:
     """Say what early stopping does by itself, and whether there was anything to repair."""
-    last, early = _summary(memorised), _summary(stopped)
-    bare, neighbours = last["mean"]["bare"], max(last["mean"]["paper"], last["mean"]["chosen"])
+    last, early = _summary(memorized), _summary(stopped)
+    bare, neighbors = last["mean"]["bare"], max(last["mean"]["paper"], last["mean"]["chosen"])
     stopped_bare = early["mean"]["bare"]
-    gap = stopped_bare - max(bare, neighbours)
+    gap = stopped_bare - max(bare, neighbors)
     first, then = "beats both", "and"
     if gap <= 0:
         first, then = ("beats", "but not") if stopped_bare > bare else ("beats neither", "nor")
     lines = [
         f"The bare early-stopped net ({stopped_bare:.3f}) {first} the bare net of the last epoch "
         f"({bare:.3f})",
-        f"{then} that net with its neighbours ({neighbours:.3f}); with its own neighbours it "
+        f"{then} that net with its neighbors ({neighbors:.3f}); with its own neighbors it "
         f"reaches {early['mean']['chosen']:.3f}.",
     ]
     if 0 < abs(gap) <= max(early["std"]["bare"], last["std"]["chosen"]):
         lines.append(f"The gap of {abs(gap):.3f} is no larger than the deviation between seeds.")
     if last["mean"]["train"] < 0.9:
         lines.append(
-            f"The noisy labels are not memorised (training accuracy {last['mean']['train']:.3f}): "
-            "expect less of neighbours."
+            f"The noisy labels are not memorized (training accuracy {last['mean']['train']:.3f}): "
+            "expect less of neighbors."
         )
     print("\n" + "\n".join(lines))
     return " ".join(lines)
@@ -148,13 +152,20 @@ def _print_sweep(problem: Problem, clf: LatentKNNClassifier, seed: int) -> dict[
         "what the\nvalidation rows chose; w=1 is the bare net.\n"
     )
     print("  k \\ w" + "".join(f"{w:>8g}" for w in ws))
-    for k, scores in zip(ks, grid):
+    for k, scores in zip(ks, grid, strict=True):
         stars = ["*" if (k, w) == (clf.n_neighbors, clf.query_weight) else " " for w in ws]
-        print(f"{k:>7}" + "".join(f"{s:>7.3f}{t}" for s, t in zip(scores, stars)).rstrip())
+        print(
+            f"{k:>7}"
+            + "".join(f"{s:>7.3f}{t}" for s, t in zip(scores, stars, strict=True)).rstrip()
+        )
     return {
-        "seed": seed, "rows": "test", "n_neighbors": ks, "query_weight": ws, "accuracy": grid,
+        "seed": seed,
+        "rows": "test",
+        "n_neighbors": ks,
+        "query_weight": ws,
+        "accuracy": grid,
         "chosen": (clf.n_neighbors, clf.query_weight),
-    }  # fmt: skip
+    }
 
 
 def _print_explanations(
@@ -164,10 +175,10 @@ def _print_explanations(
     certainty = run.net.predict_proba(problem.X_test).max(1)
     least = np.argsort(certainty, kind="stable")[:3]
     why = clf.explain(problem.X_test[least])
-    _heading("Neighbours of the test rows that the bare net is least certain of")
+    _heading("Neighbors of the test rows that the bare net is least certain of")
     print(
         f"Permuted labels, last epoch, seed {seed}, k={clf.n_neighbors}, w={clf.query_weight:g}; "
-        f"at most five are listed. Each neighbour\ncounts {why.weights[0, 0]:.3f}, with what "
+        f"at most five are listed. Each neighbor\ncounts {why.weights[0, 0]:.3f}, with what "
         "the network says of it, not with its label."
     )
     found = []
@@ -177,7 +188,7 @@ def _print_explanations(
             "true": problem.y_test[row],
             "before": _said(problem.classes, why.query_outputs[i]),
             "after": _said(problem.classes, why.proba[i]),
-            "neighbours": [
+            "neighbors": [
                 {
                     "train_row": problem.train_rows[j],
                     "given": why.labels[i, place],
@@ -197,9 +208,9 @@ def _print_explanation(figures: dict[str, Any]) -> None:
     before, after = figures["before"], figures["after"]
     print(
         f"\ntest row {figures['test_row']}: true {figures['true']}; bare net {before[0]} "
-        f"({before[1]:.2f}); with neighbours {after[0]} ({after[1]:.2f})"
+        f"({before[1]:.2f}); with neighbors {after[0]} ({after[1]:.2f})"
     )
-    for near in figures["neighbours"][:5]:
+    for near in figures["neighbors"][:5]:
         says, probability = near["says"]
         print(
             f"    training row {near['train_row']:>5}: distance {near['distance']:.4f}, given "

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from skboundary.functional.autoencode import (
+from skboundary.functional.deepdig import (
     autoencoder,
     generate,
     reconstruction_loss,
@@ -12,17 +12,17 @@ from skboundary.functional.autoencode import (
     train_generators,
 )
 
-# three blobs in the unit square, and the classifier "nearest centre"
-CENTRES = torch.tensor([[0.2, 0.2], [0.8, 0.2], [0.5, 0.8]])
+# three blobs in the unit square, and the classifier "nearest center"
+CENTERS = torch.tensor([[0.2, 0.2], [0.8, 0.2], [0.5, 0.8]])
 
 
-def nearest_centre(centres, sharpness=20.0):
-    return lambda x: -sharpness * (x[:, None] - centres.to(x)).square().sum(2)
+def nearest_center(centers, sharpness=20.0):
+    return lambda x: -sharpness * (x[:, None] - centers.to(x)).square().sum(2)
 
 
 def blobs(n, seed=0, dtype=torch.float32):
     noise = torch.randn(3 * n, 2, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-    return (CENTRES.to(dtype).repeat_interleave(n, 0) + 0.05 * noise).clamp(0, 1)
+    return (CENTERS.to(dtype).repeat_interleave(n, 0) + 0.05 * noise).clamp(0, 1)
 
 
 def make(n, seed=0, dtype=torch.float32, size=2):
@@ -73,14 +73,12 @@ def test_a_saturated_wrong_class_keeps_its_gradient():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_side_by_side_is_one_by_one(dtype):
     """Also where classes are smaller than a batch, and where one is done before the other."""
-    rows, classify = blobs(150, dtype=dtype), nearest_centre(CENTRES)
+    rows, classify = blobs(150, dtype=dtype), nearest_center(CENTERS)
     members = [torch.arange(150), torch.arange(150, 190), torch.arange(300, 450)]
     targets = torch.tensor([1, 2, 1])
     settings = {"max_iter": 160, "patience": 1}
     together = make(3, dtype=dtype)
-    training = train_generators(
-        together, classify, rows, members, targets, seeds(3), **settings
-    )
+    training = train_generators(together, classify, rows, members, targets, seeds(3), **settings)
     assert len(training.n_steps.unique()) > 1  # they did stop at different times
     for i, alone in enumerate(make(3, dtype=dtype)):
         single = train_generators(
@@ -94,7 +92,7 @@ def test_side_by_side_is_one_by_one(dtype):
 
 
 def test_one_step_is_adam_on_the_papers_loss():
-    rows, classify = blobs(40, dtype=torch.float64), nearest_centre(CENTRES)
+    rows, classify = blobs(40, dtype=torch.float64), nearest_center(CENTERS)
     (module,), (reference,) = make(1, dtype=torch.float64), make(1, dtype=torch.float64)
     one = torch.Generator().manual_seed(7)
     train_generators(
@@ -114,7 +112,7 @@ def test_one_step_is_adam_on_the_papers_loss():
 
 
 def test_the_yield_is_high_and_there_is_a_way_back():
-    rows, classify = blobs(200), nearest_centre(CENTRES)
+    rows, classify = blobs(200), nearest_center(CENTERS)
     pairs = [(s, t) for s in range(3) for t in range(3) if s != t]
     members = [torch.arange(200 * s, 200 * (s + 1)) for s, _ in pairs]
     source, target = torch.tensor(pairs).T
@@ -135,7 +133,7 @@ def test_bounds_scale_the_rows_and_nothing_else():
     unit = torch.cat([blobs(60, dtype=torch.float64), torch.zeros(180, 1).double()], 1)
     low, high = torch.tensor([[-3.0, 10.0, 5.0], [1.0, 30.0, 5.0]]).double()
     rows = low + (high - low) * unit
-    classify = nearest_centre(CENTRES)
+    classify = nearest_center(CENTERS)
     members, target = [torch.arange(60)], torch.tensor([1])
     plain, scaled = (make(1, dtype=torch.float64, size=3)[0] for _ in range(2))
     settings = {"max_iter": 30}
@@ -162,10 +160,10 @@ def test_the_architecture_follows_the_rows(shape):
     widths = [part.weight.shape[0] for part in module if hasattr(part, "weight")]
     assert widths[:2] == ([12, 24] if is_conv else [100, 50])
     out = module(torch.rand(4, *shape))
-    assert out.shape == (4, *shape) and 0 < out.min() and out.max() < 1
+    assert out.shape == (4, *shape) and out.min() > 0 and out.max() < 1
 
 
-def test_colour_images_train_side_by_side():
+def test_color_images_train_side_by_side():
     rows = torch.rand(30, 3, 5, 5, generator=torch.Generator().manual_seed(0))
 
     def classify(x):  # is it brighter in red or in blue?
@@ -175,9 +173,7 @@ def test_colour_images_train_side_by_side():
         torch.manual_seed(0)
         modules = [autoencoder((3, 5, 5)) for _ in range(2)]
     members, target = [torch.arange(30)] * 2, torch.tensor([0, 1])
-    training = train_generators(
-        modules, classify, rows, members, target, seeds(2), max_iter=60
-    )
+    training = train_generators(modules, classify, rows, members, target, seeds(2), max_iter=60)
     assert (training.reached > 0.9).all()
 
 
@@ -193,7 +189,14 @@ def test_the_rate_decays_every_thousand_steps(monkeypatch):
     module = nn.Sequential(nn.Linear(2, 2), nn.Sigmoid())
     rows = blobs(1)
     train_generators(
-        [module], nearest_centre(CENTRES), rows, [torch.arange(3)], torch.tensor([0]), seeds(1),
-        max_iter=1001, patience=None, lr=0.02,
-    )  # fmt: skip
+        [module],
+        nearest_center(CENTERS),
+        rows,
+        [torch.arange(3)],
+        torch.tensor([0]),
+        seeds(1),
+        max_iter=1001,
+        patience=None,
+        lr=0.02,
+    )
     assert rates[:1000] == [0.02] * 1000 and rates[1000] == pytest.approx(0.019)

@@ -9,10 +9,10 @@ import torch
 from scipy.optimize import minimize
 
 from skboundary import datasets
-from skboundary.functional._passes import Passes, Search
-from skboundary.functional.criteria import class_margin, margin_band
-from skboundary.functional.decoupled import decoupled_steps
-from skboundary.functional.linearize import EFFORTS, nearest_boundary, project
+from skboundary.functional._margin_problem import Passes, Search
+from skboundary.functional.ddn import decoupled_steps
+from skboundary.functional.margins import class_margin, margin_band
+from skboundary.functional.nearest_boundary import EFFORTS, nearest_boundary, project
 
 DTYPES = [torch.float32, torch.float64]
 KAPPA = 1e-3
@@ -60,7 +60,7 @@ def test_nearest__closed_form(name, effort, dtype):
 @pytest.mark.parametrize("effort", EFFORTS)
 def test_nearest__many_classes__the_nearest_of_all_rivals(effort):
     """On affine logits the boundary to one rival is a plane, of which the rest cuts parts away."""
-    logits, weight, bias = affine(3, 4)
+    logits, weight, _bias = affine(3, 4)
     x = gaussian(60, 4, seed=5)
     out = logits(x)
     source = out.argmax(1)
@@ -83,10 +83,10 @@ def test_nearest__a_rival_that_a_detour_crossed_is_refined_before_it_is_dropped(
     center, axes = torch.tensor([0.1, 1.5]).double(), torch.tensor([1.0, 2.0]).double()
     angle = torch.linspace(0, 2 * torch.pi, 20001).double()
     rim = center + axes * torch.stack([angle.cos(), angle.sin()], 1)
-    exact, towards = rim.norm(dim=1).min(), -center / axes.square()
+    exact, toward = rim.norm(dim=1).min(), -center / axes.square()
 
     def logits(x):
-        plane = -(x @ towards) / towards.norm() - 1.035 * exact
+        plane = -(x @ toward) / toward.norm() - 1.035 * exact
         ellipse = ((x - center) / axes).square().sum(1) - 1
         return torch.stack([torch.zeros_like(plane), 2 * plane, ellipse], 1)
 
@@ -101,10 +101,13 @@ def quadratic_program(x, weight, bias, target, level):
     A = (weight[:, [target]] - weight[:, others]).T.numpy()
     b = (bias[target] - bias[others]).numpy()
     found = minimize(
-        lambda p: ((p - x) ** 2).sum(), x, jac=lambda p: 2 * (p - x), method="SLSQP",
+        lambda p: ((p - x) ** 2).sum(),
+        x,
+        jac=lambda p: 2 * (p - x),
+        method="SLSQP",
         constraints={"type": "ineq", "fun": lambda p: A @ p + b - level, "jac": lambda p: A},
         options={"ftol": 1e-12, "maxiter": 500},
-    )  # fmt: skip
+    )
     assert found.success
     return found.fun**0.5
 

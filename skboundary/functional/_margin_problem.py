@@ -101,9 +101,15 @@ class Search(NamedTuple):
     def select(self, rows: Tensor) -> Search:
         """The search of some of the rows."""
         return Search(
-            self.passes, self.x[rows], self.owner[rows], self.low[rows], self.high[rows],
-            self.aim[rows], lambda logits, i: self.goal(logits, rows[i]), self.at_x[rows],
-        )  # fmt: skip
+            self.passes,
+            self.x[rows],
+            self.owner[rows],
+            self.low[rows],
+            self.high[rows],
+            self.aim[rows],
+            lambda logits, i: self.goal(logits, rows[i]),
+            self.at_x[rows],
+        )
 
     def margin(self, points: Tensor, rows: Tensor) -> Tensor:
         """The goal at `points` (m, d)."""

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from skboundary.functional._passes import Passes, Search
-from skboundary.functional.bisect import find_root
-from skboundary.functional.criteria import class_margin, margin_band, pairwise_margin
-from skboundary.functional.linearize import box, check_classes, descend
+from skboundary.functional._margin_problem import Passes, Search
+from skboundary.functional.margins import class_margin, margin_band, pairwise_margin
+from skboundary.functional.nearest_boundary import box, check_classes, descend
+from skboundary.functional.root_finding import find_root
 
 _NORMS: dict[float | str, Callable[[Tensor], Tensor]] = {
     2: lambda d: (d.square().sum(1) + 1e-12).sqrt(),
@@ -38,7 +38,7 @@ class Start(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Ends of minimised perturbations."""
+    """Ends of minimized perturbations."""
 
     inner: Tensor  # (n, ...): z
     outer: Tensor  # (n, ...): z + delta
@@ -66,7 +66,7 @@ def minimize_perturbation(
     margin_tol: float = 1e-3,
     eps: float | None = None,
 ) -> Pairs:
-    r"""Minimise equation (1) of PM over z and delta, by Adam with cosine decay.
+    r"""Minimize equation (1) of PM over z and delta, by Adam with cosine decay.
 
     .. math::
 
@@ -118,7 +118,7 @@ def minimize_perturbation(
     Examples
     --------
     >>> import torch
-    >>> from skboundary.functional.perturbation import minimize_perturbation
+    >>> from skboundary.functional.perturbation_minimization import minimize_perturbation
     >>> logits = lambda x: torch.stack([-5 * x[:, 0], 5 * x[:, 0]], 1)  # slope 10
     >>> z, delta = torch.zeros(1, 2), torch.tensor([[0.1, 0.0]])
     >>> pairs = minimize_perturbation(logits, z, delta, torch.tensor([0]), torch.tensor([1]))
@@ -146,7 +146,9 @@ def minimize_perturbation(
             gradient = torch.stack(torch.autograd.grad(loss.sum(), (z, delta)))
         mean = torch.lerp(gradient, mean, betas[0])
         square = torch.lerp(gradient.square(), square, betas[1])
-        unbiased = [moment / (1 - b ** (i + 1)) for moment, b in zip((mean, square), betas)]
+        unbiased = [
+            moment / (1 - b ** (i + 1)) for moment, b in zip((mean, square), betas, strict=True)
+        ]
         cosine = (1 + math.cos(math.pi * i / n_iter)) / 2
         step = rate * cosine * unbiased[0] / (unbiased[1].sqrt() + 1e-8)
         outer = (z.detach() + delta.detach() - step.sum(0)).clamp(low, high)
@@ -164,14 +166,17 @@ def minimize_perturbation(
     proba = out.softmax(1).gather(1, labels[:, None]).view(2, -1).T
     count = torch.full_like(source, 2 * n_iter)
     return Pairs(
-        z.view(shape), (z + delta).view(shape), right & ~collapsed, collapsed, proba,
-        count + 2, count,
-    )  # fmt: skip
+        z.view(shape),
+        (z + delta).view(shape),
+        right & ~collapsed,
+        collapsed,
+        proba,
+        count + 2,
+        count,
+    )
 
 
-def penalty_for(
-    confidence: float | Tensor, gradient: Tensor, norm: float | str = 2
-) -> Tensor:
+def penalty_for(confidence: float | Tensor, gradient: Tensor, norm: float | str = 2) -> Tensor:
     r"""Compute the penalty with which PM's ends are predicted with a wanted probability.
 
     With the slope L, the dual norm of the gradient of the pairwise margin, and p the confidence,
@@ -196,7 +201,7 @@ def penalty_for(
     Examples
     --------
     >>> import torch
-    >>> from skboundary.functional.perturbation import penalty_for
+    >>> from skboundary.functional.perturbation_minimization import penalty_for
     >>> penalty_for(0.9, torch.tensor([[6.0, 8.0]]))
     tensor([1.0000])
     """
@@ -255,7 +260,7 @@ def fast_start(
     Examples
     --------
     >>> import torch
-    >>> from skboundary.functional.perturbation import fast_start
+    >>> from skboundary.functional.perturbation_minimization import fast_start
     >>> logits = lambda x: torch.stack([-5 * x[:, 0], 5 * x[:, 0]], 1)  # slope 10
     >>> start = fast_start(logits, torch.tensor([[3.0, 4.0]]), torch.tensor([0]), torch.tensor([1]))
     >>> start.delta.round(decimals=2)  # 2 * log(.9 / .1) / 10
@@ -274,9 +279,14 @@ def fast_start(
         return -side[i] * pairwise_margin(out, source[i], target[i])
 
     search = Search(
-        passes, flat, rows, *box(x, bounds), torch.minimum(10 * band, height / 2), across,
+        passes,
+        flat,
+        rows,
+        *box(x, bounds),
+        torch.minimum(10 * band, height / 2),
+        across,
         -at_x.abs(),
-    )  # fmt: skip
+    )
     foot, found = descend(search, None, n_refine)
     search = search._replace(x=foot, goal=lambda out, i: pairwise_margin(out, source[i], target[i]))
     rows = found.nonzero()[:, 0]
@@ -285,9 +295,13 @@ def fast_start(
     sign = torch.ones_like(value).repeat(2)
     sign[: len(rows)] = -1
     inner, outer = _climb(
-        search.select(search.rows().repeat(2)), sign, height[rows].repeat(2), band[rows].repeat(2),
-        value.repeat(2), gradient[rows].repeat(2, 1),
-    ).chunk(2)  # fmt: skip
+        search.select(search.rows().repeat(2)),
+        sign,
+        height[rows].repeat(2),
+        band[rows].repeat(2),
+        value.repeat(2),
+        gradient[rows].repeat(2, 1),
+    ).chunk(2)
     z[rows], delta[rows] = inner, outer - inner
     return Start(
         z.view_as(x), delta.view_as(x), gradient.view_as(x), found, passes.forward, passes.backward

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skboundary.functional.search import build_index, search
+from skboundary.functional.nearest_neighbors import build_index, search
 
 _NUMBERS = 2**22  # random keys, or elements of a batch, held at a time
 
@@ -23,7 +23,7 @@ class Oscillation(NamedTuple):
 
 
 class Linearity(NamedTuple):
-    """How well a hyperplane separates labelled samples; scalars."""
+    """How well a hyperplane separates labeled samples; scalars."""
 
     distance: Tensor  # D_all
     error_distance: Tensor  # D_err; NaN where nothing is on the wrong side

@@ -9,7 +9,7 @@ import math
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from skboundary.functional._passes import Search
+from skboundary.functional._margin_problem import Search
 
 
 def decoupled_steps(
@@ -17,7 +17,7 @@ def decoupled_steps(
 ) -> Tensor:
     """Shorten the way to points that reach a goal, by steps on the cross-entropy.
 
-    Each step moves along the normalised gradient and then puts the point on a sphere around x,
+    Each step moves along the normalized gradient and then puts the point on a sphere around x,
     which shrinks while the goal is reached and grows while it is not (Rony et al., DDN). Here it
     starts from a point that reaches the goal, so that the steps can be few: their length falls
     from 1 to .02 of the first distance, the change of the radius from 10 to 1 percent, by cosine.

@@ -1,4 +1,4 @@
-"""LaSeNN: a sample's output averaged with the outputs of its neighbours."""
+"""LaSeNN: a sample's output averaged with the outputs of its neighbors."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -11,16 +11,16 @@ _CHUNK = 4096  # samples whose float64 copies are held at a time
 
 
 def mix(query: Tensor, neighbors: Tensor, query_weight: float) -> Tensor:
-    """Average a sample's output with the mean output of its neighbours.
+    """Average a sample's output with the mean output of its neighbors.
 
-    The first formula of LaSeNN: ``w C(x_q) + (1 - w) / k * sum of C(x) over the k neighbours``.
+    The first formula of LaSeNN: ``w C(x_q) + (1 - w) / k * sum of C(x) over the k neighbors``.
 
     Parameters
     ----------
     query : Tensor of shape (..., n_classes)
         Outputs C(x_q) of the samples.
     neighbors : Tensor of shape (..., k, n_classes)
-        Outputs of their neighbours: what the network says of them, not their labels.
+        Outputs of their neighbors: what the network says of them, not their labels.
     query_weight : float in [0, 1]
         The weight w.
 
@@ -38,7 +38,7 @@ def mix(query: Tensor, neighbors: Tensor, query_weight: float) -> Tensor:
 
 
 def flip_bound(query_weight: float) -> float:
-    """Largest lead of the first class over the second that neighbours can overturn.
+    """Largest lead of the first class over the second that neighbors can overturn.
 
     With probabilities, ``p1 - p2 < (1 - w) / w`` is necessary for a prediction to change.
 
@@ -60,7 +60,7 @@ def flip_bound(query_weight: float) -> float:
 
 
 def merge_lists(distances: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Merge several neighbour lists of a sample, each training row counted once.
+    """Merge several neighbor lists of a sample, each training row counted once.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def class_means(latent: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     """
     device = _float64_device(latent)
     sums = torch.zeros(n_classes, latent.shape[1], dtype=torch.float64, device=device)
-    for some, of_class in zip(latent.split(_CHUNK), labels.split(_CHUNK)):
+    for some, of_class in zip(latent.split(_CHUNK), labels.split(_CHUNK), strict=True):
         sums.index_add_(0, of_class.to(device), some.to(device, torch.float64))
     return sums / torch.bincount(labels.to(device), minlength=n_classes)[:, None]
 

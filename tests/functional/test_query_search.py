@@ -10,11 +10,14 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 
 from skboundary.datasets import make_circle, make_linear, make_sphere, make_xor
-from skboundary.functional import _brackets as module
-from skboundary.functional import decision
-from skboundary.functional.decision import (
-    _label_margin, label_search, score_search, segment_search,
-)  # fmt: skip
+from skboundary.functional import _query_brackets as module
+from skboundary.functional import query_search
+from skboundary.functional.query_search import (
+    _label_margin,
+    label_search,
+    score_search,
+    segment_search,
+)
 
 PROBLEMS = {
     "linear": lambda: make_linear(60, 8, random_state=0),
@@ -186,9 +189,7 @@ def test_label_search__target__is_reached():
     starts = torch.tensor([[[2.2, 8.0], [1.9, 3.0]]], dtype=torch.float64).expand(2, -1, -1)
     target = torch.tensor([2, 1])
     source = label(x)
-    found = label_search(
-        label, x, source, starts, generator=generator(), target=target, budget=400
-    )
+    found = label_search(label, x, source, starts, generator=generator(), target=target, budget=400)
     assert torch.equal(label(found.outer), target)
     assert (label(found.inner) != target).all()
     distance = (found.outer - x).norm(dim=1)
@@ -198,13 +199,14 @@ def test_label_search__target__is_reached():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_label_search__basis__closed_form(dtype):
     problem = PROBLEMS["linear"]()
-    score, label = classes_of(problem.module)
+    _score, label = classes_of(problem.module)
     x = torch.from_numpy(problem.data).to(dtype)[:15]
     weights = torch.from_numpy(problem.weights)
     basis = torch.linalg.qr(torch.randn(8, 3, generator=generator(), dtype=torch.float64))[0].T
     source = label(x)
-    starts = nearest_others(torch.from_numpy(problem.data).to(dtype),
-                            torch.from_numpy(problem.target), 5)[:15]  # fmt: skip
+    starts = nearest_others(
+        torch.from_numpy(problem.data).to(dtype), torch.from_numpy(problem.target), 5
+    )[:15]
     found = label_search(
         label, x, source, starts, generator=generator(), basis=basis.to(dtype), budget=400
     )
@@ -237,7 +239,7 @@ def test_label_search__no_boundary__ends_without_success():
 @pytest.mark.parametrize("box", BOXES)
 @pytest.mark.parametrize("n_starts", [0, 2])
 def test_label_search__no_start_of_another_class__rays_find_it(n_starts, box):
-    score, label, x, source, _, shortest = case("linear", torch.float64)
+    _score, label, x, source, _, shortest = case("linear", torch.float64)
     starts = x[:, None].expand(-1, n_starts, -1) * 1.001  # own class
     found = label_search(
         label, x, source, starts, generator=generator(), bounds=BOXES[box], budget=400
@@ -254,10 +256,17 @@ def test_search__global_generator__is_not_touched():
 
 
 def test_label_search__bounds_and_basis__raise():
-    score, label, x, source, starts, _ = case("circle", torch.float64)
+    _score, label, x, source, starts, _ = case("circle", torch.float64)
     with pytest.raises(ValueError, match="exclude each other"):
-        label_search(label, x, source, starts, generator=generator(), bounds=BOXES["box"],
-                     basis=torch.eye(2).double())  # fmt: skip
+        label_search(
+            label,
+            x,
+            source,
+            starts,
+            generator=generator(),
+            bounds=BOXES["box"],
+            basis=torch.eye(2).double(),
+        )
 
 
 @pytest.fixture(scope="module")
@@ -308,10 +317,10 @@ def test_newton_goes_across_also_without_starts():
     for unit in (1e-6, 1.0, 1e6):
         score = lambda points: points / unit @ weight
         source = score(unit * x).argmax(1)
-        margin = decision._score_margin(score, source, None)
-        search = decision.Search(margin, unit * x, None, 100)
+        margin = query_search._score_margin(score, source, None)
+        search = query_search.Search(margin, unit * x, None, 100)
         starts = (unit * x)[:, None]  # a class without training samples has x itself
-        points = decision._newton(search, score, source, None, starts, 0.1)
+        points = query_search._newton(search, score, source, None, starts, 0.1)
         labels = score(points.flatten(0, 1)).argmax(1).view(20, -1)
         assert (labels[:, [0, 3]] != source[:, None]).all()
 
@@ -327,11 +336,16 @@ def test_named_targets_mix_with_any_other(name):
 
     def found(rows, target):
         ask = score if name == "score" else lambda points: score(points).argmax(1)
-        search = decision.score_search if name == "score" else decision.label_search
+        search = query_search.score_search if name == "score" else query_search.label_search
         return search(
-            ask, x[rows], source[rows], starts[rows], target=target,
-            generator=torch.Generator().manual_seed(0), budget=400,
-        )  # fmt: skip
+            ask,
+            x[rows],
+            source[rows],
+            starts[rows],
+            target=target,
+            generator=torch.Generator().manual_seed(0),
+            budget=400,
+        )
 
     mixed = found(torch.arange(12), target)
     free, named = torch.arange(0, 12, 2), torch.arange(1, 12, 2)

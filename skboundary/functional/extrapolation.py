@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from skboundary.functional.bisect import find_root
+from skboundary.functional.root_finding import find_root
 
 _SLACK = 0.1  # of a pair's probability gap, kept from either end
 _MARGIN = 20.0  # margins beyond are as good as infinite: 2e-9 from certainty
@@ -47,7 +47,7 @@ def select_majors(
     Examples
     --------
     >>> import torch
-    >>> from skboundary.functional.extrapolate import select_majors
+    >>> from skboundary.functional.extrapolation import select_majors
     >>> margins = torch.tensor([-3.0, -0.1, 2.0, -1.0])
     >>> select_majors(margins, "bottom", 0.5, generator=torch.Generator())
     tensor([1, 3])
@@ -64,10 +64,8 @@ def select_majors(
 # -------------------------------------------------------------------------- the probability
 
 
-def centroid_ratio(
-    crossings: Tensor, minor_mean: Tensor, major_mean: Tensor
-) -> Tensor:
-    """Compute how much farther a crossing is from the centre of the majors than of the minors.
+def centroid_ratio(crossings: Tensor, minor_mean: Tensor, major_mean: Tensor) -> Tensor:
+    """Compute how much farther a crossing is from the center of the majors than of the minors.
 
     Parameters
     ----------
@@ -144,7 +142,7 @@ def asymmetric_target(ratio: Tensor, gamma: float, p_max: float, p_min: float) -
     Examples
     --------
     >>> import torch
-    >>> from skboundary.functional.extrapolate import asymmetric_target
+    >>> from skboundary.functional.extrapolation import asymmetric_target
     >>> asymmetric_target(torch.tensor([0.5, 1.5, 9.0]), gamma=-0.4, p_max=1.0, p_min=0.05)
     tensor([0.5000, 0.3000, 0.0500])
     """

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-
 _ROUNDINGS = 8  # of the largest logit that a margin may be wrong by
 
 
@@ -40,7 +39,7 @@ def margin_band(
     Examples
     --------
     >>> import torch
-    >>> from skboundary.functional.criteria import margin_band
+    >>> from skboundary.functional.margins import margin_band
     >>> margin_band(1e-3, 2**-23, torch.tensor([[2.0, -1.0], [5e5, 2**20]]))
     tensor([0.0010, 1.0000])
     """
@@ -77,7 +76,7 @@ def equally_probable(
     margin = pairwise_margin(logits, source, target).abs()
     gap = pairwise_margin(proba, source, target).abs()
     # a sigmoid of a large logit is 1 for both of two classes, one of which leads by far
-    return (margin <= band) | ((0 < gap) & (gap < tol))
+    return (margin <= band) | ((gap > 0) & (gap < tol))
 
 
 class RunnerUp(NamedTuple):

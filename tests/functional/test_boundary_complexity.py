@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from skboundary.functional.complexity import (
+from skboundary.functional.boundary_complexity import (
     distance_to_rows,
     draw_partners,
     linearity,

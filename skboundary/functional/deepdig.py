@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -26,7 +27,7 @@ class Training(NamedTuple):
 def autoencoder(row_shape: Sequence[int]) -> nn.Module:
     """Build the autoencoder of the paper for rows of a shape, with values in [0, 1].
 
-    Rows of numbers and grey images: dense layers of 100, 50 and as many numbers as a row has.
+    Rows of numbers and gray images: dense layers of 100, 50 and as many numbers as a row has.
     Images (channels, height, width) of several channels: three convolutions to 12, 24 and 48
     channels with kernels of 4, and their mirror image.
 
@@ -48,8 +49,8 @@ def autoencoder(row_shape: Sequence[int]) -> nn.Module:
     """
     if len(row_shape) == 3 and row_shape[0] > 1 and min(row_shape[1:]) > 3:
         widths = [row_shape[0], 12, 24, 48]
-        down = [nn.Conv2d(a, b, 4, padding=1) for a, b in zip(widths, widths[1:])]
-        up = [nn.ConvTranspose2d(b, a, 4, padding=1) for a, b in zip(widths, widths[1:])]
+        down = [nn.Conv2d(a, b, 4, padding=1) for a, b in itertools.pairwise(widths)]
+        up = [nn.ConvTranspose2d(b, a, 4, padding=1) for a, b in itertools.pairwise(widths)]
         layers: list[nn.Module] = [*down, *up[::-1]]
     else:
         size = math.prod(row_shape)

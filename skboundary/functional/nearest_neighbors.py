@@ -1,7 +1,7 @@
-"""Exact k nearest neighbours: scores by one matrix product, a proof, distances by differences.
+"""Exact k nearest neighbors: scores by one matrix product, a proof, distances by differences.
 
 Half the squared distance of a query q to a row x is ``|x|^2 / 2 - q.x`` plus a term that all
-rows share, so one float32 product with the centred rows ranks them. The rows are cut in strips
+rows share, so one float32 product with the centered rows ranks them. The rows are cut in strips
 so narrow that their scores are still in the cache when the minima of groups of scores are
 taken. What ranks near the top is compared again by float64 differences of the rows as given, and
 a bound on the product's rounding error says whether any other row could belong there. The few
@@ -45,10 +45,10 @@ class SearchIndex(NamedTuple):
     """Rows prepared for `search`."""
 
     rows: Tensor  # (n, d): the rows as given, not copied
-    table: Tensor  # (n_strips, d, 512) float32: centred rows
+    table: Tensor  # (n_strips, d, 512) float32: centered rows
     halves: Tensor  # (n_strips, 512) float32: half their squared norms, infinity beyond the last
-    centre: Tensor  # (d,) float64
-    radius: float  # largest norm of a centred row
+    center: Tensor  # (d,) float64
+    radius: float  # largest norm of a centered row
     metric: str
     scale: float  # power of two that multiplies rows and queries before anything is squared
 
@@ -83,7 +83,7 @@ def build_index(rows: Tensor, metric: str = "euclidean") -> SearchIndex:
     Examples
     --------
     >>> import torch
-    >>> from skboundary.functional.search import build_index, search
+    >>> from skboundary.functional.nearest_neighbors import build_index, search
     >>> index = build_index(torch.tensor([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]]))
     >>> search(index, torch.tensor([[3.0, 5.0]]), k=2).indices
     tensor([[1, 2]])
@@ -94,20 +94,20 @@ def build_index(rows: Tensor, metric: str = "euclidean") -> SearchIndex:
         raise ValueError(f"rows must have shape (n, d) with n >= 1, got {tuple(rows.shape)}.")
     n, d = rows.shape
     scale = 1.0 if metric == "cosine" else _scale(rows)
-    centre = _vectors(rows[:1], metric)[0].squeeze(0).zero_()
+    center = _vectors(rows[:1], metric)[0].squeeze(0).zero_()
     for some in rows.split(_step(d)):
-        centre += _vectors(some, metric, scale)[0].sum(0)
-    centre /= n
+        center += _vectors(some, metric, scale)[0].sum(0)
+    center /= n
     table = rows.new_zeros(-(-n // _STRIP), d, _STRIP, dtype=torch.float32)
     halves = table.new_full((len(table), _STRIP), _INF)
     largest = 0.0
-    for strip, half, some in zip(table, halves, rows.split(_STRIP)):
+    for strip, half, some in zip(table, halves, rows.split(_STRIP), strict=True):
         vectors, zero = _vectors(some, metric, scale)
-        squares = vectors.sub_(centre).square().sum(1)
+        squares = vectors.sub_(center).square().sum(1)
         largest = max(largest, float(squares.max()))
         strip[:, : len(some)] = vectors.T
         half[: len(some)] = squares.add_(zero) / 2
-    return SearchIndex(rows, table, halves, centre, math.sqrt(largest), metric, scale)
+    return SearchIndex(rows, table, halves, center, math.sqrt(largest), metric, scale)
 
 
 def search(
@@ -145,7 +145,7 @@ def search(
     Examples
     --------
     >>> import torch
-    >>> from skboundary.functional.search import build_index, search
+    >>> from skboundary.functional.nearest_neighbors import build_index, search
     >>> rows = torch.tensor([[0.0], [1.0], [1.0], [5.0]])
     >>> search(build_index(rows), rows, k=1, exclude=torch.arange(4)).indices.T
     tensor([[1, 2, 1, 1]])
@@ -195,14 +195,14 @@ def merge(first: Neighbors, second: Neighbors) -> Neighbors:
     Examples
     --------
     >>> import torch
-    >>> from skboundary.functional.search import Neighbors, build_index, merge, search
+    >>> from skboundary.functional.nearest_neighbors import Neighbors, build_index, merge, search
     >>> rows, queries = torch.tensor([[0.0], [7.0], [2.0], [1.0]]), torch.tensor([[1.0]])
     >>> left, right = (search(build_index(part), queries, k=2) for part in rows.split(2))
     >>> merge(left, Neighbors(right.distances, right.indices + 2)).indices
     tensor([[3, 0]])
     """
     k = first.indices.shape[1]
-    distances, indices = (torch.cat(pair, 1) for pair in zip(first, second))
+    distances, indices = (torch.cat(pair, 1) for pair in zip(first, second, strict=True))
     return Neighbors(*(found[:, :k] for found in _sort(distances, indices)))
 
 
@@ -238,8 +238,8 @@ def _power_below(size: Tensor) -> Tensor:
 def _vectors(rows: Tensor, metric: str, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     """Give vectors whose half squared L2 distance is wanted (float64 copies), and which are zero.
 
-    Cosine distance is half the squared distance of the normalised vectors; a zero vector
-    gets there with an extra 1/2, since ``|u|^2 / 2 + 1 / 2 = 1`` for a normalised u.
+    Cosine distance is half the squared distance of the normalized vectors; a zero vector
+    gets there with an extra 1/2, since ``|u|^2 / 2 + 1 / 2 = 1`` for a normalized u.
     """
     device = "cpu" if rows.device.type == "mps" else rows.device
     vectors = rows.to(device, torch.float64, copy=True)
@@ -278,7 +278,7 @@ def _mark_lost(
 ) -> None:
     """Overwrite half squared distances (p,) of different vectors that float64 cannot hold.
 
-    Normalised vectors are rounded to 1e-16, so smaller cosine distances mean nothing.
+    Normalized vectors are rounded to 1e-16, so smaller cosine distances mean nothing.
     """
     if index.metric == "cosine":
         return
@@ -328,9 +328,11 @@ def _share_out(
             try:
                 found = pool.map(
                     lambda part: _search_share(index, part[0], k, part[1], batch_size, stop),
-                    zip(shares, excludes),
+                    zip(shares, excludes, strict=True),
                 )
-                distances, indices, proven = (torch.cat(parts) for parts in zip(*found))
+                distances, indices, proven = (
+                    torch.cat(parts) for parts in zip(*found, strict=True)
+                )
             except BaseException:  # the pool waits for its threads, after Ctrl-C too
                 stop.set()
                 raise
@@ -358,7 +360,7 @@ def _search_share(
         part = slice(start, start + batch_size)
         of_part = None if exclude is None else exclude[part]
         found.append(_search_fast(index, queries[part], k, of_part, buffer, stop))
-    distances, indices, proven = (torch.cat(parts) for parts in zip(*found))
+    distances, indices, proven = (torch.cat(parts) for parts in zip(*found, strict=True))
     return distances, indices, proven
 
 
@@ -372,11 +374,11 @@ def _search_fast(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Nearest rows among the best float32 scores, and for which queries that is proven."""
     vectors, zero = _vectors(queries, index.metric, index.scale)
-    centred = (vectors - index.centre).to(index.table.device, torch.float32)
-    scores, rows, bound = _shortlist(index, centred, k + _SPARE, exclude, buffer, stop)
+    centered = (vectors - index.center).to(index.table.device, torch.float32)
+    scores, rows, bound = _shortlist(index, centered, k + _SPARE, exclude, buffer, stop)
 
     scores, rows, bound = (t.to(vectors.device) for t in (scores, rows, bound))
-    squares = centred.to(vectors.device, torch.float64).square().sum(1)
+    squares = centered.to(vectors.device, torch.float64).square().sum(1)
     shift = squares / 2 + zero / 2
     error = partial(_error, torch.float32, queries.shape[1])
     # differences are dear: leave out what is clearly beyond the k-th, nearly all of the spare rows
@@ -407,7 +409,7 @@ def _shortlist(
     buffer: Tensor,
     stop: Event,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Best scores of centred queries, and a bound that no score left out is below.
+    """Best scores of centered queries, and a bound that no score left out is below.
 
     Returns
     -------
@@ -452,11 +454,13 @@ def _score(
 ) -> Tensor:
     """Write the scores (n_strips, q, 512) of a block, and give the minima (q, groups).
 
-    Group j of a strip holds every score that leaves the remainder j: such minima vectorise.
+    Group j of a strip holds every score that leaves the remainder j: such minima vectorize.
     """
     minima = scores.new_empty(len(queries), len(table), _GROUPS)
     if scores.device.type == "cpu" and len(queries) > _SHARE:  # strip by strip, out of the cache
-        for strip, half, out, low in zip(table, halves, scores, minima.transpose(0, 1)):
+        for strip, half, out, low in zip(
+            table, halves, scores, minima.transpose(0, 1), strict=True
+        ):
             _go_on(stop)
             torch.addmm(half, queries, strip, alpha=-1, out=out)
             torch.amin(out.view(-1, _GROUP, _GROUPS), 1, out=low)
@@ -528,8 +532,8 @@ def _search_float64(
 ) -> tuple[Tensor, Tensor]:
     """Nearest rows by differences with every row that float64 scores cannot rule out."""
     vectors, zero = _vectors(queries, index.metric, index.scale)
-    centred = vectors - index.centre
-    squares = centred.square().sum(1, keepdim=True)
+    centered = vectors - index.center
+    squares = centered.square().sum(1, keepdim=True)
     error = partial(_error, torch.float64, queries.shape[1])
     q = len(queries)
     halves = torch.full((q, k), _INF, dtype=torch.float64, device=vectors.device)
@@ -537,9 +541,9 @@ def _search_float64(
     step = min(_step(queries.shape[1]), max(1, _FLOAT64 // q))
     for start in range(0, len(index.rows), step):
         rows, row_zero = _vectors(index.rows[start : start + step], index.metric, index.scale)
-        rows -= index.centre
+        rows -= index.center
         shift = (rows.square().sum(1) + row_zero + squares + zero[:, None]) / 2
-        scores = torch.addmm(shift, centred, rows.T, alpha=-1)
+        scores = torch.addmm(shift, centered, rows.T, alpha=-1)
         if exclude is not None:
             inside = ((exclude >= start) & (exclude < start + step)).nonzero().squeeze(1)
             scores[inside, exclude[inside] - start] = _INF
@@ -552,10 +556,12 @@ def _search_float64(
         row = start + column
         if exclude is not None:
             query, row = (t[row != exclude[query]] for t in (query, row))
-        found = torch.cat([
-            _half_squared(index, vectors[i], zero[i], j[:, None]).squeeze(1)
-            for i, j in zip(query.split(step), row.split(step))
-        ])  # fmt: skip
+        found = torch.cat(
+            [
+                _half_squared(index, vectors[i], zero[i], j[:, None]).squeeze(1)
+                for i, j in zip(query.split(step), row.split(step), strict=True)
+            ]
+        )
         _mark_lost(index, queries, query, row, found)
         halves, indices = _sort(*_append(halves, indices, query, found, row))
         halves, indices = halves[:, :k], indices[:, :k]

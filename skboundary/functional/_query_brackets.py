@@ -24,8 +24,8 @@ _MISSES = 64  # coordinates tried in vain before a row gives up
 class Bracket(NamedTuple):
     """What a search found, row by row."""
 
-    outer: Tensor  # (n, d): labelled target, or anything but the source; x without success
-    inner: Tensor  # (n, d): not so labelled, between x and outer; x without success
+    outer: Tensor  # (n, d): labeled target, or anything but the source; x without success
+    inner: Tensor  # (n, d): not so labeled, between x and outer; x without success
     success: Tensor  # (n,) bool
     n_evaluations: Tensor  # (n,) int64: questions asked
 
@@ -79,12 +79,12 @@ class Search:
     def keep(self, rows: Tensor) -> None:
         """Note the brackets of rows that are nearer than those noted."""
         nearer = rows[self.radius[rows] < self.best[rows]]
-        for kept, now in zip(self._kept, (self.outer, self.inner, self.radius)):
+        for kept, now in zip(self._kept, (self.outer, self.inner, self.radius), strict=True):
             kept[nearer] = now[nearer]
 
     def restore(self, rows: Tensor) -> None:
         """Go back to the brackets of rows that were noted."""
-        for kept, now in zip(self._kept, (self.outer, self.inner, self.radius)):
+        for kept, now in zip(self._kept, (self.outer, self.inner, self.radius), strict=True):
             now[rows] = kept[rows]
 
     def result(self) -> Bracket:

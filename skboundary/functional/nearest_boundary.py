@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from skboundary.functional._passes import Margin, Passes, Search
-from skboundary.functional.bisect import find_root
-from skboundary.functional.criteria import (
+from skboundary.functional._margin_problem import Margin, Passes, Search
+from skboundary.functional.ddn import decoupled_steps
+from skboundary.functional.margins import (
     class_margin,
     margin_band,
     pairwise_margin,
     runner_up,
 )
-from skboundary.functional.decoupled import decoupled_steps
+from skboundary.functional.root_finding import find_root
 
 _MAX_ITER = 30  # linearisations until a row has crossed
 _OVERSHOOT = 1.02
@@ -102,7 +102,7 @@ def nearest_boundary(
     Examples
     --------
     >>> import torch
-    >>> from skboundary.functional.linearize import nearest_boundary
+    >>> from skboundary.functional.nearest_boundary import nearest_boundary
     >>> logits = lambda x: torch.stack([-x[:, 0], x[:, 0]], 1)
     >>> crossing = nearest_boundary(logits, torch.tensor([[-3.0, 4.0]]), torch.tensor([0]))
     >>> crossing.points.round(decimals=2).tolist(), crossing.success.tolist()
@@ -215,12 +215,12 @@ def project(w: Tensor, c: Tensor, low: Tensor, high: Tensor) -> Tensor:
     Returns
     -------
     d : Tensor of shape (n, d)
-        As far towards the plane as the box allows where they do not meet.
+        As far toward the plane as the box allows where they do not meet.
 
     Examples
     --------
     >>> import torch
-    >>> from skboundary.functional.linearize import project
+    >>> from skboundary.functional.nearest_boundary import project
     >>> low, high = torch.tensor([[-9.0, -9.0]]), torch.tensor([[1.0, 9.0]])
     >>> project(torch.tensor([[1.0, 1.0]]), torch.tensor([6.0]), low, high)
     tensor([[1., 5.]])
@@ -317,7 +317,7 @@ def _cross(
         gradient[active[there]], value[active[there]] = w[there], f[there]
         step = project(
             w, search.aim[active] - f, search.low[active] - here, search.high[active] - here
-        )  # fmt: skip
+        )
         goes = ~there & step.isfinite().all(1) & (step != 0).any(1)
         active, here, step = active[goes], here[goes], step[goes]
         points[active] = search.clip(here + _OVERSHOOT * step, active)
@@ -325,7 +325,7 @@ def _cross(
 
 
 def _refine(search: Search, points: Tensor, value: Tensor, gradient: Tensor, n: int) -> Tensor:
-    """Turn the way from x towards the nearest point of the tangent plane, n times at most.
+    """Turn the way from x toward the nearest point of the tangent plane, n times at most.
 
     A turn is kept when the goal is reached at a shorter distance; the next is then bolder,
     otherwise smaller. A row leaves when three turns fail or one gains next to nothing.
@@ -338,9 +338,11 @@ def _refine(search: Search, points: Tensor, value: Tensor, gradient: Tensor, n: 
             _, value, gradient = search.derivative(points[active], active)
         way = points[active] - search.x[active]
         foot = project(
-            gradient, (gradient * way).sum(1) - value + search.aim[active] / 10,
-            search.low[active] - search.x[active], search.high[active] - search.x[active],
-        )  # fmt: skip
+            gradient,
+            (gradient * way).sum(1) - value + search.aim[active] / 10,
+            search.low[active] - search.x[active],
+            search.high[active] - search.x[active],
+        )
         way, foot = normalize(way), normalize(foot)
         before, trying = distance[active], torch.arange(len(active), device=active.device)
         for _ in range(3):
@@ -355,11 +357,16 @@ def _refine(search: Search, points: Tensor, value: Tensor, gradient: Tensor, n: 
             # the goal itself rounding would say whether it is reached
             beyond = search.aim[rows] / 2
             root = find_root(
-                lambda t, j: search.margin(search.along(t, direction[j], rows[j]), rows[j])
-                - beyond[j],
-                torch.zeros_like(beyond), reach[kept], search.at_x[rows] - beyond,
-                margin[kept] - beyond, tol=beyond, max_iter=3,
-            )  # fmt: skip
+                lambda t, j: (
+                    search.margin(search.along(t, direction[j], rows[j]), rows[j]) - beyond[j]
+                ),
+                torch.zeros_like(beyond),
+                reach[kept],
+                search.at_x[rows] - beyond,
+                margin[kept] - beyond,
+                tol=beyond,
+                max_iter=3,
+            )
             t = torch.where(root.converged, root.t, root.high)
             points[rows] = search.along(t, direction, rows)
             distance[rows] = (points[rows] - search.x[rows]).norm(dim=1)
@@ -371,9 +378,7 @@ def _refine(search: Search, points: Tensor, value: Tensor, gradient: Tensor, n: 
     return points
 
 
-def _polish(
-    search: Search, points: Tensor, margin: Tensor, tol: Tensor
-) -> tuple[Tensor, Tensor]:
+def _polish(search: Search, points: Tensor, margin: Tensor, tol: Tensor) -> tuple[Tensor, Tensor]:
     """Move along the way from x until the goal is zero to within `tol`, or as near as it gets.
 
     Parameters
@@ -397,7 +402,11 @@ def _polish(
     way, one = points - search.x, torch.ones_like(margin)
     root = find_root(
         lambda t, i: search.margin(search.along(t, way[i], i), i),
-        torch.zeros_like(one), one, search.at_x, margin, tol=tol,
-    )  # fmt: skip
+        torch.zeros_like(one),
+        one,
+        search.at_x,
+        margin,
+        tol=tol,
+    )
     t = torch.where(root.converged, root.t, root.high)  # which is known to be across
     return search.along(t, way, rows), root.converged | (margin > 0)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skboundary.functional.criteria import (
+from skboundary.functional.margins import (
     class_margin,
     equally_probable,
     margin_band,

@@ -1,4 +1,4 @@
-"""Walks along the boundary towards the point that is nearest to a row."""
+"""Walks along the boundary toward the point that is nearest to a row."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -10,9 +10,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skboundary.functional._brackets import (
-    COARSE, NUMBERS, RESERVE, Search, close, contest, reset, settle,
-)  # fmt: skip
+from skboundary.functional._query_brackets import (
+    COARSE,
+    NUMBERS,
+    RESERVE,
+    Search,
+    close,
+    contest,
+    reset,
+    settle,
+)
 
 CONTEST = 100  # questions that segments may cost before a walk begins
 _N_RAYS = 48  # random rays for rows whose starts are all on their own side
@@ -25,9 +32,7 @@ _PROMISE = 1.1  # within so much of the best radius
 _ALIKE = 0.9  # cosine from which a start lies where a walk has been
 
 
-def begin(
-    search: Search, starts: Tensor, basis: Tensor | None, generator: torch.Generator
-) -> None:
+def begin(search: Search, starts: Tensor, basis: Tensor | None, generator: torch.Generator) -> None:
     """First brackets: from the starts, and from random rays where those lead nowhere."""
     everyone = torch.arange(len(search.x), device=search.x.device)
     contest(search, starts, everyone, (search.left - CONTEST).clamp(min=RESERVE))
@@ -118,7 +123,7 @@ def _begin_again(
 
 
 class Walker(NamedTuple):
-    """Steps along the boundary towards the point that is nearest to x."""
+    """Steps along the boundary toward the point that is nearest to x."""
 
     search: Search
     angle: Tensor  # (n,): the last angle that was across the boundary, tried first
@@ -142,13 +147,13 @@ class Walker(NamedTuple):
         size = max(1, NUMBERS // directions.numel())
         for part in torch.arange(len(rows), device=rows.device).split(size):
             row, u = rows[part], ray[part, None]
-            centre = ((search.outer[row] + search.inner[row]) / 2)[:, None]
+            center = ((search.outer[row] + search.inner[row]) / 2)[:, None]
             around = directions - (u * directions).sum(2, keepdim=True) * u
             reach = (self.reach[row] * search.radius[row])[:, None, None]
-            points = search.clip(centre + reach * around, row)
+            points = search.clip(center + reach * around, row)
             votes = search.ask(points, row)
             votes -= votes.mean(1, keepdim=True)
-            vote = (votes[:, :, None] * (points - centre)).sum(1)
+            vote = (votes[:, :, None] * (points - center)).sum(1)
             result[part] = vote - (vote * u[:, 0]).sum(1, keepdim=True) * u[:, 0]
         return result / result.norm(dim=1, keepdim=True).clamp(min=1e-30)
 
@@ -225,9 +230,7 @@ def reach(search: Search, starts: Tensor) -> Tensor:
     return length
 
 
-def orthonormal(
-    x: Tensor, basis: Tensor | None, generator: torch.Generator, n: int
-) -> Tensor:
+def orthonormal(x: Tensor, basis: Tensor | None, generator: torch.Generator, n: int) -> Tensor:
     """Random orthonormal directions, n at most, of the whole space or of the span of a basis."""
     k = x.shape[1] if basis is None else len(basis)
     normal = torch.randn(k, min(n, k), dtype=torch.float64, generator=generator)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from skboundary.functional.mixing import (
+from skboundary.functional.latent_mixing import (
     class_means,
     flip_bound,
     merge_lists,

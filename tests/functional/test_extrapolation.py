@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skboundary.functional.extrapolate import (
+from skboundary.functional.extrapolation import (
     asymmetric_target,
     centroid_ratio,
     margin_ratio,

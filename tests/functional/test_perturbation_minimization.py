@@ -9,9 +9,13 @@ import math
 import pytest
 import torch
 
-from skboundary.functional.criteria import pairwise_margin
-from skboundary.functional.linearize import nearest_boundary
-from skboundary.functional.perturbation import fast_start, minimize_perturbation, penalty_for
+from skboundary.functional.margins import pairwise_margin
+from skboundary.functional.nearest_boundary import nearest_boundary
+from skboundary.functional.perturbation_minimization import (
+    fast_start,
+    minimize_perturbation,
+    penalty_for,
+)
 
 DTYPES = [torch.float32, torch.float64]
 N = 12
@@ -92,7 +96,7 @@ def test_weights__stationary():
 
 
 def test_equals_adam_of_torch():
-    """One row at a time by torch's own optimiser, equation (1) as it stands."""
+    """One row at a time by torch's own optimizer, equation (1) as it stands."""
     logits, (z, delta) = affine(4), starts()
     pairs = minimize_perturbation(logits, z, delta, ZERO, ONE, penalty=0.7, n_iter=40)
     for i in range(0, N, 5):
@@ -116,9 +120,7 @@ def test_bounds__hold_both_ends():
     z, delta = starts()
     z = z.clamp(-0.2, 0.2)
     logits = affine(10)
-    pairs = minimize_perturbation(
-        logits, z, delta, ZERO, ONE, bounds=bounds, learning_rate=0.05
-    )
+    pairs = minimize_perturbation(logits, z, delta, ZERO, ONE, bounds=bounds, learning_rate=0.05)
     start = fast_start(logits, z, ZERO, ONE, bounds=bounds)
     for ends in (pairs.inner, pairs.outer, start.z, start.z + start.delta):
         assert ends.min() >= -0.2 - 1e-12 and ends.max() <= 0.2 + 1e-12
@@ -151,10 +153,17 @@ def test_fast_start_and_few_steps__all_succeed(cnn, digits):
     bounds = x.amin(), x.amax()
     start = fast_start(cnn, x, source, target, bounds=bounds)
     pairs = minimize_perturbation(
-        cnn, start.z, start.delta, source, target, bounds=bounds, n_iter=30,
-        penalty=penalty_for(0.9, start.gradient), betas=(0.5, 0.9),
+        cnn,
+        start.z,
+        start.delta,
+        source,
+        target,
+        bounds=bounds,
+        n_iter=30,
+        penalty=penalty_for(0.9, start.gradient),
+        betas=(0.5, 0.9),
         learning_rate=1.5 * start.delta.flatten(1).norm(dim=1) / 8,
-    )  # fmt: skip
+    )
     assert pairs.success.all()
     assert pairs.probabilities.median().sub(0.9).abs() < 0.03
     for batch in (1, 7, 64):
@@ -189,9 +198,7 @@ def test_passes_are_counted(cnn, digits):
     start = fast_start(logits, x, ZERO[:10], ONE[:10])
     assert start.n_forward.sum() == sum(seen)
     seen.clear()
-    pairs = minimize_perturbation(
-        logits, start.z, start.delta, ZERO[:10], ONE[:10], n_iter=3
-    )
+    pairs = minimize_perturbation(logits, start.z, start.delta, ZERO[:10], ONE[:10], n_iter=3)
     assert pairs.n_forward.sum() == sum(seen)
     assert (pairs.n_backward == 6).all()
 

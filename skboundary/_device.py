@@ -1,0 +1,154 @@
+"""Devices, dtypes, and tensors made from whatever holds samples."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+
+def resolve_device(device: Any, module: torch.nn.Module | None = None) -> torch.device:
+    """Turn the parameter `device` into a device that exists.
+
+    Parameters
+    ----------
+    device : {"auto"}, str or torch.device
+        "auto" keeps `module` on the accelerator where it already sits, and otherwise
+        takes CUDA, then MPS, then the CPU. An accelerator without a number ("cuda") is the one
+        where `module` sits, and otherwise the current one.
+    module : torch.nn.Module, default=None
+        The network that will run.
+
+    Returns
+    -------
+    device : torch.device
+        With its number, but for the CPU.
+
+    Raises
+    ------
+    ValueError
+        When the device is unknown or not on this machine.
+    """
+    tensors = [] if module is None else [*module.parameters(), *module.buffers()]
+    home = tensors[0].device if tensors else torch.device("cpu")
+    if isinstance(device, str) and device == "auto":
+        if home.type not in ("cpu", "meta"):
+            return home
+        best = "mps" if torch.backends.mps.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else best
+    try:
+        resolved = torch.device(device)
+        if resolved.index is None and resolved.type == home.type:
+            resolved = home
+        value = torch.zeros(1, device=resolved)
+        value.item()  # "meta" exists, but computes nothing
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise ValueError(
+            f"device={device!r} is not available on this machine "
+            f"({str(error).splitlines()[0]}). Use device='auto' or device='cpu'."
+        ) from None
+    return value.device
+
+
+def resolve_dtype(X: Any, device: torch.device) -> torch.dtype:
+    """Dtype in which rows of X are computed.
+
+    Float64 for float64 and for integers of 32 bits or more where the device has it, float32
+    for everything else. Columns of a DataFrame that are not numbers count as float64.
+    """
+    dtypes = [X.dtype] if hasattr(X, "dtype") else list(X.dtypes)
+    wide = [
+        not is_number(d) or d.itemsize >= 8 or (d.kind in "iu" and d.itemsize == 4) for d in dtypes
+    ]
+    return torch.float64 if any(wide) and device.type != "mps" else torch.float32
+
+
+def is_number(dtype: Any) -> bool:
+    return getattr(dtype, "kind", "O") in "biuf"
+
+
+def holds_integers(X: Any) -> bool:
+    """Whether all columns of X, an array or a DataFrame, are integers."""
+    dtypes = [X.dtype] if hasattr(X, "dtype") else list(X.dtypes)
+    return all(getattr(dtype, "kind", "O") in "iu" for dtype in dtypes)
+
+
+def module_dtype(module: torch.nn.Module) -> torch.dtype:
+    """Dtype of the first floating parameter or buffer (float32 when there is none)."""
+    for tensor in [*module.parameters(), *module.buffers()]:
+        if tensor.is_floating_point():
+            return tensor.dtype
+    return torch.float32
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """Dtype in which values of `dtype` are computed with: float32 for half precisions."""
+    return torch.promote_types(torch.float32, dtype)
+
+
+def coarsest_eps(module: torch.nn.Module, dtype: torch.dtype) -> float:
+    """Largest machine epsilon among `dtype` and the parameters and buffers of a module."""
+    tensors = [*module.parameters(), *module.buffers()]
+    floating = {dtype, *(t.dtype for t in tensors if t.is_floating_point())}
+    return max(torch.finfo(d).eps for d in floating)
+
+
+# What torch reads from numpy without a cast; anything else is cast by numpy first.
+_TORCH_READS = {np.dtype(t) for t in ("?", "u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8")}
+
+
+def to_tensor(array: Any, *, device: Any = "cpu", dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Turn rows of any kind (array, tensor, sparse, DataFrame) into a tensor.
+
+    The result shares memory with an array of the right dtype on the CPU, also with a read-only
+    one, so it is not to be written to.
+
+    Parameters
+    ----------
+    array : array-like, sparse matrix, DataFrame or torch.Tensor
+    device : str or torch.device, default="cpu"
+    dtype : torch.dtype, default=None
+        None keeps the dtype.
+
+    Returns
+    -------
+    tensor : torch.Tensor
+    """
+    if isinstance(array, torch.Tensor):
+        return array.detach().to(device=device, dtype=dtype)
+    if sparse.issparse(array):
+        array = array.toarray()
+    array = np.asarray(array)
+    if array.dtype not in _TORCH_READS:  # unsigned 16 to 64 bits, foreign byte order, objects
+        array = array.astype(np.float64)
+    array = np.ascontiguousarray(array)
+    # torch refuses negative strides, which an axis of length 1 keeps in a contiguous array
+    array = array.copy() if min(array.strides, default=0) < 0 else array
+    # torch warns about read-only memory even when it only reads it
+    tensor = torch.from_numpy(array if array.flags.writeable else np.asarray(_Writable(array)))
+    # two steps: bytes travel to the device as they are and become floats there
+    if dtype == torch.float32 and tensor.dtype == torch.float64:
+        return tensor.to(dtype).to(device)
+    return tensor.to(device).to(dtype or tensor.dtype)
+
+
+class _Writable:
+    """The memory of a read-only array, under the name of a writable one."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.array = array  # keeps the memory alive
+        self.__array_interface__ = {
+            **array.__array_interface__,
+            "data": (array.__array_interface__["data"][0], False),
+        }
+
+
+def to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
+    """Detach, bring to the CPU, hand over as an array (half precisions become float32)."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor).numpy()

@@ -1,0 +1,67 @@
+"""Seeds, and torch's state that belongs to the whole process."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from sklearn.utils import check_random_state
+
+_MAX_SEED = 2**31 - 1
+# torch's global generators belong to the process: one training at a time.
+_TRAINING = threading.RLock()
+
+
+def draw_seed(random_state: Any) -> int:
+    """One draw of `check_random_state`: the only randomness a fit takes from its caller."""
+    return int(check_random_state(random_state).randint(_MAX_SEED))
+
+
+def spawn_generators(seed: int, n: int) -> list[torch.Generator]:
+    """Make `n` independent CPU generators, one for each purpose or class."""
+    parent = torch.Generator().manual_seed(seed)
+    seeds = torch.randint(_MAX_SEED, (n,), generator=parent).tolist()
+    return [torch.Generator().manual_seed(s) for s in seeds]
+
+
+@contextmanager
+def forked_rng(seed: int) -> Iterator[None]:
+    """Seed torch's global generators inside the block and put them back after it.
+
+    They belong to the process, so that blocks in several threads run one after the other.
+    """
+    with _TRAINING, ExitStack() as stack:
+        fork = torch.random.fork_rng
+        stack.enter_context(fork(devices=range(torch.cuda.device_count())))
+        if torch.xpu.is_available():
+            xpus = range(torch.xpu.device_count())
+            stack.enter_context(fork(devices=xpus, device_type="xpu"))
+        if torch.backends.mps.is_available():
+            stack.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Have torch compute in one thread inside the block; blocks run one after the other.
+
+    `torch.set_num_threads` sets the count of the calling thread, and that of threads to come. A
+    thread that was born during such a block begins with 1, so it is a fresh one that is asked
+    for the count to put back.
+    """
+    with _TRAINING:
+        count: list[int] = []
+        fresh = threading.Thread(target=lambda: count.append(torch.get_num_threads()))
+        fresh.start()
+        fresh.join()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(count[0])

@@ -1,0 +1,196 @@
+"""Checks of X and y, and fits that leave nothing half done."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.utils import get_tags
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
+from torch.utils.data import DataLoader, Dataset
+
+from skboundary._batching import BATCH_BYTES
+from skboundary._device import is_number, to_numpy
+
+
+def all_or_nothing(*keep: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a `fit` that leaves its estimator as it was unless it comes to its end.
+
+    After an error or an interruption an estimator that was fitted answers as before, and one
+    that was not is still unfitted.
+
+    Parameters
+    ----------
+    *keep : str
+        Attributes that stay all the same, for a later `fit` to continue from.
+
+    Returns
+    -------
+    decorator : callable
+    """
+
+    def decorate(fit: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(fit)
+        def fit_or_restore(self: Any, *args: Any, **kwargs: Any) -> Any:
+            before = vars(self).copy()
+            try:
+                return fit(self, *args, **kwargs)
+            except BaseException:
+                kept = {name: value for name, value in vars(self).items() if name in keep}
+                self.__dict__ = before | kept
+                raise
+
+        return fit_or_restore
+
+    return decorate
+
+
+def row_shape(X: Any) -> tuple[int, ...]:
+    """Shape of one row."""
+    return tuple(X.shape[1:])
+
+
+def check_input(estimator: Any, X: Any, *, reset: bool, keep_frame: bool = False) -> Any:
+    """Validate rows of any shape without copying or casting them.
+
+    Sets or checks `n_features_in_`, `feature_names_in_` and `input_shape_` (scikit-learn's
+    `n_features_in_` counts the second axis only).
+
+    Parameters
+    ----------
+    estimator : estimator
+        The object whose method was called.
+    X : array-like of shape (n_samples, ...), torch.Tensor, DataFrame or sparse matrix
+        Integers stay integers; a memory map is not read.
+    reset : bool
+        True in fit, False afterwards.
+    keep_frame : bool, default=False
+        Hand a DataFrame back as it is, for a classifier that selects columns by name. Only
+        its columns are checked when they are not all numbers.
+
+    Returns
+    -------
+    X : ndarray, CSR matrix or DataFrame
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinity (with the row), for rows of another shape than in fit, and for what
+        has no numbers: dates, samples without a value.
+    TypeError
+        For what is no array: a mapping, a Dataset, a DataLoader.
+    """
+    _check_container(X)
+    if isinstance(X, torch.Tensor):
+        X = to_numpy(X)
+    frame = X if keep_frame and hasattr(X, "columns") else None
+    if frame is not None and not all(is_number(dtype) for dtype in frame.dtypes):
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        array = frame
+    else:
+        array = validate_data(
+            estimator, X, reset=reset, accept_sparse="csr", allow_nd=True, ensure_all_finite=False
+        )
+        if array.dtype.kind in "mM":
+            raise ValueError(
+                f"X holds {array.dtype}, dates or durations. Turn them into numbers first."
+            )
+        check_finite(array)
+    if 0 in row_shape(array):
+        raise ValueError(
+            f"X has samples of shape {row_shape(array)}, which hold no value. Drop the axis of "
+            "length 0."
+        )
+    if reset:
+        estimator.input_shape_ = row_shape(array)
+    elif row_shape(array) != estimator.input_shape_:
+        raise ValueError(
+            f"X has rows of shape {row_shape(array)}, but {type(estimator).__name__} was fitted "
+            f"with rows of shape {estimator.input_shape_}. Reshape X."
+        )
+    return array if frame is None else frame
+
+
+def _check_container(X: Any) -> None:
+    kind = type(X).__name__
+    if isinstance(X, (Dataset, DataLoader)):
+        raise TypeError(
+            f"X is a {kind}; give samples in one array or tensor, for instance "
+            "torch.stack([x for x, _ in dataset])."
+        )
+    if isinstance(X, Mapping) and not sparse.issparse(X):  # a DOK matrix is a dict
+        raise TypeError(
+            f"X is a mapping ({kind}) with keys {[*X][:5]}; a network gets its samples in one "
+            "array or tensor. Wrap a network of several inputs in a module that takes one tensor "
+            "and splits it."
+        )
+    names = [*getattr(X, "columns", ())]
+    if len(set(names)) < len(names):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        raise ValueError(f"X has several columns of one name: {twice[:5]}. Rename or drop them.")
+
+
+def check_targets(estimator: Any, X: Any, y: Any) -> NDArray[Any] | None:
+    """Validate class labels; None passes where the estimator's tags do not require them.
+
+    Parameters
+    ----------
+    estimator : estimator
+    X : array-like of shape (n_samples, ...)
+    y : array-like of shape (n_samples,) or None
+
+    Returns
+    -------
+    y : ndarray of shape (n_samples,) or None
+
+    Raises
+    ------
+    ValueError
+        For missing or non-finite labels, another number of rows, or a regression target.
+    """
+    if y is None:
+        if get_tags(estimator).target_tags.required:
+            raise ValueError(
+                f"{type(estimator).__name__} requires y to be passed, but the target y is None."
+            )
+        return None
+    y = column_or_1d(to_numpy(y) if isinstance(y, torch.Tensor) else y, warn=True)
+    check_finite(y, "y")
+    labels = y if y.dtype == object else ()
+    kinds = sorted({"str" if isinstance(v, str) else type(v).__name__ for v in labels})
+    if len(kinds) > 1:
+        raise ValueError(
+            f"y holds labels of several types: {', '.join(kinds)}. Use one type, and drop samples "
+            "without a label."
+        )
+    check_classification_targets(y)
+    check_consistent_length(X, y)
+    return y
+
+
+def check_finite(X: Any, name: str = "X") -> None:
+    """Refuse NaN and infinity, and say in which row the first one is."""
+    values = X.data if sparse.issparse(X) else X
+    if values.dtype.kind != "f":
+        return
+    rows = max(1, BATCH_BYTES // max(1, values[:1].nbytes))
+    for start in range(0, len(values), rows):
+        finite = np.isfinite(values[start : start + rows])
+        if not finite.all():
+            first = start + int(np.argwhere(~finite)[0, 0])
+            value = values[first].ravel()
+            what = "NaN" if np.isnan(value[~np.isfinite(value)][0]) else "infinity"
+            if sparse.issparse(X):
+                first = int(np.searchsorted(X.indptr, first, side="right")) - 1
+            raise ValueError(
+                f"Input {name} contains {what} in row {first}. Impute or drop such rows first."
+            )

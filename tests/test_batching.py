@@ -1,0 +1,67 @@
+import threading
+
+import pytest
+import torch
+
+from skboundary._batching import map_batches, resolve_batch_size
+
+
+def test_batch_size_auto_is_bounded_by_bytes_and_rows():
+    cpu = torch.device("cpu")
+    assert resolve_batch_size(7, 1, cpu) == 7
+    assert resolve_batch_size("auto", 16, cpu) == 512
+    assert resolve_batch_size("auto", 2**20, cpu) == 32
+    assert resolve_batch_size("auto", 2**40, cpu) == 1
+    assert resolve_batch_size("auto", 16, torch.device("cuda")) == 4096
+
+
+OUT_OF_MEMORY = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 18.11 GB)"),
+    RuntimeError("XPU out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED."),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda e: f"{type(e).__name__}: {e}"[:40])
+def test_out_of_memory_halves_the_batch_and_goes_on(error):
+    tried = []
+
+    def step(rows):
+        tried.append(rows.stop - rows.start)
+        if rows.stop - rows.start > 3:
+            raise error
+        return list(range(20))[rows]
+
+    assert sum(map_batches(step, 20, 12), []) == list(range(20))
+    assert tried == [12, 6, 3, 3, 3, 3, 3, 3, 2]
+    tried.clear()
+    assert sum(map_batches(step, 4, 1000), []) == list(range(4))
+    assert tried == [4, 2, 2]  # half of what was tried, not of what was allowed
+
+
+def test_a_row_that_does_not_fit_and_other_errors_are_raised():
+    def too_large(rows):
+        raise MemoryError
+
+    def broken(rows):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(MemoryError):
+        list(map_batches(too_large, 4, 2))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        list(map_batches(broken, 4, 2))
+
+
+def test_progress_bar_is_silent_unless_verbose(capsys):
+    for _ in map_batches(lambda r: r, 5, 2):
+        pass
+    assert capsys.readouterr().err == ""
+    assert not [t for t in threading.enumerate() if "tqdm" in type(t).__name__.lower()]
+    for _ in map_batches(lambda r: r, 5, 2, verbose=1, desc="looking"):
+        pass
+    assert "looking" in capsys.readouterr().err

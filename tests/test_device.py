@@ -1,0 +1,137 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import sparse
+from torch import nn
+
+from skboundary._device import resolve_device, resolve_dtype, to_numpy, to_tensor
+
+
+def test_device_auto_is_the_best_there_is():
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.backends.mps.is_available():
+        best = "mps"
+    assert resolve_device("auto").type == best
+    assert resolve_device("auto", nn.Linear(2, 2)).type == best
+    assert resolve_device(torch.device("cpu")) == torch.device("cpu")
+
+
+def test_device_auto_keeps_a_module_on_its_accelerator():
+    class Elsewhere(nn.Module):
+        def parameters(self, recurse=True):
+            yield type("T", (), {"device": torch.device("cuda", 3)})
+
+        def buffers(self, recurse=True):
+            return iter(())
+
+    assert resolve_device("auto", Elsewhere()) == torch.device("cuda", 3)
+
+
+@pytest.mark.gpu
+def test_an_accelerator_without_a_number_is_the_one_of_the_module():
+    assert resolve_device("cuda") == torch.device("cuda", torch.cuda.current_device())
+    last = torch.device("cuda", torch.cuda.device_count() - 1)
+    assert resolve_device("cuda", nn.Linear(2, 2).to(last)) == last
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "no such", "meta"])
+def test_unknown_device_is_named(device):
+    with pytest.raises(ValueError, match=f"device='{device}' is not available.*device='auto'"):
+        resolve_device(device)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [
+        ("f8", "float64"),
+        ("f4", "float32"),
+        ("f2", "float32"),
+        ("u1", "float32"),
+        ("i2", "float32"),
+        ("i4", "float64"),
+        ("i8", "float64"),
+        ("u8", "float64"),
+        ("?", "float32"),
+    ],
+)
+def test_dtype_of_computation(dtype, expected):
+    X = np.zeros((2, 2), dtype)
+    assert resolve_dtype(X, torch.device("cpu")) == getattr(torch, expected)
+    assert resolve_dtype(X, torch.device("mps")) == torch.float32
+
+
+def test_dtype_of_frames():
+    cpu = torch.device("cpu")
+    small = pd.DataFrame({"a": np.zeros(2, "f4"), "b": np.zeros(2, "u1")})
+    assert resolve_dtype(small, cpu) == torch.float32
+    assert resolve_dtype(small.assign(c=["x", "y"]), cpu) == torch.float64
+
+
+ROWS = np.arange(12).reshape(4, 3)
+
+
+def _read_only():
+    X = ROWS.astype(np.float32)
+    X.flags.writeable = False
+    return X
+
+
+def _memory_map(tmp_path):
+    path = tmp_path / "x.dat"
+    ROWS.astype("u1").tofile(path)
+    return np.memmap(path, dtype="u1", mode="r", shape=ROWS.shape)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "make",
+    [
+        *[lambda p, t=t: ROWS.astype(t) for t in ["?", "u1", "u2", "u4", "u8"]],
+        *[lambda p, t=t: ROWS.astype(t) for t in ["i1", "i2", "i4", "i8"]],
+        *[lambda p, t=t: ROWS.astype(t) for t in ["f2", "f4", "f8", ">f4", ">i8", "O"]],
+        lambda p: _read_only(),
+        lambda p: ROWS[::-1][::-1],
+        lambda p: np.asfortranarray(ROWS),
+        _memory_map,
+        lambda p: ROWS.tolist(),
+        lambda p: torch.tensor(ROWS, dtype=torch.float32, requires_grad=True),
+        lambda p: pd.DataFrame(ROWS),
+        lambda p: sparse.csr_matrix(ROWS),
+    ],
+)
+def test_any_rows_become_a_tensor(make, dtype, tmp_path):
+    rows = make(tmp_path)
+    kind = getattr(rows, "dtype", None)
+    whole = ROWS.astype(bool if kind == np.dtype(bool) else "i8")
+    expected = torch.tensor(whole)
+    tensor = to_tensor(rows, dtype=dtype)
+    assert tensor.dtype == dtype and not tensor.requires_grad
+    assert torch.equal(tensor, expected.to(dtype))
+
+
+@pytest.mark.filterwarnings("error")
+def test_negative_strides_become_a_tensor():
+    assert torch.equal(to_tensor(ROWS[::-1, ::-1]), torch.tensor(ROWS).flip(0, 1))
+    assert torch.equal(to_tensor(ROWS[::-1][-1:]), torch.tensor(ROWS[:1]))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("writeable", [True, False])
+def test_big_arrays_are_not_copied(writeable):
+    X = np.arange(12, dtype=np.float32).reshape(4, 3)
+    X.flags.writeable = writeable
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    tensor = to_tensor(X, dtype=torch.float32)
+    torch.set_warn_always(always)
+    assert tensor.data_ptr() == X.ctypes.data
+    values = X.copy()
+    del X  # the tensor keeps the memory alive
+    assert np.array_equal(tensor.numpy(), values)
+
+
+def test_half_precision_becomes_float32():
+    assert to_numpy(torch.ones(2, dtype=torch.bfloat16)).dtype == np.float32
+    assert to_numpy(torch.ones(2, dtype=torch.float64, requires_grad=True)).dtype == np.float64
