@@ -251,8 +251,8 @@ MEASURED = {
     "deepdig": [
         "functional/deepdig.py",
         "functional/boundary_complexity.py",
-        "boundary/_deepdig.py",
-        "boundary/_measure.py",
+        "boundary/methods/_deepdig.py",
+        "boundary/_pair_report.py",
     ],
     "extrapolation": [*SAMPLER, "over_sampling/_classifier.py"],
     "hold_me_tight": ["functional/subspaces.py", "functional/subspace_deepfool.py"],
@@ -273,7 +273,7 @@ MEASURED = {
         "functional/perturbation_minimization.py",
         *SAMPLER,
     ],
-    "weight_decay": ["functional/boundary_complexity.py", "boundary/_measure.py"],
+    "weight_decay": ["functional/boundary_complexity.py", "boundary/_pair_report.py"],
 }
 
 

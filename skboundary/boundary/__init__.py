@@ -2,10 +2,10 @@
 
 # SPDX-License-Identifier: BSD-3-Clause
 
-from skboundary.boundary._characterize import BoundaryCharacterizer
+from skboundary.boundary._characterizer import BoundaryCharacterizer
 from skboundary.boundary._extractor import BoundarySampleExtractor
-from skboundary.boundary._margins import SubspaceMargins
 from skboundary.boundary._pairs import BoundaryPairs
+from skboundary.boundary._subspace_margins import SubspaceMargins
 
 __all__ = [
     "BoundaryCharacterizer",

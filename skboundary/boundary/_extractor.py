@@ -20,15 +20,7 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 from skboundary._device import to_numpy
 from skboundary._random import draw_seed
 from skboundary._validation import all_or_nothing, check_input, check_targets
-from skboundary.boundary._methods import METHODS, choose_method
-from skboundary.boundary._oracle import (
-    count_nan_gradients,
-    find_response,
-    labels_of,
-)
-from skboundary.boundary._pairs import BoundaryPairs, norms
-from skboundary.boundary._pool import Pool, class_cycle, draw_noise, draw_rows, within
-from skboundary.boundary._rows import (
+from skboundary.boundary._inputs import (
     check_inside,
     columns_of,
     data_range,
@@ -37,8 +29,13 @@ from skboundary.boundary._rows import (
     label_code,
     numbers,
 )
-from skboundary.boundary._search import Model, Search, find_pairs
-from skboundary.boundary._task import Settings
+from skboundary.boundary._oracle import labels_of
+from skboundary.boundary._pairs import BoundaryPairs, norms
+from skboundary.boundary._response import count_nan_gradients, find_response
+from skboundary.boundary._solve import Model, Search, find_pairs
+from skboundary.boundary._training_samples import Pool, class_cycle, draw_noise, draw_rows, within
+from skboundary.boundary.methods._problem import Settings
+from skboundary.boundary.methods._registry import METHODS, choose_method
 from skboundary.exceptions import BoundaryNotFoundWarning, warn_caller
 from skboundary.functional.margins import runner_up
 from skboundary.networks._black_box import BlackBox, has_scores

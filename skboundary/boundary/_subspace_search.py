@@ -17,7 +17,7 @@ from skboundary._batching import map_batches, resolve_batch_size
 from skboundary._device import to_tensor
 from skboundary._validation import row_shape
 from skboundary.boundary._oracle import consult, labels_of
-from skboundary.boundary._pool import Pool, find_partners
+from skboundary.boundary._training_samples import Pool, find_partners
 from skboundary.functional.query_search import label_search
 from skboundary.functional.subspace_deepfool import subspace_deepfool
 from skboundary.functional.subspaces import Subspaces, WholeSpace

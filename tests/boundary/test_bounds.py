@@ -8,9 +8,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from skboundary import BoundarySampleExtractor, FrozenNetwork
-from skboundary.boundary._methods import METHODS
-from skboundary.boundary._pool import Pool, draw_noise, finite_bounds, within
-from skboundary.boundary._rows import check_inside, find_bounds
+from skboundary.boundary._inputs import check_inside, find_bounds
+from skboundary.boundary._training_samples import Pool, draw_noise, finite_bounds, within
+from skboundary.boundary.methods._registry import METHODS
 
 INF = np.inf
 
@@ -170,7 +170,7 @@ def test_the_box_of_the_data_is_widened_for_samples_outside(shape, method):
 
 
 def test_limits_of_images_hold_the_range_of_the_sample():
-    from skboundary.boundary._search import _limits
+    from skboundary.boundary._solve import _limits
 
     x = torch.tensor([[[0.5, 2.0], [-1.0, 0.0]], [[0.1, 0.2], [0.3, 0.4]]])
     low, high = _limits(x, (np.array(0.0), np.array(1.0)), True)

@@ -22,9 +22,9 @@ from sklearn.svm import SVC
 from torch import nn
 
 from skboundary import BoundarySampleExtractor, FrozenNetwork
-from skboundary.boundary._methods import METHODS
-from skboundary.boundary._oracle import count_nan_gradients
 from skboundary.boundary._pairs import Ends
+from skboundary.boundary._response import count_nan_gradients
+from skboundary.boundary.methods._registry import METHODS
 from skboundary.datasets import make_linear
 from skboundary.exceptions import BoundaryNotFoundWarning, ScoreMismatchWarning
 

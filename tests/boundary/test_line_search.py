@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from skboundary.boundary._segment import sides_by_label, sides_by_margin
+from skboundary.boundary._line_search import sides_by_label, sides_by_margin
 
 TOL = 1e-3
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skboundary._random import forked_rng
+from skboundary.boundary._line_search import between
 from skboundary.boundary._oracle import Oracle
 from skboundary.boundary._pairs import Ends, expand
-from skboundary.boundary._pool import Pool, finite_bounds
-from skboundary.boundary._segment import between
-from skboundary.boundary._task import Settings, Task
+from skboundary.boundary._training_samples import Pool, finite_bounds
+from skboundary.boundary.methods._problem import Settings, Task
 from skboundary.functional.deepdig import autoencoder, generate, train_generators
 from skboundary.functional.margins import equally_probable, margin_band, runner_up
 from skboundary.functional.root_finding import Middle, find_middle

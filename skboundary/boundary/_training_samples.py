@@ -14,7 +14,7 @@ from sklearn.utils import _safe_indexing
 from torch import Tensor
 
 from skboundary._device import to_tensor
-from skboundary.boundary._rows import data_range, floating, outside
+from skboundary.boundary._inputs import data_range, floating, outside
 from skboundary.functional.nearest_neighbors import build_index, search
 
 

@@ -257,7 +257,7 @@ def test_spectrum_has_the_quantiles_of_the_margins(cnn, digits):
 
 
 def test_infinite_margins_count_in_quantiles_and_nan_do_not():
-    from skboundary.boundary._margins import _quantiles
+    from skboundary.boundary._subspace_margins import _quantiles
 
     column = np.array([[1.0], [np.inf], [2.0], [np.inf], [3.0]])
     expected = [[1], [3], [np.inf], [np.inf]]

@@ -11,8 +11,8 @@ from torch import nn
 
 from skboundary import BoundarySampleExtractor, FrozenNetwork
 from skboundary.boundary import _deepdig
-from skboundary.boundary._deepdig import carry_over
 from skboundary.boundary._oracle import consult
+from skboundary.boundary.methods._deepdig import carry_over
 from skboundary.functional.deepdig import autoencoder
 
 

@@ -10,7 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from skboundary import BoundaryCharacterizer, BoundarySampleExtractor, SubspaceMargins
-from skboundary.boundary._rows import numbers
+from skboundary.boundary._inputs import numbers
 
 
 def polars():

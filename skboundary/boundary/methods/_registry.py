@@ -1,4 +1,4 @@
-"""The methods of BoundarySampleExtractor: one function each, with one signature, in `METHODS`."""
+"""The table of the methods, and which of them serves a classifier."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -8,12 +8,14 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from skboundary.boundary._deepdig import deepdig
-from skboundary.boundary._gradient import minimal, pm
 from skboundary.boundary._oracle import Oracle
 from skboundary.boundary._pairs import Ends
-from skboundary.boundary._questions import label, score, segment
-from skboundary.boundary._task import Settings, Task
+from skboundary.boundary.methods._deepdig import deepdig
+from skboundary.boundary.methods._minimal import minimal
+from skboundary.boundary.methods._pm import pm
+from skboundary.boundary.methods._problem import Settings, Task
+from skboundary.boundary.methods._query import label, score
+from skboundary.boundary.methods._segment import segment
 
 
 class Method(NamedTuple):

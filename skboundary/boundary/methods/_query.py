@@ -1,4 +1,4 @@
-"""Methods that only ask: the segment to a training row, and searches by labels or scores."""
+"""Methods "label" and "score": searches by predicted labels, or by scores."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -7,10 +7,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from skboundary.boundary._line_search import along, margin_on, sides_by_margin
 from skboundary.boundary._oracle import Oracle, lead
 from skboundary.boundary._pairs import MIDPOINT, Ends
-from skboundary.boundary._segment import along, between, margin_on, sides_by_margin
-from skboundary.boundary._task import Settings, Task
+from skboundary.boundary.methods._problem import Settings, Task
 from skboundary.functional.margins import margin_band
 from skboundary.functional.query_search import (
     Bracket,
@@ -22,20 +22,6 @@ from skboundary.functional.query_search import (
 BUDGET = {"fast": 100, "balanced": 2000, "thorough": 10000}  # questions for a row
 _CLOSE = 20  # of them are kept back to turn a bracket into ends
 _BEYOND = 0.02, 10.0  # of the way to the bracket: how far it is followed, least and most
-
-
-def segment(oracle: Oracle, task: Task, settings: Settings) -> Ends:
-    """Look on the segment from each row to its partner, a training row of another class."""
-    rows = (task.partners[:, 0] >= 0).nonzero()[:, 0]
-    inner, outer = task.x.clone(), task.x.clone()
-    n_evaluations = torch.zeros_like(task.source)
-    if len(rows):
-        ends = task.pool.take(task.partners[rows, 0], task.x)
-        found = between(
-            oracle, task.x[rows], ends, task.source[rows], task.target[rows], settings.margin_tol
-        )
-        inner[rows], outer[rows], n_evaluations[rows] = found[:3]
-    return Ends(inner, outer, n_evaluations)
 
 
 def label(oracle: Oracle, task: Task, settings: Settings) -> Ends:

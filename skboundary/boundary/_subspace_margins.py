@@ -18,11 +18,11 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 from skboundary._device import to_numpy
 from skboundary._random import draw_seed, spawn_generators
 from skboundary._validation import all_or_nothing, check_input, check_targets
+from skboundary.boundary._inputs import columns_of, numbers
 from skboundary.boundary._oracle import labels_of
-from skboundary.boundary._pool import Pool
-from skboundary.boundary._rows import columns_of, numbers
 from skboundary.boundary._subspace_search import gradient_margins, label_margins
 from skboundary.boundary._subspaces import make_subspaces
+from skboundary.boundary._training_samples import Pool
 from skboundary.networks._intake import (
     NETWORK_CONSTRAINTS,
     is_trained,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skboundary.boundary._pool import Pool
+from skboundary.boundary._training_samples import Pool
 
 
 class Settings(NamedTuple):

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from skboundary._batching import map_batches, resolve_batch_size
 from skboundary._device import to_tensor
 from skboundary._random import forked_rng
-from skboundary.boundary._methods import Method
 from skboundary.boundary._oracle import Oracle, as_rows, consult
 from skboundary.boundary._pairs import (
     ALREADY_TARGET,
@@ -28,8 +27,9 @@ from skboundary.boundary._pairs import (
     check_ends,
     norms,
 )
-from skboundary.boundary._pool import Pool, find_partners
-from skboundary.boundary._task import Settings, Task
+from skboundary.boundary._training_samples import Pool, find_partners
+from skboundary.boundary.methods._problem import Settings, Task
+from skboundary.boundary.methods._registry import Method
 from skboundary.functional.margins import margin_band
 from skboundary.networks._torch_model import TorchModel
 from skboundary.networks._view import NetworkView

@@ -1,19 +1,17 @@
-"""Methods that follow gradients: the nearest boundary point, and PM's pairs."""
+"""Method "pm": a perturbation minimized together with its start."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from skboundary.boundary._oracle import Oracle, lead
+from skboundary.boundary._oracle import Oracle
 from skboundary.boundary._pairs import Ends, expand, norms
-from skboundary.boundary._segment import along, margin_on, step_back
-from skboundary.boundary._task import Settings, Task
+from skboundary.boundary.methods._minimal import _forward
+from skboundary.boundary.methods._problem import Settings, Task
 from skboundary.functional.margins import class_margin, margin_band, runner_up
 from skboundary.functional.nearest_boundary import Effort, nearest_boundary
 from skboundary.functional.perturbation_minimization import (
@@ -25,73 +23,6 @@ from skboundary.functional.perturbation_minimization import (
 
 _RIVALS = Effort(n_rivals=3, n_refine=2, n_steps=0)  # to find out which class is the nearest
 _PM_STEPS = {"fast": 12, "balanced": 30, "thorough": 300}
-
-
-def minimal(oracle: Oracle, task: Task, settings: Settings) -> Ends:
-    """Find the nearest boundary point; from a row of another class than the source in two legs."""
-    n_evaluations = torch.ones_like(task.source)
-    start, at_start = task.x.clone(), oracle.labels(task.x)
-    away = (at_start != task.source).nonzero()[:, 0]
-    if len(away):
-        start[away], n_evaluations[away] = _cross(
-            oracle, task, settings, away, start[away], at_start[away], task.source[away]
-        )
-    outer = start.clone()
-    for rows, target in (
-        ((task.target < 0).nonzero()[:, 0], None),
-        ((task.target >= 0).nonzero()[:, 0], task.target),
-    ):
-        if len(rows):
-            wanted = None if target is None else target[rows]
-            outer[rows], spent = _cross(
-                oracle, task, settings, rows, start[rows], task.source[rows], wanted
-            )
-            n_evaluations[rows] += spent
-    if not settings.pairs:
-        return Ends(start, outer, n_evaluations)
-    inner, spent = _inner(oracle, start, outer, task, settings.margin_tol)
-    return Ends(inner, outer, n_evaluations + spent)
-
-
-def _cross(
-    oracle: Oracle,
-    task: Task,
-    settings: Settings,
-    rows: Tensor,
-    start: Tensor,
-    source: Tensor,
-    target: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Nearest points (m, ...) of another class, and what they cost; the start without a find."""
-    crossing = nearest_boundary(
-        _forward(oracle),
-        start,
-        source,
-        target=target,
-        effort=settings.effort,
-        bounds=task.bounds(rows),
-        margin_tol=settings.margin_tol,
-        eps=oracle.eps,
-        norm=settings.norm,
-    )
-    return crossing.points, crossing.n_forward + crossing.n_backward
-
-
-def _inner(
-    oracle: Oracle, start: Tensor, outer: Tensor, task: Task, tol: float
-) -> tuple[Tensor, Tensor]:
-    """Points (n, ...) on the segments from start to outer where the source still leads."""
-    inner, n_evaluations = start.clone(), torch.zeros_like(task.source)
-    rows = (start != outer).flatten(1).any(1).nonzero()[:, 0]
-    start, outer, source, target = (v[rows] for v in (start, outer, task.source, task.target))
-    logits = oracle.logits(torch.cat([start, outer])).chunk(2)
-    at_start, at_outer = (lead(out, source, target) for out in logits)
-    band = margin_band(tol, oracle.eps, *logits, ends=(start, outer))
-    margin = margin_on(oracle, start, outer, source, target)
-    back = step_back(margin, torch.ones_like(at_start), at_start, at_outer, band)
-    inner[rows] = along(start, outer, back.inner)
-    n_evaluations[rows] = back.n_evaluations + 2
-    return inner, n_evaluations
 
 
 def pm(oracle: Oracle, task: Task, settings: Settings) -> Ends:
@@ -204,8 +135,3 @@ def _objective(
     band = margin_band(settings.margin_tol, oracle.eps, logits)
     right = (class_margin(logits, labels.flatten()) >= band).view(2, 2, -1).all(1)
     return losses + penalty * size, right
-
-
-def _forward(oracle: Oracle) -> Callable[[Tensor], Tensor]:
-    assert oracle.forward is not None  # choose_method has seen to it
-    return oracle.forward

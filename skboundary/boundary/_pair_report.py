@@ -13,11 +13,11 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from skboundary._device import to_numpy, to_tensor
-from skboundary.boundary._deepdig import carry_over, halve
+from skboundary.boundary._inputs import floating
 from skboundary.boundary._oracle import Oracle, consult
 from skboundary.boundary._pairs import expand, norms
-from skboundary.boundary._pool import find_partners
-from skboundary.boundary._rows import floating
+from skboundary.boundary._training_samples import find_partners
+from skboundary.boundary.methods._deepdig import carry_over, halve
 from skboundary.functional.boundary_complexity import (
     Linearity,
     distance_to_rows,

@@ -20,8 +20,8 @@ from skboundary._batching import progress
 from skboundary._random import draw_seed
 from skboundary._validation import all_or_nothing, check_input, check_targets
 from skboundary.boundary._extractor import BoundarySampleExtractor
-from skboundary.boundary._measure import COLUMNS, Plan, Sets, measure
-from skboundary.boundary._rows import label_code, numbers
+from skboundary.boundary._inputs import label_code, numbers
+from skboundary.boundary._pair_report import COLUMNS, Plan, Sets, measure
 from skboundary.networks._digest import digest
 from skboundary.networks._frozen import FrozenNetwork
 from skboundary.networks._intake import NETWORK_CONSTRAINTS, takes_frames, takes_sparse
