@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from skboundary import BoundarySampleExtractor, FrozenNetwork
-from skboundary.boundary import _deepdig
 from skboundary.boundary._oracle import consult
+from skboundary.boundary.methods import _deepdig
 from skboundary.boundary.methods._deepdig import carry_over
 from skboundary.functional.deepdig import autoencoder
 

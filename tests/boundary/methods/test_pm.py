@@ -8,7 +8,7 @@ from sklearn.linear_model import SGDClassifier
 from torch import nn
 
 from skboundary import BoundarySampleExtractor, FrozenNetwork
-from skboundary.boundary import _gradient
+from skboundary.boundary.methods import _pm
 from skboundary.functional.margins import margin_band
 
 
@@ -109,7 +109,7 @@ def test_a_given_penalty_that_is_too_large_collapses_the_pair(wine):
 @pytest.mark.parametrize("penalty", [None, 0.6])
 def test_a_pair_that_keeps_its_start_has_not_collapsed(monkeypatch, penalty):
     """Whatever became of the minimization: the start is the optimum of a linear network."""
-    minimize = _gradient.minimize_perturbation
+    minimize = _pm.minimize_perturbation
 
     def collapse(*args, **kwargs):
         pairs = minimize(*args, **kwargs)
@@ -118,7 +118,7 @@ def test_a_pair_that_keeps_its_start_has_not_collapsed(monkeypatch, penalty):
             inner=middle, outer=middle, collapsed=torch.ones_like(pairs.collapsed)
         )
 
-    monkeypatch.setattr(_gradient, "minimize_perturbation", collapse)
+    monkeypatch.setattr(_pm, "minimize_perturbation", collapse)
     X = np.random.default_rng(0).normal(size=(20, 3))
     net = linear(np.array([[-3.0, 0, 0], [3, 0, 0]]), np.zeros(2))
     extractor = BoundarySampleExtractor(net, method="pm", penalty=penalty, bounds=None).fit(X)
