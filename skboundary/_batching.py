@@ -1,4 +1,4 @@
-"""Batches that fit into memory, and their progress bar."""
+"""Iteration over batches that fit into memory, with a progress bar."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-# A batch holds at most so many bytes of input, and so many rows. Activations of a
-# convolutional network are some tens of times its input, hence the modest figures.
+# Largest batch in bytes of input and in samples. The activations of a convolutional network take
+# some tens of times the memory of its input, hence the low limits.
 BATCH_BYTES = 2**25
-_BATCH_ROWS = {"cpu": 512}
-_BATCH_ROWS_ACCELERATOR = 4096
-# What torch's allocators and libraries say when memory runs out, where it is no OutOfMemoryError.
+_BATCH_SIZE = {"cpu": 512}
+_BATCH_SIZE_ACCELERATOR = 4096
+# Out-of-memory messages of torch's allocators and libraries that raise another RuntimeError.
 _OUT_OF_MEMORY = (
     "can't allocate memory",  # torch's CPU allocator
     "out of memory",  # "MPS backend out of memory", "XPU out of memory", CUDA before torch 1.13
@@ -24,16 +24,16 @@ _OUT_OF_MEMORY = (
 )
 
 
-def resolve_batch_size(batch_size: Any, row_bytes: int, device: torch.device) -> int:
-    """Rows in a batch: as asked, or for "auto" what stays within a modest memory."""
+def resolve_batch_size(batch_size: Any, sample_bytes: int, device: torch.device) -> int:
+    """Resolve the batch size; "auto" bounds the memory and the samples of a batch."""
     if batch_size != "auto":
         return int(batch_size)
-    rows = _BATCH_ROWS.get(device.type, _BATCH_ROWS_ACCELERATOR)
-    return max(1, min(rows, BATCH_BYTES // max(row_bytes, 1)))
+    largest = _BATCH_SIZE.get(device.type, _BATCH_SIZE_ACCELERATOR)
+    return max(1, min(largest, BATCH_BYTES // max(sample_bytes, 1)))
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, so that a smaller batch may do."""
+    """Whether an error means that memory ran out, so that a smaller batch may fit."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
     )
@@ -41,30 +41,29 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def map_batches(
     step: Callable[[slice], Any],
-    n_rows: int,
+    n_samples: int,
     batch_size: int,
     *,
     verbose: int = 0,
-    desc: str = "rows",
+    desc: str = "samples",
     bar: Any = None,
 ) -> Iterator[Any]:
-    """Yield ``step(rows)`` for consecutive slices of rows.
+    """Yield ``step(batch)`` for consecutive slices of the samples.
 
-    A batch that runs out of memory is halved and tried again, and the smaller size is kept.
+    A batch that runs out of memory is halved and tried again; later batches keep the smaller size.
 
     Parameters
     ----------
     step : callable
-        Takes a slice.
-    n_rows : int
+        Called with a slice of sample indices.
+    n_samples : int
     batch_size : int
     verbose : int, default=0
-        A progress bar when positive.
-    desc : str, default="rows"
-        Its label.
+        A positive value shows a progress bar.
+    desc : str, default="samples"
+        Label of the progress bar.
     bar : object, default=None
-        What `progress` gave for a whole call that consists of several such passes; None opens
-        one for this pass.
+        A bar opened by `progress`, shared by several passes; None opens one for this pass.
 
     Yields
     ------
@@ -74,12 +73,12 @@ def map_batches(
     Raises
     ------
     MemoryError, RuntimeError
-        The out-of-memory error itself, when a single row does not fit.
+        The out-of-memory error, if a single sample does not fit.
     """
-    with progress(n_rows, desc, verbose) if bar is None else nullcontext(bar) as bar:
+    with progress(n_samples, desc, verbose) if bar is None else nullcontext(bar) as bar:
         start = 0
-        while start < n_rows:
-            stop = min(start + batch_size, n_rows)
+        while start < n_samples:
+            stop = min(start + batch_size, n_samples)
             too_large = False
             try:
                 result = step(slice(start, stop))
@@ -98,8 +97,8 @@ def map_batches(
 
 
 def progress(total: int, desc: str, verbose: int) -> Any:
-    """Open a tqdm bar, or a silent stand-in unless `verbose` is positive."""
-    if verbose <= 0:  # a tqdm that is disabled still starts a thread that stays
+    """Open a tqdm bar if `verbose` is positive, and otherwise a bar that shows nothing."""
+    if verbose <= 0:  # even a disabled tqdm starts a monitor thread
         return _Silent()
     from tqdm.auto import tqdm
 
@@ -118,4 +117,4 @@ class _Silent:
         pass
 
     def update(self, n: int = 1) -> None:
-        """Take note of nothing."""
+        """Do nothing."""

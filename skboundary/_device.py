@@ -1,4 +1,4 @@
-"""Devices, dtypes, and tensors made from whatever holds samples."""
+"""Devices, dtypes, and conversion between arrays and tensors."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -13,26 +13,26 @@ from scipy import sparse
 
 
 def resolve_device(device: Any, module: torch.nn.Module | None = None) -> torch.device:
-    """Turn the parameter `device` into a device that exists.
+    """Resolve the parameter `device` to an available device.
 
     Parameters
     ----------
     device : {"auto"}, str or torch.device
-        "auto" keeps `module` on the accelerator where it already sits, and otherwise
-        takes CUDA, then MPS, then the CPU. An accelerator without a number ("cuda") is the one
-        where `module` sits, and otherwise the current one.
+        "auto" is the accelerator that holds `module`, and otherwise CUDA, MPS or the CPU, in
+        this order. An accelerator without an index ("cuda") is the one that holds `module`,
+        and otherwise the current one.
     module : torch.nn.Module, default=None
         The network that will run.
 
     Returns
     -------
     device : torch.device
-        With its number, but for the CPU.
+        With an index, except for the CPU.
 
     Raises
     ------
     ValueError
-        When the device is unknown or not on this machine.
+        If the device is unknown or not available on this machine.
     """
     tensors = [] if module is None else [*module.parameters(), *module.buffers()]
     home = tensors[0].device if tensors else torch.device("cpu")
@@ -56,10 +56,10 @@ def resolve_device(device: Any, module: torch.nn.Module | None = None) -> torch.
 
 
 def resolve_dtype(X: Any, device: torch.device) -> torch.dtype:
-    """Dtype in which rows of X are computed.
+    """Dtype in which samples of X are computed.
 
-    Float64 for float64 and for integers of 32 bits or more where the device has it, float32
-    for everything else. Columns of a DataFrame that are not numbers count as float64.
+    Float64 for float64 and for integers of 32 bits or more if the device supports it, float32
+    otherwise. Non-numeric columns of a DataFrame count as float64.
     """
     dtypes = [X.dtype] if hasattr(X, "dtype") else list(X.dtypes)
     wide = [
@@ -87,7 +87,7 @@ def module_dtype(module: torch.nn.Module) -> torch.dtype:
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """Dtype in which values of `dtype` are computed with: float32 for half precisions."""
+    """Dtype for computations with values of `dtype`: float32 for half precision."""
     return torch.promote_types(torch.float32, dtype)
 
 
@@ -98,15 +98,15 @@ def coarsest_eps(module: torch.nn.Module, dtype: torch.dtype) -> float:
     return max(torch.finfo(d).eps for d in floating)
 
 
-# What torch reads from numpy without a cast; anything else is cast by numpy first.
+# Dtypes that torch reads from numpy without a cast; numpy casts all others first.
 _TORCH_READS = {np.dtype(t) for t in ("?", "u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8")}
 
 
 def to_tensor(array: Any, *, device: Any = "cpu", dtype: torch.dtype | None = None) -> torch.Tensor:
-    """Turn rows of any kind (array, tensor, sparse, DataFrame) into a tensor.
+    """Convert samples in any container (array, tensor, sparse, DataFrame) to a tensor.
 
-    The result shares memory with an array of the right dtype on the CPU, also with a read-only
-    one, so it is not to be written to.
+    The result shares memory with an array of the right dtype on the CPU, read-only arrays
+    included, so it must not be written to.
 
     Parameters
     ----------
@@ -131,14 +131,14 @@ def to_tensor(array: Any, *, device: Any = "cpu", dtype: torch.dtype | None = No
     array = array.copy() if min(array.strides, default=0) < 0 else array
     # torch warns about read-only memory even when it only reads it
     tensor = torch.from_numpy(array if array.flags.writeable else np.asarray(_Writable(array)))
-    # two steps: bytes travel to the device as they are and become floats there
+    # two steps: bytes are transferred unchanged and cast to floats on the device
     if dtype == torch.float32 and tensor.dtype == torch.float64:
         return tensor.to(dtype).to(device)
     return tensor.to(device).to(dtype or tensor.dtype)
 
 
 class _Writable:
-    """The memory of a read-only array, under the name of a writable one."""
+    """Array interface that declares the memory of a read-only array writable."""
 
     def __init__(self, array: NDArray[Any]) -> None:
         self.array = array  # keeps the memory alive
@@ -149,6 +149,6 @@ class _Writable:
 
 
 def to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
-    """Detach, bring to the CPU, hand over as an array (half precisions become float32)."""
+    """Convert a tensor to an array on the CPU; half precision becomes float32."""
     tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor).numpy()

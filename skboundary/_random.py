@@ -1,4 +1,4 @@
-"""Seeds, and torch's state that belongs to the whole process."""
+"""Seeds, random number generators, and torch's process-wide state."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -13,17 +13,17 @@ import torch
 from sklearn.utils import check_random_state
 
 _MAX_SEED = 2**31 - 1
-# torch's global generators belong to the process: one training at a time.
+# torch's global generators are process-wide, so trainings run one at a time.
 _TRAINING = threading.RLock()
 
 
 def draw_seed(random_state: Any) -> int:
-    """One draw of `check_random_state`: the only randomness a fit takes from its caller."""
+    """Draw one seed from `random_state`: the only random number that a fit takes from it."""
     return int(check_random_state(random_state).randint(_MAX_SEED))
 
 
 def spawn_generators(seed: int, n: int) -> list[torch.Generator]:
-    """Make `n` independent CPU generators, one for each purpose or class."""
+    """Create `n` independent CPU generators, for instance one per class."""
     parent = torch.Generator().manual_seed(seed)
     seeds = torch.randint(_MAX_SEED, (n,), generator=parent).tolist()
     return [torch.Generator().manual_seed(s) for s in seeds]
@@ -31,9 +31,9 @@ def spawn_generators(seed: int, n: int) -> list[torch.Generator]:
 
 @contextmanager
 def forked_rng(seed: int) -> Iterator[None]:
-    """Seed torch's global generators inside the block and put them back after it.
+    """Seed torch's global generators in the block and restore their states afterwards.
 
-    They belong to the process, so that blocks in several threads run one after the other.
+    The generators are process-wide, so blocks in several threads run one after another.
     """
     with _TRAINING, ExitStack() as stack:
         fork = torch.random.fork_rng
@@ -49,11 +49,11 @@ def forked_rng(seed: int) -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Have torch compute in one thread inside the block; blocks run one after the other.
+    """Limit torch to one thread in the block; blocks in several threads run one after another.
 
-    `torch.set_num_threads` sets the count of the calling thread, and that of threads to come. A
-    thread that was born during such a block begins with 1, so it is a fresh one that is asked
-    for the count to put back.
+    `torch.set_num_threads` sets the count of the calling thread and of threads started later. A
+    thread that was started in such a block begins with 1, so the count to restore is read in a
+    new thread.
     """
     with _TRAINING:
         count: list[int] = []

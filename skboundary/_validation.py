@@ -1,4 +1,4 @@
-"""Checks of X and y, and fits that leave nothing half done."""
+"""Validation of X and y, and a decorator that restores an estimator whose `fit` fails."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -23,15 +23,15 @@ from skboundary._device import is_number, to_numpy
 
 
 def all_or_nothing(*keep: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorate a `fit` that leaves its estimator as it was unless it comes to its end.
+    """Decorate `fit` so that an error or an interruption restores the estimator.
 
-    After an error or an interruption an estimator that was fitted answers as before, and one
-    that was not is still unfitted.
+    An estimator that was fitted before keeps its former fitted state; one that was not stays
+    unfitted.
 
     Parameters
     ----------
     *keep : str
-        Attributes that stay all the same, for a later `fit` to continue from.
+        Attributes that are kept after a failure, for a later `fit` to continue from.
 
     Returns
     -------
@@ -54,13 +54,13 @@ def all_or_nothing(*keep: str) -> Callable[[Callable[..., Any]], Callable[..., A
     return decorate
 
 
-def row_shape(X: Any) -> tuple[int, ...]:
-    """Shape of one row."""
+def sample_shape(X: Any) -> tuple[int, ...]:
+    """Shape of one sample."""
     return tuple(X.shape[1:])
 
 
 def check_input(estimator: Any, X: Any, *, reset: bool, keep_frame: bool = False) -> Any:
-    """Validate rows of any shape without copying or casting them.
+    """Validate samples of any shape without copying or casting them.
 
     Sets or checks `n_features_in_`, `feature_names_in_` and `input_shape_` (scikit-learn's
     `n_features_in_` counts the second axis only).
@@ -68,14 +68,14 @@ def check_input(estimator: Any, X: Any, *, reset: bool, keep_frame: bool = False
     Parameters
     ----------
     estimator : estimator
-        The object whose method was called.
+        The estimator whose method was called.
     X : array-like of shape (n_samples, ...), torch.Tensor, DataFrame or sparse matrix
-        Integers stay integers; a memory map is not read.
+        Integers stay integers, and a memory map is not read into memory as a whole.
     reset : bool
         True in fit, False afterwards.
     keep_frame : bool, default=False
-        Hand a DataFrame back as it is, for a classifier that selects columns by name. Only
-        its columns are checked when they are not all numbers.
+        Return a DataFrame unchanged, for a classifier that selects columns by name. Unless all
+        columns are numeric, only their names and number are checked.
 
     Returns
     -------
@@ -84,10 +84,10 @@ def check_input(estimator: Any, X: Any, *, reset: bool, keep_frame: bool = False
     Raises
     ------
     ValueError
-        For NaN or infinity (with the row), for rows of another shape than in fit, and for what
-        has no numbers: dates, samples without a value.
+        If X contains NaN or infinity (the message gives the index of the sample), if its
+        samples have another shape than in fit or hold no values, or if it holds dates.
     TypeError
-        For what is no array: a mapping, a Dataset, a DataLoader.
+        If X is a mapping, a Dataset or a DataLoader.
     """
     _check_container(X)
     if isinstance(X, torch.Tensor):
@@ -102,20 +102,20 @@ def check_input(estimator: Any, X: Any, *, reset: bool, keep_frame: bool = False
         )
         if array.dtype.kind in "mM":
             raise ValueError(
-                f"X holds {array.dtype}, dates or durations. Turn them into numbers first."
+                f"X holds {array.dtype}, dates or durations. Convert them to numbers first."
             )
         check_finite(array)
-    if 0 in row_shape(array):
+    if 0 in sample_shape(array):
         raise ValueError(
-            f"X has samples of shape {row_shape(array)}, which hold no value. Drop the axis of "
+            f"X has samples of shape {sample_shape(array)}, which hold no values. Drop the axis of "
             "length 0."
         )
     if reset:
-        estimator.input_shape_ = row_shape(array)
-    elif row_shape(array) != estimator.input_shape_:
+        estimator.input_shape_ = sample_shape(array)
+    elif sample_shape(array) != estimator.input_shape_:
         raise ValueError(
-            f"X has rows of shape {row_shape(array)}, but {type(estimator).__name__} was fitted "
-            f"with rows of shape {estimator.input_shape_}. Reshape X."
+            f"X has samples of shape {sample_shape(array)}, but {type(estimator).__name__} was "
+            f"fitted with samples of shape {estimator.input_shape_}. Reshape X."
         )
     return array if frame is None else frame
 
@@ -124,19 +124,21 @@ def _check_container(X: Any) -> None:
     kind = type(X).__name__
     if isinstance(X, (Dataset, DataLoader)):
         raise TypeError(
-            f"X is a {kind}; give samples in one array or tensor, for instance "
+            f"X is a {kind}; pass the samples in one array or tensor, for instance "
             "torch.stack([x for x, _ in dataset])."
         )
     if isinstance(X, Mapping) and not sparse.issparse(X):  # a DOK matrix is a dict
         raise TypeError(
-            f"X is a mapping ({kind}) with keys {[*X][:5]}; a network gets its samples in one "
-            "array or tensor. Wrap a network of several inputs in a module that takes one tensor "
+            f"X is a mapping ({kind}) with keys {[*X][:5]}; pass the samples in one array "
+            "or tensor. Wrap a network of several inputs in a module that takes one tensor "
             "and splits it."
         )
     names = [*getattr(X, "columns", ())]
     if len(set(names)) < len(names):
         twice = [name for name, count in Counter(names).items() if count > 1]
-        raise ValueError(f"X has several columns of one name: {twice[:5]}. Rename or drop them.")
+        raise ValueError(
+            f"X has duplicate column names: {twice[:5]}. Rename or drop these columns."
+        )
 
 
 def check_targets(estimator: Any, X: Any, y: Any) -> NDArray[Any] | None:
@@ -155,7 +157,8 @@ def check_targets(estimator: Any, X: Any, y: Any) -> NDArray[Any] | None:
     Raises
     ------
     ValueError
-        For missing or non-finite labels, another number of rows, or a regression target.
+        If labels are missing, not finite or of several types, if y and X differ in length, or if
+        y is a regression target.
     """
     if y is None:
         if get_tags(estimator).target_tags.required:
@@ -178,13 +181,13 @@ def check_targets(estimator: Any, X: Any, y: Any) -> NDArray[Any] | None:
 
 
 def check_finite(X: Any, name: str = "X") -> None:
-    """Refuse NaN and infinity, and say in which row the first one is."""
+    """Raise a ValueError for NaN or infinity that gives the index of the first such sample."""
     values = X.data if sparse.issparse(X) else X
     if values.dtype.kind != "f":
         return
-    rows = max(1, BATCH_BYTES // max(1, values[:1].nbytes))
-    for start in range(0, len(values), rows):
-        finite = np.isfinite(values[start : start + rows])
+    block = max(1, BATCH_BYTES // max(1, values[:1].nbytes))
+    for start in range(0, len(values), block):
+        finite = np.isfinite(values[start : start + block])
         if not finite.all():
             first = start + int(np.argwhere(~finite)[0, 0])
             value = values[first].ravel()
@@ -192,5 +195,5 @@ def check_finite(X: Any, name: str = "X") -> None:
             if sparse.issparse(X):
                 first = int(np.searchsorted(X.indptr, first, side="right")) - 1
             raise ValueError(
-                f"Input {name} contains {what} in row {first}. Impute or drop such rows first."
+                f"Input {name} contains {what} in sample {first}. Impute or drop such samples."
             )

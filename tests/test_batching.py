@@ -6,7 +6,7 @@ import torch
 from skboundary._batching import map_batches, resolve_batch_size
 
 
-def test_batch_size_auto_is_bounded_by_bytes_and_rows():
+def test_batch_size_auto_is_bounded_by_bytes_and_samples():
     cpu = torch.device("cpu")
     assert resolve_batch_size(7, 1, cpu) == 7
     assert resolve_batch_size("auto", 16, cpu) == 512
@@ -28,27 +28,27 @@ OUT_OF_MEMORY = [
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda e: f"{type(e).__name__}: {e}"[:40])
-def test_out_of_memory_halves_the_batch_and_goes_on(error):
+def test_out_of_memory_halves_the_batch(error):
     tried = []
 
-    def step(rows):
-        tried.append(rows.stop - rows.start)
-        if rows.stop - rows.start > 3:
+    def step(batch):
+        tried.append(batch.stop - batch.start)
+        if batch.stop - batch.start > 3:
             raise error
-        return list(range(20))[rows]
+        return list(range(20))[batch]
 
     assert sum(map_batches(step, 20, 12), []) == list(range(20))
     assert tried == [12, 6, 3, 3, 3, 3, 3, 3, 2]
     tried.clear()
     assert sum(map_batches(step, 4, 1000), []) == list(range(4))
-    assert tried == [4, 2, 2]  # half of what was tried, not of what was allowed
+    assert tried == [4, 2, 2]  # half of the batch that failed, not of the batch size
 
 
-def test_a_row_that_does_not_fit_and_other_errors_are_raised():
-    def too_large(rows):
+def test_a_sample_that_does_not_fit_and_other_errors_are_raised():
+    def too_large(batch):
         raise MemoryError
 
-    def broken(rows):
+    def broken(batch):
         raise RuntimeError("shapes differ")
 
     with pytest.raises(MemoryError):

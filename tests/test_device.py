@@ -8,7 +8,7 @@ from torch import nn
 from skboundary._device import resolve_device, resolve_dtype, to_numpy, to_tensor
 
 
-def test_device_auto_is_the_best_there_is():
+def test_device_auto_is_the_best_available():
     best = "cuda" if torch.cuda.is_available() else "cpu"
     if torch.backends.mps.is_available():
         best = "mps"
@@ -29,14 +29,14 @@ def test_device_auto_keeps_a_module_on_its_accelerator():
 
 
 @pytest.mark.gpu
-def test_an_accelerator_without_a_number_is_the_one_of_the_module():
+def test_an_accelerator_without_an_index_is_that_of_the_module():
     assert resolve_device("cuda") == torch.device("cuda", torch.cuda.current_device())
     last = torch.device("cuda", torch.cuda.device_count() - 1)
     assert resolve_device("cuda", nn.Linear(2, 2).to(last)) == last
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "no such", "meta"])
-def test_unknown_device_is_named(device):
+def test_unknown_device_is_refused(device):
     with pytest.raises(ValueError, match=f"device='{device}' is not available.*device='auto'"):
         resolve_device(device)
 
@@ -61,26 +61,26 @@ def test_dtype_of_computation(dtype, expected):
     assert resolve_dtype(X, torch.device("mps")) == torch.float32
 
 
-def test_dtype_of_frames():
+def test_dtype_of_dataframes():
     cpu = torch.device("cpu")
     small = pd.DataFrame({"a": np.zeros(2, "f4"), "b": np.zeros(2, "u1")})
     assert resolve_dtype(small, cpu) == torch.float32
     assert resolve_dtype(small.assign(c=["x", "y"]), cpu) == torch.float64
 
 
-ROWS = np.arange(12).reshape(4, 3)
+SAMPLES = np.arange(12).reshape(4, 3)
 
 
 def _read_only():
-    X = ROWS.astype(np.float32)
+    X = SAMPLES.astype(np.float32)
     X.flags.writeable = False
     return X
 
 
 def _memory_map(tmp_path):
     path = tmp_path / "x.dat"
-    ROWS.astype("u1").tofile(path)
-    return np.memmap(path, dtype="u1", mode="r", shape=ROWS.shape)
+    SAMPLES.astype("u1").tofile(path)
+    return np.memmap(path, dtype="u1", mode="r", shape=SAMPLES.shape)
 
 
 @pytest.mark.filterwarnings("error")
@@ -88,38 +88,38 @@ def _memory_map(tmp_path):
 @pytest.mark.parametrize(
     "make",
     [
-        *[lambda p, t=t: ROWS.astype(t) for t in ["?", "u1", "u2", "u4", "u8"]],
-        *[lambda p, t=t: ROWS.astype(t) for t in ["i1", "i2", "i4", "i8"]],
-        *[lambda p, t=t: ROWS.astype(t) for t in ["f2", "f4", "f8", ">f4", ">i8", "O"]],
+        *[lambda p, t=t: SAMPLES.astype(t) for t in ["?", "u1", "u2", "u4", "u8"]],
+        *[lambda p, t=t: SAMPLES.astype(t) for t in ["i1", "i2", "i4", "i8"]],
+        *[lambda p, t=t: SAMPLES.astype(t) for t in ["f2", "f4", "f8", ">f4", ">i8", "O"]],
         lambda p: _read_only(),
-        lambda p: ROWS[::-1][::-1],
-        lambda p: np.asfortranarray(ROWS),
+        lambda p: SAMPLES[::-1][::-1],
+        lambda p: np.asfortranarray(SAMPLES),
         _memory_map,
-        lambda p: ROWS.tolist(),
-        lambda p: torch.tensor(ROWS, dtype=torch.float32, requires_grad=True),
-        lambda p: pd.DataFrame(ROWS),
-        lambda p: sparse.csr_matrix(ROWS),
+        lambda p: SAMPLES.tolist(),
+        lambda p: torch.tensor(SAMPLES, dtype=torch.float32, requires_grad=True),
+        lambda p: pd.DataFrame(SAMPLES),
+        lambda p: sparse.csr_matrix(SAMPLES),
     ],
 )
-def test_any_rows_become_a_tensor(make, dtype, tmp_path):
-    rows = make(tmp_path)
-    kind = getattr(rows, "dtype", None)
-    whole = ROWS.astype(bool if kind == np.dtype(bool) else "i8")
+def test_samples_in_any_container_become_a_tensor(make, dtype, tmp_path):
+    samples = make(tmp_path)
+    kind = getattr(samples, "dtype", None)
+    whole = SAMPLES.astype(bool if kind == np.dtype(bool) else "i8")
     expected = torch.tensor(whole)
-    tensor = to_tensor(rows, dtype=dtype)
+    tensor = to_tensor(samples, dtype=dtype)
     assert tensor.dtype == dtype and not tensor.requires_grad
     assert torch.equal(tensor, expected.to(dtype))
 
 
 @pytest.mark.filterwarnings("error")
 def test_negative_strides_become_a_tensor():
-    assert torch.equal(to_tensor(ROWS[::-1, ::-1]), torch.tensor(ROWS).flip(0, 1))
-    assert torch.equal(to_tensor(ROWS[::-1][-1:]), torch.tensor(ROWS[:1]))
+    assert torch.equal(to_tensor(SAMPLES[::-1, ::-1]), torch.tensor(SAMPLES).flip(0, 1))
+    assert torch.equal(to_tensor(SAMPLES[::-1][-1:]), torch.tensor(SAMPLES[:1]))
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("writeable", [True, False])
-def test_big_arrays_are_not_copied(writeable):
+def test_arrays_of_the_right_dtype_are_not_copied(writeable):
     X = np.arange(12, dtype=np.float32).reshape(4, 3)
     X.flags.writeable = writeable
     always = torch.is_warn_always_enabled()

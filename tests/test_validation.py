@@ -16,18 +16,18 @@ class Host(BaseEstimator):
     pass
 
 
-def test_input_shape_is_kept_and_checked():
+def test_input_shape_is_stored_and_checked():
     host = Host()
     X = np.zeros((5, 1, 4, 4), np.uint8)
     assert check_input(host, X, reset=True).dtype == np.uint8
     assert host.input_shape_ == (1, 4, 4) and host.n_features_in_ == 1
-    with pytest.raises(ValueError, match=r"rows of shape \(1, 4, 5\), but Host.*\(1, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"samples of shape \(1, 4, 5\), but Host.*\(1, 4, 4\)"):
         check_input(host, np.zeros((5, 1, 4, 5)), reset=False)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("kind", ["array", "images", "sparse", "frame", "tensor", "long"])
-def test_the_row_that_is_not_finite_is_named(bad, kind, monkeypatch):
+def test_first_sample_that_is_not_finite_is_named(bad, kind, monkeypatch):
     X = np.ones((9, 4, 2) if kind == "images" else (9, 4))
     X[6, 2] = bad
     if kind == "long":  # several blocks
@@ -36,11 +36,11 @@ def test_the_row_that_is_not_finite_is_named(bad, kind, monkeypatch):
         kind, np.asarray
     )(X)
     what = "NaN" if np.isnan(bad) else "infinity"
-    with pytest.raises(ValueError, match=f"Input X contains {what} in row 6"):
+    with pytest.raises(ValueError, match=f"Input X contains {what} in sample 6"):
         check_input(Host(), X, reset=True)
 
 
-def test_frames_are_kept_for_estimators_that_select_columns():
+def test_dataframes_are_kept_for_estimators_that_select_columns():
     host = Host()
     X = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]})
     assert check_input(host, X, reset=True, keep_frame=True) is X
@@ -55,8 +55,8 @@ MEMORY = """
 import numpy as np, os, sys, threading, time, torch
 from skboundary import LatentKNNClassifier
 torch.set_num_threads(1)
-rows, path = 3_000, sys.argv[1]
-X = np.memmap(path, dtype=np.uint8, mode="w+", shape=(rows, 1, 1024, 1024))  # a sparse file
+n_samples, path = 3_000, sys.argv[1]
+X = np.memmap(path, dtype=np.uint8, mode="w+", shape=(n_samples, 1, 1024, 1024))  # a sparse file
 X[::7, 0, :3] = 1
 X.flush()
 X = np.memmap(path, dtype=np.uint8, mode="r", shape=X.shape)
@@ -77,7 +77,7 @@ def watch():
 
 thread = threading.Thread(target=watch)
 thread.start()
-model = LatentKNNClassifier(net).fit(X, np.arange(rows) % 2)
+model = LatentKNNClassifier(net).fit(X, np.arange(n_samples) % 2)
 model.predict(X[:1000])
 stop.set(); thread.join()
 print(peak[0] - start)
@@ -99,16 +99,16 @@ def test_memory_mapped_integers_cost_a_few_batches(tmp_path):
         (np.arange(6).reshape(3, 2).astype("M8[s]"), r"X holds datetime64\[s\], dates or durat"),
         (np.arange(6).reshape(3, 2).astype("m8[s]"), r"X holds timedelta64\[s\]"),
         (np.zeros((3, 0, 2)), r"X has samples of shape \(0, 2\), which hold no value"),
-        (pd.DataFrame(np.zeros((3, 3)), columns=list("aba")), r"columns of one name: \['a'\]"),
+        (pd.DataFrame(np.zeros((3, 3)), columns=list("aba")), r"duplicate column names: \['a'\]"),
     ],
 )
-def test_what_holds_no_numbers_is_refused(X, message):
+def test_input_without_numbers_is_refused(X, message):
     for keep_frame in (False, True):
         with pytest.raises(ValueError, match=message):
             check_input(Host(), X, reset=True, keep_frame=keep_frame)
 
 
-def test_labels_of_one_type():
+def test_labels_of_several_types_are_refused():
     X = np.zeros((3, 2))
     strings = np.array(["a", np.str_("b"), "a"], dtype=object)
     assert check_targets(Host(), X, strings) is not None
@@ -117,14 +117,14 @@ def test_labels_of_one_type():
             check_targets(Host(), X, np.array(y, dtype=object))
 
 
-def test_check_targets():
+def test_targets_are_validated():
     X = np.zeros((3, 2))
     host = Host()
     assert check_targets(host, X, None) is None
     assert check_targets(host, X, torch.tensor([1, 0, 1])).tolist() == [1, 0, 1]
     with pytest.raises(ValueError, match="inconsistent"):
         check_targets(host, X, [0, 1])
-    with pytest.raises(ValueError, match="NaN in row 1"):
+    with pytest.raises(ValueError, match="NaN in sample 1"):
         check_targets(host, X, [0, np.nan, 1])
     with pytest.raises(ValueError, match="Unknown label type"):
         check_targets(host, X, [0.5, 1.5, 2.25])

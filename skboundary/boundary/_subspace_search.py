@@ -15,7 +15,7 @@ from torch import Tensor
 
 from skboundary._batching import map_batches, resolve_batch_size
 from skboundary._device import to_tensor
-from skboundary._validation import row_shape
+from skboundary._validation import sample_shape
 from skboundary.boundary._oracle import consult, labels_of
 from skboundary.boundary._training_samples import Pool, find_partners
 from skboundary.functional.query_search import label_search
@@ -60,7 +60,7 @@ def gradient_margins(
     distance, flipped : Tensor of shape (n, n_subspaces)
     """
     n, device, dtype = subspaces.n_subspaces, view.device, view.input_dtype
-    row_bytes = math.prod(row_shape(X)) * dtype.itemsize
+    row_bytes = math.prod(sample_shape(X)) * dtype.itemsize
     size = resolve_batch_size(view.batch_size, _ROWS_HELD * row_bytes, device)
     size = size // n * n or size  # whole rows, whose first gradient serves all subspaces
     subspaces = move(subspaces, device)

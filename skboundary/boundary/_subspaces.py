@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from skboundary._device import to_tensor
-from skboundary._validation import row_shape
+from skboundary._validation import sample_shape
 from skboundary.functional.subspaces import (
     Subspaces,
     WholeSpace,
@@ -61,7 +61,7 @@ def make_subspaces(
     ValueError
         For a parameter that does not go with the rows, or has no effect on this kind.
     """
-    shape = row_shape(X)
+    shape = sample_shape(X)
     if isinstance(kind, str) and kind == "auto":
         kind = "dct" if len(shape) > 1 else "pca"
     named = isinstance(kind, str)

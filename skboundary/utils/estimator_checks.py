@@ -385,13 +385,13 @@ def check_nonfinite_row_named(name: str, estimator_orig: Any, data: Data | None 
         estimator = _fresh(estimator_orig)
         wrong = _with_bad_row(X, value)
         fit = partial(estimator.fit, wrong, y)
-        _assert_refused(name, fit, [f"row {_BAD_ROW}"], f"fit with {value} in row {_BAD_ROW}")
+        _assert_refused(name, fit, [f"sample {_BAD_ROW}"], f"fit with {value} in sample {_BAD_ROW}")
         with _must_work(name, "in fit"):
             estimator.fit(X, y)
         for method in _methods(estimator):
             call = partial(_call, estimator, method, wrong, y)
-            what = f"{method} with {value} in row {_BAD_ROW}"
-            _assert_refused(name, call, [f"row {_BAD_ROW}"], what)
+            what = f"{method} with {value} in sample {_BAD_ROW}"
+            _assert_refused(name, call, [f"sample {_BAD_ROW}"], what)
 
 
 def check_n_neighbors_too_large(name: str, estimator_orig: Any, data: Data | None = None) -> None:

@@ -620,7 +620,7 @@ def test_bad_data_are_named(iris, logistic):
         BoundaryCharacterizer(logistic).fit(X[:50], y[:50])
     with pytest.raises(ValueError, match="give both or neither"):
         BoundaryCharacterizer(logistic).fit(X, y, X_test=X)
-    with pytest.raises(ValueError, match="rows of shape|features"):
+    with pytest.raises(ValueError, match="samples of shape|features"):
         BoundaryCharacterizer(logistic).fit(X, y, X_test=X[:, :2], y_test=y)
 
 

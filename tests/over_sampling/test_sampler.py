@@ -760,7 +760,7 @@ def test_integers(two):
 def test_duplicate_columns_are_named(two, estimator):
     pd = pytest.importorskip("pandas")
     X = pd.DataFrame(two[0], columns=list("abcdea"))
-    with pytest.raises(ValueError, match="several columns of one name: .'a'"):
+    with pytest.raises(ValueError, match="duplicate column names: .'a'"):
         resample(X, two[1], estimator=estimator)
 
 
@@ -855,5 +855,5 @@ def test_nan_is_named_by_its_row(two):
     X, y = two[0].copy(), two[1]
     X[17, 2] = np.nan
     for rows in (X, sparse.csr_matrix(X)):
-        with pytest.raises(ValueError, match="NaN in row 17"):
+        with pytest.raises(ValueError, match="NaN in sample 17"):
             BiasedExtrapolationSampler().fit_resample(rows, y)
