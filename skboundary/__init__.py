@@ -1,4 +1,4 @@
-"""Decision boundaries and latent spaces of trained classifiers, in the grammar of scikit-learn."""
+"""Decision boundaries and latent spaces of classifiers, with a scikit-learn compatible API."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -9,8 +9,8 @@ from typing import Any
 
 __version__ = "0.1.0.dev0"
 
-# Public names and where they live: importing the package loads none of them.
-_HOMES = {
+# Modules of the public names, which are imported on first access.
+_MODULES = {
     "BoundaryCharacterizer": "skboundary.boundary",
     "BiasedExtrapolationClassifier": "skboundary.over_sampling",
     "BiasedExtrapolationSampler": "skboundary.over_sampling",
@@ -22,12 +22,12 @@ _HOMES = {
     "TorchNearestNeighbors": "skboundary.neighbors",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'skboundary' has no attribute {name!r}")
 
 

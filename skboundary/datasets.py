@@ -1,4 +1,4 @@
-"""Small problems whose decision boundary, and the nearest point of it, are known in closed form."""
+"""Synthetic problems with a decision boundary that is known in closed form."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -17,12 +17,12 @@ __all__ = ["make_checkerboard", "make_circle", "make_linear", "make_sphere", "ma
 
 
 class Discriminant(nn.Module):
-    """A network with two outputs, minus and plus half of a function whose sign is the class.
+    """A network with two logits: minus and plus half of a function whose sign is the class.
 
     Parameters
     ----------
     function : callable
-        From rows (n, d) to values (n,).
+        Maps samples (n, n_features) to values (n,).
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
@@ -30,7 +30,7 @@ class Discriminant(nn.Module):
         self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (n, 2)."""
+        """Compute the logits (n, 2) of a batch."""
         value = self.function(x)
         return torch.stack([-value, value], 1) / 2
 
@@ -38,23 +38,26 @@ class Discriminant(nn.Module):
 def make_linear(
     n_samples: int = 100, n_features: int = 2, *, slope: float = 4.0, random_state: Any = None
 ) -> Bunch:
-    """Two classes on either side of a hyperplane.
+    """Generate two classes separated by a hyperplane.
 
     Parameters
     ----------
     n_samples : int, default=100
+        Number of samples.
     n_features : int, default=2
+        Number of features.
     slope : float, default=4.0
         Norm of the gradient of the difference of the logits.
     random_state : int, RandomState instance or None, default=None
-        Draws the rows and the hyperplane.
+        Controls the draw of the samples and of the hyperplane.
 
     Returns
     -------
     problem : Bunch
-        `data` (n_samples, n_features) standard normal, `target` (n_samples,), `module` (a network
-        whose boundary is the problem's), `nearest` (a function from rows to the nearest points of
-        the boundary, both (n, n_features)); `weights` and `bias` of the hyperplane.
+        `data` of shape (n_samples, n_features), standard normal; `target` of shape (n_samples,);
+        `module`, a network with the same boundary; `nearest`, a function that maps samples to the
+        nearest points of the boundary, both of shape (n, n_features); `weights` and `bias` of the
+        hyperplane.
 
     Examples
     --------
@@ -82,14 +85,18 @@ def make_linear(
 def make_sphere(
     n_samples: int = 100, n_features: int = 3, *, radius: float = 1.5, random_state: Any = None
 ) -> Bunch:
-    """One class inside a sphere around the origin, the other outside.
+    """Generate one class inside a sphere around the origin and the other outside.
 
     Parameters
     ----------
     n_samples : int, default=100
+        Number of samples.
     n_features : int, default=3
+        Number of features.
     radius : float, default=1.5
+        Radius of the sphere.
     random_state : int, RandomState instance or None, default=None
+        Controls the draw of the samples.
 
     Returns
     -------
@@ -111,13 +118,16 @@ def make_sphere(
 
 
 def make_circle(n_samples: int = 100, *, radius: float = 1.2, random_state: Any = None) -> Bunch:
-    """One class inside a circle around the origin, the other outside.
+    """Generate one class inside a circle around the origin and the other outside.
 
     Parameters
     ----------
     n_samples : int, default=100
+        Number of samples.
     radius : float, default=1.2
+        Radius of the circle.
     random_state : int, RandomState instance or None, default=None
+        Controls the draw of the samples.
 
     Returns
     -------
@@ -135,17 +145,19 @@ def make_circle(n_samples: int = 100, *, radius: float = 1.2, random_state: Any 
 
 
 def make_xor(n_samples: int = 100, *, random_state: Any = None) -> Bunch:
-    """Two classes in opposite quadrants: the class is the sign of ``x[0] * x[1]``.
+    """Generate two classes in opposite quadrants: the class is the sign of ``x[0] * x[1]``.
 
     Parameters
     ----------
     n_samples : int, default=100
+        Number of samples.
     random_state : int, RandomState instance or None, default=None
+        Controls the draw of the samples.
 
     Returns
     -------
     problem : Bunch
-        As in `make_linear`, with two features; the boundary is the two axes.
+        As in `make_linear`, with two features; the boundary consists of the two axes.
 
     Examples
     --------
@@ -163,14 +175,16 @@ def make_xor(n_samples: int = 100, *, random_state: Any = None) -> Bunch:
 
 
 def make_checkerboard(n_samples: int = 100, *, n_cells: int = 4, random_state: Any = None) -> Bunch:
-    """Two classes on the cells of a board over the unit square.
+    """Generate two classes on the cells of a checkerboard over the unit square.
 
     Parameters
     ----------
     n_samples : int, default=100
+        Number of samples.
     n_cells : int, default=4
-        Cells along each side.
+        Number of cells along each side.
     random_state : int, RandomState instance or None, default=None
+        Controls the draw of the samples.
 
     Returns
     -------

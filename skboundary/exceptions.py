@@ -1,4 +1,4 @@
-"""Warnings of the package, one class per kind, so that each can be filtered by itself."""
+"""Warning classes of the package, one per kind, so that each can be filtered separately."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -19,48 +19,48 @@ __all__ = [
 
 
 class BoundaryNotFoundWarning(UserWarning):
-    """Rows for which no boundary point was found; the message counts them by status."""
+    """No boundary point was found for some samples; the message counts them by status."""
 
 
 class CacheWarning(UserWarning):
-    """`memory` cannot be written, or holds damaged results: they are computed all the same."""
+    """`memory` cannot be written, or holds damaged results, which are computed again."""
 
 
 class EncodedLabelsWarning(UserWarning):
-    """The labels given to `fit` are taken for positions among a trained network's classes.
+    """The labels given to `fit` are interpreted as positions among a trained network's classes.
 
-    The estimator then answers in positions: its `classes_` are 0 to n_classes - 1.
+    The estimator then predicts positions: its `classes_` are 0 to n_classes - 1.
     """
 
 
 class FewParentsWarning(UserWarning):
-    """Few samples of a class are the parents of many new ones, which then resemble each other."""
+    """Many synthetic samples of a class have few parents, so they resemble each other."""
 
 
 class NoCrossingWarning(UserWarning):
     """No segment between samples of two classes is known to cross the boundary between them.
 
-    The classifier puts all samples of one of the two on the other's side.
+    The classifier predicts all samples of one class as the other.
     """
 
 
 class ProbabilityOutputWarning(UserWarning):
-    """A network that was declared to give logits seems to give probabilities.
+    """The outputs of a network look like probabilities, but were declared as logits.
 
-    Softmax of probabilities flattens every prediction: say ``FrozenNetwork(output="proba")``.
+    The softmax of probabilities is nearly uniform: use ``FrozenNetwork(output="proba")``.
     """
 
 
 class ScoreMismatchWarning(UserWarning):
-    """`predict` of a classifier disagrees with its own scores: only its labels are believed."""
+    """The scores of a classifier contradict its `predict`, so only its labels are used."""
 
 
-# A warning points past these at the line that called them.
+# Frames of these packages are skipped when the line that a warning points at is chosen.
 _INNER = {"skboundary", "sklearn", "imblearn", "joblib", "contextlib"}
 
 
 def warn_caller(message: str, category: type[Warning]) -> None:
-    """Warn at the line that called the package, whatever wrappers lie between.
+    """Issue a warning that points at the line that called the package.
 
     Parameters
     ----------

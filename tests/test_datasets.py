@@ -1,4 +1,4 @@
-"""Problems of known boundary: no point nearer than the closed form is of the other class."""
+"""The closed-form nearest points: on the boundary, and no point of the other class is nearer."""
 
 import numpy as np
 import pytest
@@ -21,13 +21,13 @@ def difference(problem, X):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_nearest_points_lie_on_the_boundary_and_none_is_nearer(name):
+def test_nearest_points_lie_on_the_boundary_and_no_others_are_nearer(name):
     problem = MAKERS[name]()
     X = problem.data
     points = problem.nearest(X)
     assert np.abs(difference(problem, points)).max() < 1e-12
     assert np.array_equal(problem.target, difference(problem, X) > 0)
-    # nobody within a slightly smaller distance is of the other class
+    # no point within a slightly smaller distance has the other class
     rng = np.random.RandomState(1)
     distance = np.linalg.norm(points - X, axis=1)
     for _ in range(300):
@@ -39,7 +39,7 @@ def test_nearest_points_lie_on_the_boundary_and_none_is_nearer(name):
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_same_seed_same_problem(name):
+def test_same_seed_gives_same_problem(name):
     assert np.array_equal(MAKERS[name]().data, MAKERS[name]().data)
     for dtype in (torch.float32, torch.float64):
         assert MAKERS[name]().module(torch.from_numpy(MAKERS[name]().data).to(dtype)).dtype == dtype
