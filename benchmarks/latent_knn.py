@@ -99,7 +99,7 @@ def end_to_end(net: FrozenNetwork, X: Any, y: Any, X_test: Any, y_test: Any, rou
         },
         rounds,
     )
-    latent = clf._view.latent(X_test[:1]).numpy()
+    latent = clf._network.latent(X_test[:1]).numpy()
     rows = clf._latent.numpy()
     unit, query = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (rows, latent))
     ours = TorchNearestNeighbors(3).fit(unit)

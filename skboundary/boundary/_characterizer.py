@@ -23,8 +23,8 @@ from skboundary.boundary._extractor import BoundarySampleExtractor
 from skboundary.boundary._inputs import label_code, numbers
 from skboundary.boundary._pair_report import COLUMNS, Plan, Sets, measure
 from skboundary.networks._digest import digest
+from skboundary.networks._factory import NETWORK_CONSTRAINTS, takes_frames, takes_sparse
 from skboundary.networks._frozen import FrozenNetwork
-from skboundary.networks._intake import NETWORK_CONSTRAINTS, takes_frames, takes_sparse
 from skboundary.networks._labels import encode_labels
 
 # Parameters that may change between two calls of fit with warm_start.

@@ -38,8 +38,7 @@ from skboundary.boundary.methods._problem import Settings
 from skboundary.boundary.methods._registry import METHODS, choose_method
 from skboundary.exceptions import BoundaryNotFoundWarning, warn_caller
 from skboundary.functional.margins import runner_up
-from skboundary.networks._black_box import BlackBox, has_scores
-from skboundary.networks._intake import NETWORK_CONSTRAINTS, is_trained, take_in, takes_frames
+from skboundary.networks._factory import NETWORK_CONSTRAINTS, as_network, is_trained, takes_frames
 from skboundary.networks._labels import encode_labels, resolve_labels
 
 
@@ -232,7 +231,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         y = check_targets(self, X, y)
         rows = numbers(X)
         rng = check_random_state(self.random_state)
-        self.estimator_, view = take_in(
+        self.estimator_, network = as_network(
             self.estimator,
             rows if sparse.issparse(X) else X,
             y,
@@ -243,20 +242,20 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
             latent=False,
             labels=True,
         )
-        view.verbose = 0  # progress is told here, by rows
-        if isinstance(view.model, BlackBox) and view.batch_size == "auto":
-            view.batch_size = 2**31  # a black box gets all rows of a step in one call
-        self.device_ = view.device
-        self.classes_, given = resolve_labels(y, view.classes_)
+        network.verbose = 0  # progress is told here, by rows
+        if not network.is_module and network.batch_size == "auto":
+            network.batch_size = 2**31  # a black box gets all rows of a step in one call
+        self.device_ = network.device
+        self.classes_, given = resolve_labels(y, network.classes_)
         columns, X = columns_of(self.estimator_, X), rows
         self._range = data_range(X)
         self._check_bounds(X)
         seed = draw_seed(rng)
-        codes = labels_of(view, self.estimator_, X, columns)
+        codes = labels_of(network, self.estimator_, X, columns)
         usable = np.full(len(X), True) if given is None else given == codes
         try:
             self.response_ = find_response(
-                view, self.estimator_, X, columns, np.random.default_rng(seed)
+                network, self.estimator_, X, columns, np.random.default_rng(seed)
             )
         except ValueError as error:
             raise ValueError(
@@ -265,7 +264,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
             ) from error
         pool = Pool(X, codes, usable)
         self._model = Model(
-            view, self.estimator_, self.response_, columns, pool, None, seed, self.classes_
+            network, self.estimator_, self.response_, columns, pool, None, seed, self.classes_
         )
         method = choose_method(self.method, self.norm, self.response_, self.estimator_)
         if self.target not in ("nearest", "runner_up"):
@@ -437,8 +436,8 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         model, bounds = self._model, self.bounds_
         if bounds is None or isinstance(self.bounds, str):
             return model
-        view, estimator, _, columns = model[:4]
-        pool = within(model.pool, bounds, lambda X: labels_of(view, estimator, X, columns))
+        network, estimator, _, columns = model[:4]
+        pool = within(model.pool, bounds, lambda X: labels_of(network, estimator, X, columns))
         return model if pool is model.pool else model._replace(pool=pool, latent=None)
 
     def _check(self, X: Any) -> tuple[NDArray[Any], NDArray[np.intp]]:
@@ -447,9 +446,9 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         X = check_input(self, X, reset=False, keep_frame=takes_frames(self.estimator))
         X = numbers(X)
         self._check_bounds(X)
-        view, estimator, _, columns = self._model[:4]
+        network, estimator, _, columns = self._model[:4]
         X = X.astype(floating(X), copy=False)
-        return X, labels_of(view, estimator, X, columns)
+        return X, labels_of(network, estimator, X, columns)
 
     def _targets(self, X: NDArray[Any], source: NDArray[np.intp]) -> NDArray[np.intp]:
         """Say which class each row is to reach; -1 is any."""
@@ -457,10 +456,10 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
             return np.full(len(X), -1)
         if self.target != "runner_up":
             return np.full(len(X), label_code(self.target, self.classes_, "target"))
-        model = self._model.view.model
-        if isinstance(model, BlackBox) and not has_scores(model.head):
+        network = self._model.network
+        if not network.has_scores:
             raise ValueError(
-                f"target='runner_up' asks for scores, and {type(model.head).__name__} has none: "
+                f"target='runner_up' asks for scores, and {network.name} has none: "
                 "use target='nearest' or a class."
             )
         logits = self._model.logits_of(X)
@@ -520,9 +519,9 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
             return
         status, counts = np.unique(pairs.status[failed], return_counts=True)
         counted = ", ".join(f"{name}: {n}" for name, n in zip(status, counts, strict=True))
-        why, (view, estimator), pool = "", self._model[:2], self._model.pool
-        if view.differentiable:
-            n = count_nan_gradients(view, X[pairs.status == "not_found"])
+        why, (network, estimator), pool = "", self._model[:2], self._model.pool
+        if network.differentiable:
+            n = count_nan_gradients(network, X[pairs.status == "not_found"])
             why = f" The gradient is NaN at {n} of them." if n else ""
         said = np.unique(pool.codes)
         if len(said) == 1:

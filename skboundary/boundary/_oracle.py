@@ -16,8 +16,7 @@ from torch import Tensor
 from skboundary._batching import map_batches, resolve_batch_size
 from skboundary._device import to_numpy
 from skboundary.functional.margins import class_margin, pairwise_margin
-from skboundary.networks._black_box import BlackBox, predicted_labels
-from skboundary.networks._view import NetworkView
+from skboundary.networks import Network
 
 Logits = Callable[[Tensor], Tensor]
 
@@ -27,7 +26,7 @@ class Oracle:
 
     Parameters
     ----------
-    view : NetworkView
+    network : Network
     estimator : fitted classifier
         Its `predict` has the last word where there is no network.
     response : {"gradient", "score", "label"}
@@ -35,7 +34,7 @@ class Oracle:
     columns : tuple (str, array), default=None
         Library and names of the columns of a DataFrame, where the classifier was fitted on one.
     forward : callable, default=None
-        Differentiable logits, from `NetworkView.function`.
+        Differentiable logits, from `Network.differentiable_logits`.
 
     Attributes
     ----------
@@ -49,17 +48,17 @@ class Oracle:
 
     def __init__(
         self,
-        view: NetworkView,
+        network: Network,
         estimator: Any,
         response: str,
         columns: Any = None,
         forward: Logits | None = None,
     ) -> None:
-        self.view, self.estimator, self.response = view, estimator, response
+        self.network, self.estimator, self.response = network, estimator, response
         self.columns = columns
-        self.device, self.dtype, self.eps = view.device, view.input_dtype, view.eps
-        self.n_classes = len(view.classes_)
-        self._has_network = not isinstance(view.model, BlackBox)
+        self.device, self.dtype, self.eps = network.device, network.input_dtype, network.eps
+        self.n_classes = len(network.classes_)
+        self._has_network = network.is_module
         self.n_runs = 1 if self._has_network or response == "label" else 2
         # one dtype for all of a search, whatever the network ends in
         self.forward = None if forward is None else lambda x: forward(x).to(self.dtype)
@@ -69,9 +68,9 @@ class Oracle:
         if not len(x):  # which a classifier need not take
             return x.new_empty(0, self.n_classes)
         if self.forward is None:
-            return self.view.logits(self._rows(x)).to(self.device, self.dtype)
+            return self.network.logits(self._rows(x)).to(self.device, self.dtype)
         row_bytes = x[0].numel() * x.element_size()
-        size = resolve_batch_size(self.view.batch_size, row_bytes, self.device)
+        size = resolve_batch_size(self.network.batch_size, row_bytes, self.device)
         forward = self.forward
         with torch.no_grad():
             parts = [*map_batches(lambda rows: forward(x[rows]), len(x), size)]
@@ -81,7 +80,7 @@ class Oracle:
         """What `predict` says of rows (n, ...), as positions in `classes_`, (n,)."""
         if self._has_network or not len(x):
             return self.logits(x).argmax(1)
-        codes = labels_of(self.view, self.estimator, to_numpy(x), self.columns)
+        codes = labels_of(self.network, self.estimator, to_numpy(x), self.columns)
         return torch.from_numpy(codes).to(self.device)
 
     def inspect(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -105,12 +104,10 @@ def lead(logits: Tensor, source: Tensor, target: Tensor) -> Tensor:
     return torch.where(target < 0, over_all, pairwise_margin(logits, target.clamp_min(0), source))
 
 
-def labels_of(view: NetworkView, estimator: Any, X: NDArray[Any], columns: Any) -> NDArray[np.intp]:
+def labels_of(network: Network, estimator: Any, X: NDArray[Any], columns: Any) -> NDArray[np.intp]:
     """What `predict` says of rows (n, ...), as positions in `classes_`, (n,)."""
     rows = as_rows(X, columns)
-    if isinstance(view.model, BlackBox):
-        return np.searchsorted(view.classes_, predicted_labels(estimator, rows))
-    return to_numpy(view.logits(rows).argmax(1))
+    return to_numpy(network.labels(rows))
 
 
 def as_rows(X: NDArray[Any], columns: tuple[str, Any] | None) -> Any:
@@ -136,11 +133,11 @@ def as_rows(X: NDArray[Any], columns: tuple[str, Any] | None) -> Any:
 
 @contextmanager
 def consult(
-    view: NetworkView, estimator: Any, response: str, columns: Any = None
+    network: Network, estimator: Any, response: str, columns: Any = None
 ) -> Iterator[Oracle]:
     """Open a classifier for questions, and lend its network where there is one."""
-    if not view.differentiable:
-        yield Oracle(view, estimator, response, columns)
+    if not network.differentiable:
+        yield Oracle(network, estimator, response, columns)
         return
-    with view.function() as forward:
-        yield Oracle(view, estimator, response, columns, forward)
+    with network.differentiable_logits() as forward:
+        yield Oracle(network, estimator, response, columns, forward)

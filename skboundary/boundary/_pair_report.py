@@ -112,7 +112,7 @@ def measure(
     model, latent = extractor._model, sets.latent
     planes: dict[Pair, Any] = {}
     rows = {}
-    with consult(model.view, model.estimator, model.response, model.columns) as oracle:
+    with consult(model.network, model.estimator, model.response, model.columns) as oracle:
         for (s, t), segments in _segments(extractor, oracle, plan, latent, pairs).items():
             row = dict.fromkeys(COLUMNS, np.nan)
             points = _halve(oracle, plan, segments, s, t, row)

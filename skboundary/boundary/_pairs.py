@@ -182,7 +182,7 @@ def check_ends(
         margins = lead(logits, source.repeat(2), target.repeat(2))
         if pairs:
             rows = (status == OK).nonzero()[:, 0]
-            gaps = _gap(oracle.view.proba(logits), pair.repeat(2, 1)).chunk(2)
+            gaps = _gap(oracle.network.proba(logits), pair.repeat(2, 1)).chunk(2)
             root = _midpoint(oracle, *(v[rows] for v in (start, end, pair, *gaps)))
             t[rows] = root.t
             n_evaluations = n_evaluations.index_add(0, rows, root.n_evaluations)
@@ -221,7 +221,7 @@ def _midpoint(
 
     def gap(t: Tensor, rows: Tensor) -> Tensor:
         points = inner[rows] + expand(t, inner) * (outer - inner)[rows]
-        return _gap(oracle.view.proba(oracle.logits(points)), pair[rows])
+        return _gap(oracle.network.proba(oracle.logits(points)), pair[rows])
 
     low = torch.zeros_like(at_inner)
     return find_root(gap, low, low + 1, at_inner, at_outer, tol=_EQUAL / 2, max_iter=MIDPOINT)

@@ -16,23 +16,28 @@ from skboundary._device import to_tensor
 from skboundary.boundary._oracle import Oracle
 from skboundary.exceptions import ScoreMismatchWarning, warn_caller
 from skboundary.functional.root_finding import find_root
+from skboundary.networks import Network
 from skboundary.networks._agreement import disagreeing
-from skboundary.networks._black_box import BlackBox, has_scores
-from skboundary.networks._view import NetworkView
 
 _PROBES = 256  # rows on which labels and scores are compared
 _EQUAL = 1e-3  # probabilities that differ by less are equal
 _STEP = 1e-4  # of the range of X: a score that stays the same over it is a step function
 
 
-def count_nan_gradients(view: NetworkView, X: NDArray[Any]) -> int:
+def count_nan_gradients(network: Network, X: NDArray[Any]) -> int:
     """Count the rows (n, ...) at which the logits of a network have NaN for a gradient."""
-    row_bytes = int(np.prod(X.shape[1:])) * view.dtype.itemsize
-    size = resolve_batch_size(view.batch_size, row_bytes, view.device)
-    with torch.inference_mode(False), view.function() as forward, torch.enable_grad():
+    row_bytes = int(np.prod(X.shape[1:])) * network.dtype.itemsize
+    size = resolve_batch_size(network.batch_size, row_bytes, network.device)
+    with (
+        torch.inference_mode(False),
+        network.differentiable_logits() as forward,
+        torch.enable_grad(),
+    ):
 
         def step(rows: slice) -> int:
-            x = to_tensor(X[rows], device=view.device, dtype=view.input_dtype).requires_grad_()
+            x = to_tensor(
+                X[rows], device=network.device, dtype=network.input_dtype
+            ).requires_grad_()
             (gradient,) = torch.autograd.grad(forward(x).sum(), x)
             return int(gradient.isnan().flatten(1).any(1).sum())
 
@@ -40,19 +45,18 @@ def count_nan_gradients(view: NetworkView, X: NDArray[Any]) -> int:
 
 
 def find_response(
-    view: NetworkView, estimator: Any, X: NDArray[Any], columns: Any, rng: np.random.Generator
+    network: Network, estimator: Any, X: NDArray[Any], columns: Any, rng: np.random.Generator
 ) -> str:
     """Find out what a classifier offers: "gradient", "score" or "label".
 
     Scores that disagree with `predict`, and scores that are step functions (forests), are none:
     a root of theirs is no boundary, or cannot be found by their slope.
     """
-    if view.differentiable:
+    if network.differentiable:
         return "gradient"
-    head = view.model.head if isinstance(view.model, BlackBox) else None
-    if head is not None and not has_scores(head):
+    if not network.has_scores:
         return "label"
-    oracle = Oracle(view, estimator, "score", columns)
+    oracle = Oracle(network, estimator, "score", columns)
     rows, others = rng.choice(len(X), (2, min(len(X), _PROBES)))
     probes = np.concatenate([X[rows], X[rows] / 2 + X[others] / 2])
     axis = 0 if X.ndim == 2 else None
@@ -61,7 +65,7 @@ def find_response(
     x = to_tensor(probes, device=oracle.device, dtype=oracle.dtype)
     moved = to_tensor(probes + steps, device=oracle.device, dtype=oracle.dtype)
     scores = oracle.logits(x)
-    wrong = disagreeing(scores, oracle.labels(x), view.eps)
+    wrong = disagreeing(scores, oracle.labels(x), network.eps)
     if wrong.any():
         warn_caller(
             f"predict of {type(estimator).__name__} disagrees with its scores on "
@@ -84,7 +88,7 @@ def _is_continuous(oracle: Oracle, x: Tensor) -> bool:
 
     def gap(t: Tensor, rows: Tensor) -> Tensor:
         t = t.reshape(-1, *[1] * (x.ndim - 1))
-        p = oracle.view.proba(oracle.logits(x[start[rows]] + t * width[rows]))
+        p = oracle.network.proba(oracle.logits(x[start[rows]] + t * width[rows]))
         pair = torch.stack([labels[start[rows]], labels[end[rows]]], 1)
         return p.gather(1, pair).diff(dim=1)[:, 0]
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from skboundary._batching import map_batches, resolve_batch_size
 from skboundary._device import to_tensor
@@ -31,8 +31,7 @@ from skboundary.boundary._training_samples import Pool, find_partners
 from skboundary.boundary.methods._problem import Settings, Task
 from skboundary.boundary.methods._registry import Method
 from skboundary.functional.margins import margin_band
-from skboundary.networks._torch_model import TorchModel
-from skboundary.networks._view import NetworkView
+from skboundary.networks import Network
 
 _WIDENINGS = (8, 64)  # of a band
 
@@ -43,7 +42,7 @@ _NUMBERS = 2**22
 class Model(NamedTuple):
     """All that a fitted extractor knows."""
 
-    view: NetworkView
+    network: Network
     estimator: Any
     response: str
     columns: tuple[str, Any] | None
@@ -55,26 +54,23 @@ class Model(NamedTuple):
     def space(self, name: str) -> Tensor:
         """Rows of the pool in the space that has this name, "latent" or "input"."""
         if name == "input":
-            return to_tensor(self.pool.X).flatten(1).to(self.view.dtype)
+            return to_tensor(self.pool.X).flatten(1).to(self.network.dtype)
         return self.latent_of(self.pool.X) if self.latent is None else self.latent
 
     @property
     def has_layer(self) -> bool:
         """Whether a network has to run for a latent vector."""
-        model = self.view.model
-        if not isinstance(model, TorchModel):
-            return False
-        return any(isinstance(part, nn.Linear) for part in model.module.modules())
+        return self.network.has_linear
 
     def latent_of(self, X: NDArray[Any]) -> Tensor:
         """Latent vectors of rows; the rows themselves where a network has no such layer."""
-        if isinstance(self.view.model, TorchModel) and not self.has_layer:
-            return to_tensor(X).flatten(1).to(self.view.dtype)
-        return self.view.latent(as_rows(X, self.columns))
+        if self.network.is_module and not self.has_layer:
+            return to_tensor(X).flatten(1).to(self.network.dtype)
+        return self.network.latent(as_rows(X, self.columns))
 
     def logits_of(self, X: NDArray[Any]) -> Tensor:
         """Scores of rows."""
-        return self.view.logits(as_rows(X, self.columns))
+        return self.network.logits(as_rows(X, self.columns))
 
 
 class Search(NamedTuple):
@@ -180,7 +176,7 @@ def _solve(
     partners: NDArray[np.intp],
 ) -> Checked:
     """Find pairs for rows of one job, batch by batch."""
-    method, view = search.method, model.view
+    method, network = search.method, model.network
     n_asked = 0
     if method.n_partners and not search.random_partners:
         in_latent = method.space == "latent"
@@ -195,7 +191,7 @@ def _solve(
         forked_rng(model.seed) if method.trains else nullcontext(),
         torch.inference_mode(False),
         torch.enable_grad(),
-        consult(view, model.estimator, model.response, model.columns) as oracle,
+        consult(network, model.estimator, model.response, model.columns) as oracle,
     ):
         oracle.eps = max(oracle.eps, torch.finfo(dtype).eps)  # ends are rounded to it
 
@@ -214,7 +210,7 @@ def _solve(
             found = found._replace(n_evaluations=found.n_evaluations + n_asked)
             return Checked(*(value.cpu() for value in found))
 
-        size = _batch_size(view, X, method.batched)
+        size = _batch_size(network, X, method.batched)
         parts = [*map_batches(step, len(X), size, verbose=search.verbose, desc="boundary")]
     return Checked(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
@@ -257,13 +253,13 @@ def _settle(
     return found
 
 
-def _batch_size(view: NetworkView, X: NDArray[Any], batched: bool) -> int:
+def _batch_size(network: Network, X: NDArray[Any], batched: bool) -> int:
     if not batched:
         return len(X)
     numbers = int(np.prod(X.shape[1:]))
-    if view.batch_size == "auto" and not view.differentiable:
+    if network.batch_size == "auto" and not network.differentiable:
         return max(1, _NUMBERS // numbers)
-    return resolve_batch_size(view.batch_size, numbers * view.dtype.itemsize, view.device)
+    return resolve_batch_size(network.batch_size, numbers * network.dtype.itemsize, network.device)
 
 
 def _limits(x: Tensor, bounds: tuple[Any, Any] | None, widen: bool) -> tuple[Tensor, Tensor] | None:

@@ -23,10 +23,10 @@ from skboundary.boundary._oracle import labels_of
 from skboundary.boundary._subspace_search import gradient_margins, label_margins
 from skboundary.boundary._subspaces import make_subspaces
 from skboundary.boundary._training_samples import Pool
-from skboundary.networks._intake import (
+from skboundary.networks._factory import (
     NETWORK_CONSTRAINTS,
+    as_network,
     is_trained,
-    take_in,
     takes_frames,
     takes_sparse,
 )
@@ -198,7 +198,7 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
         X = check_input(self, X, reset=True, keep_frame=takes_frames(self.estimator))
         y = None if is_trained(self.estimator) else check_targets(self, X, y)
         rng = check_random_state(self.random_state)
-        self.estimator_, self._view = take_in(
+        self.estimator_, self._network = as_network(
             self.estimator,
             X,
             y,
@@ -210,13 +210,13 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
             labels=True,
         )
         self._refuse_without_gradient()
-        self.device_ = self._view.device
-        self.classes_ = self._view.classes_
+        self.device_ = self._network.device
+        self.classes_ = self._network.classes_
         self._seed = draw_seed(rng)
         self._subspaces, self._names = make_subspaces(
             self.subspaces,
             X,
-            self._view.input_dtype,
+            self._network.input_dtype,
             window=self.window,
             step=self.step,
             n_components=self.n_components,
@@ -225,7 +225,7 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
         self.n_subspaces_ = self._subspaces.n_subspaces
         if self.method == "label":
             self._columns, X = columns_of(self.estimator_, X), numbers(X)
-            codes = labels_of(self._view, self.estimator_, X, self._columns)
+            codes = labels_of(self._network, self.estimator_, X, self._columns)
             self._pool = Pool(X, codes, np.full(len(X), True))
         return self
 
@@ -319,7 +319,7 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
         }
         if self.method == "gradient":
             self._refuse_without_gradient()
-            found = gradient_margins(self._view, X, self._subspaces, **params)
+            found = gradient_margins(self._network, X, self._subspaces, **params)
         elif not hasattr(self, "_pool"):
             raise ValueError(
                 "method='label' starts from the rows of fit, which fit keeps for that method only. "
@@ -327,7 +327,7 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
             )
         else:
             found = label_margins(
-                self._view,
+                self._network,
                 self.estimator_,
                 self._columns,
                 self._pool,
@@ -344,7 +344,7 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
         return np.where(flipped, distance, distance.dtype.type(self.censored))
 
     def _refuse_without_gradient(self) -> None:
-        if self.method == "gradient" and not self._view.differentiable:
+        if self.method == "gradient" and not self._network.differentiable:
             raise TypeError(
                 f"{type(self.estimator_).__name__} offers no gradient with respect to X, which "
                 "method='gradient' needs. Use method='label'."

@@ -21,7 +21,7 @@ from skboundary.boundary._training_samples import Pool, find_partners
 from skboundary.functional.query_search import label_search
 from skboundary.functional.subspace_deepfool import subspace_deepfool
 from skboundary.functional.subspaces import Subspaces, WholeSpace
-from skboundary.networks._view import NetworkView
+from skboundary.networks import Network
 
 # A search holds the activations of its pass and ten gradients: so many times its row.
 _ROWS_HELD = 32
@@ -37,7 +37,7 @@ def move(subspaces: Subspaces, device: torch.device) -> Subspaces:
 
 
 def gradient_margins(
-    view: NetworkView,
+    network: Network,
     X: Any,
     subspaces: Subspaces,
     *,
@@ -49,7 +49,7 @@ def gradient_margins(
 
     Parameters
     ----------
-    view : NetworkView
+    network : Network
         Differentiable.
     X : array-like of shape (n, ...)
     subspaces : Subspaces
@@ -59,9 +59,9 @@ def gradient_margins(
     -------
     distance, flipped : Tensor of shape (n, n_subspaces)
     """
-    n, device, dtype = subspaces.n_subspaces, view.device, view.input_dtype
+    n, device, dtype = subspaces.n_subspaces, network.device, network.input_dtype
     row_bytes = math.prod(sample_shape(X)) * dtype.itemsize
-    size = resolve_batch_size(view.batch_size, _ROWS_HELD * row_bytes, device)
+    size = resolve_batch_size(network.batch_size, _ROWS_HELD * row_bytes, device)
     size = size // n * n or size  # whole rows, whose first gradient serves all subspaces
     subspaces = move(subspaces, device)
 
@@ -77,18 +77,18 @@ def gradient_margins(
             pair % n,
             overshoot=overshoot,
             max_iter=max_iter,
-            eps=view.eps,
+            eps=network.eps,
         )
         return found.distance.cpu(), found.flipped.cpu()
 
-    with view.function() as logits:
+    with network.differentiable_logits() as logits:
         parts = [*map_batches(step, X.shape[0] * n, size, verbose=verbose, desc="margins")]
     distance, flipped = (torch.cat(part).view(-1, n) for part in zip(*parts, strict=True))
     return distance, flipped
 
 
 def label_margins(
-    view: NetworkView,
+    network: Network,
     estimator: Any,
     columns: Any,
     pool: Pool,
@@ -104,7 +104,7 @@ def label_margins(
 
     Parameters
     ----------
-    view : NetworkView
+    network : Network
     estimator : fitted classifier
     columns : see `columns_of`
     pool : Pool
@@ -120,24 +120,24 @@ def label_margins(
     distance, flipped : Tensor of shape (n, n_subspaces)
         The distance is infinite where no other class was found.
     """
-    source = labels_of(view, estimator, X, columns)
-    flat = to_tensor(X).flatten(1).to(view.input_dtype)
+    source = labels_of(network, estimator, X, columns)
+    flat = to_tensor(X).flatten(1).to(network.input_dtype)
     partners = find_partners(
         pool,
-        to_tensor(pool.X).flatten(1).to(view.input_dtype),
+        to_tensor(pool.X).flatten(1).to(network.input_dtype),
         flat,
         source,
         np.full(len(X), -1),
         min(_STARTS, len(pool.X)),
         np.random.default_rng(seed),
     )
-    size = view.batch_size
+    size = network.batch_size
     if size == "auto":
         size = max(1, _NUMBERS // (flat.shape[1] * _STARTS))
-    subspaces = move(subspaces, view.device)
-    like = flat[:1].to(view.device)
+    subspaces = move(subspaces, network.device)
+    like = flat[:1].to(network.device)
     bases = [_basis(subspaces, s, like) for s in range(subspaces.n_subspaces)]
-    with consult(view, estimator, "label", columns) as oracle:
+    with consult(network, estimator, "label", columns) as oracle:
 
         def label(points: Tensor) -> Tensor:
             return oracle.labels(points.view(-1, *X.shape[1:]))

@@ -28,10 +28,10 @@ from skboundary._validation import all_or_nothing, check_input, check_targets
 from skboundary.functional.latent_mixing import merge_lists, mix
 from skboundary.neighbors._exact import TorchNearestNeighbors
 from skboundary.neighbors._reports import diagnosis, score_grid
-from skboundary.networks._intake import (
+from skboundary.networks._factory import (
     NETWORK_CONSTRAINTS,
+    as_network,
     is_trained,
-    take_in,
     takes_frames,
     takes_sparse,
 )
@@ -227,7 +227,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         y = check_targets(self, X, y)
         self.n_samples_fit_ = X.shape[0]
         self._check_n_neighbors(self.n_neighbors)
-        self.estimator_, self._view = take_in(
+        self.estimator_, self._network = as_network(
             self.estimator,
             X,
             y,
@@ -240,9 +240,9 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
             random_state=self.random_state,
             verbose=self.verbose,
         )
-        self.device_ = self._view.device
-        self.classes_, self._codes = resolve_labels(y, self._view.classes_)
-        self._latent, self._logits = self._view.latent_and_logits(X)
+        self.device_ = self._network.device
+        self.classes_, self._codes = resolve_labels(y, self._network.classes_)
+        self._latent, self._logits = self._network.latent_and_logits(X)
         search = self.neighbors
         if search is None:
             search = TorchNearestNeighbors(
@@ -512,7 +512,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         with progress(n * passes, "network", self.verbose) as bar:
             for start in range(0, n, _BLOCK):
                 rows = _safe_indexing(X, slice(start, start + _BLOCK))
-                latent, logits = self._view.latent_and_logits(rows, bar)
+                latent, logits = self._network.latent_and_logits(rows, bar)
                 yield _Found(latent, logits, *self._search(rows, latent, k, bar))
                 # what `memory` knew did not pass through the network
                 bar.update(min(n, start + _BLOCK) * passes - bar.n)
@@ -528,7 +528,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
     ) -> tuple[NDArray[Any], NDArray[np.intp]]:
         found = [self.neighbors_.kneighbors(to_numpy(latent), k)]
         for transform in self.query_transforms or ():
-            other = self._view.latent(_transformed(transform, rows), bar)
+            other = self._network.latent(_transformed(transform, rows), bar)
             found.append(self.neighbors_.kneighbors(to_numpy(other), k))
         if len(found) == 1:
             return found[0]
@@ -537,7 +537,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         return to_numpy(merged[0]), to_numpy(merged[1])
 
     def _outputs(self, logits: Tensor, average: str) -> Tensor:
-        return self._view.proba(logits) if average == "proba" else logits
+        return self._network.proba(logits) if average == "proba" else logits
 
     def _neighbor_outputs(self, indices: NDArray[np.intp], average: str) -> Tensor:
         outputs = self._outputs(self._logits[indices.ravel()], average)
@@ -549,7 +549,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         """Probabilities (n, n_classes) after averaging with the neighbors."""
         neighbors = self._neighbor_outputs(indices, average)
         mixed = mix(self._outputs(logits, average), neighbors, query_weight)
-        return mixed if average == "proba" else self._view.proba(mixed)
+        return mixed if average == "proba" else self._network.proba(mixed)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

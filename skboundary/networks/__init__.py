@@ -1,8 +1,10 @@
-"""Any classifier as a network."""
+"""Any classifier as a `Network`: logits, latent vectors, gradients."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+from skboundary.networks._factory import as_network
 from skboundary.networks._frozen import FrozenNetwork
 from skboundary.networks._latent import LatentTransformer
+from skboundary.networks._protocol import Network
 
-__all__ = ["FrozenNetwork", "LatentTransformer"]
+__all__ = ["FrozenNetwork", "LatentTransformer", "Network", "as_network"]

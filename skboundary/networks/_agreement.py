@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skboundary.exceptions import ProbabilityOutputWarning, warn_caller
-from skboundary.networks._torch_model import TorchModel
-from skboundary.networks._view import NetworkView
+from skboundary.networks._protocol import Network
 
 _PROBES = 64
 _EQUAL = 1e-4  # probabilities that differ by less are equal
@@ -42,7 +41,7 @@ def disagreeing(scores: Tensor, predicted: Tensor, eps: float) -> Tensor:
     predicted : Tensor of shape (n,)
         Positions of the classes that `predict` names.
     eps : float
-        Machine epsilon of the scores, `NetworkView.eps`.
+        Machine epsilon of the scores, `Network.eps`.
 
     Returns
     -------
@@ -54,21 +53,21 @@ def disagreeing(scores: Tensor, predicted: Tensor, eps: float) -> Tensor:
 
 
 def check_agreement(
-    view: NetworkView, name: str, scores: Tensor, predicted: Any, proba: Any
+    network: Network, name: str, scores: Tensor, predicted: Any, proba: Any
 ) -> None:
     """Compare scores with what `predict` and `predict_proba` of the classifier say.
 
     Parameters
     ----------
-    view : NetworkView
+    network : Network
     name : str
         Class of the classifier, for messages.
     scores : Tensor of shape (n, n_classes)
-        Logits that the view gives for n samples.
+        Logits that the network gives for n samples.
     predicted : ndarray of shape (n,) or None
         Positions of the predicted classes.
     proba : ndarray of shape (n, n_classes) or None
-        Columns follow `NetworkView.classes_`.
+        Columns follow `Network.classes_`.
 
     Raises
     ------
@@ -77,7 +76,7 @@ def check_agreement(
         difference between probabilities, and what to change.
     """
     if predicted is not None:
-        wrong = disagreeing(scores, torch.from_numpy(predicted), view.eps)
+        wrong = disagreeing(scores, torch.from_numpy(predicted), network.eps)
         if wrong.any():
             n, agree = len(wrong), int((~wrong).sum())
             raise ValueError(
@@ -90,12 +89,12 @@ def check_agreement(
             )
     if proba is None:
         return
-    ours = view.proba(scores)
+    ours = network.proba(scores)
     if proba.shape != ours.shape:
         gap = f"shape {proba.shape} instead of {tuple(ours.shape)}"
     else:
         difference = float((ours - torch.from_numpy(proba)).abs().max())
-        if difference <= max(_EQUAL, _tie(scores, view.eps)):
+        if difference <= max(_EQUAL, _tie(scores, network.eps)):
             return
         gap = f"values up to {difference:.2g} away from those that follow from its outputs"
     raise ValueError(
@@ -104,17 +103,17 @@ def check_agreement(
     )
 
 
-def warn_of_probabilities(view: NetworkView, scores: Tensor, one: int) -> None:
+def warn_of_probabilities(network: Network, scores: Tensor, one: int) -> None:
     """Warn where outputs that are declared as logits look like probabilities.
 
     Parameters
     ----------
-    view : NetworkView
+    network : Network
     scores : Tensor of shape (n, n_classes)
     one : int
         The column that belongs to the second output, or to the only one.
     """
-    if not isinstance(view.model, TorchModel) or view.model.output != "logits":
+    if not network.ends_in_logits:
         return
     if scores.shape[1] == 2 and bool((scores.sum(1) == 0).all()):  # minus and plus the half
         output = 2 * scores[:, one]

@@ -132,10 +132,10 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         """
         self._validate_params()
         X = check_input(self, X, reset=True)
-        view = self._view()
-        view.logits(X[:1])
+        network = self._network()
+        network.logits(X[:1])
         y = to_numpy(y) if isinstance(y, torch.Tensor) else np.asarray(y)
-        self._classes = resolve_labels(y if y.ndim == 1 else None, view.classes_, strict=True)[0]
+        self._classes = resolve_labels(y if y.ndim == 1 else None, network.classes_, strict=True)[0]
         return self
 
     @property
@@ -176,8 +176,8 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         -------
         p : ndarray of shape (n_samples, n_classes)
         """
-        view, logits = self._logits(X)
-        return to_numpy(view.proba(logits))
+        network, logits = self._logits(X)
+        return to_numpy(network.proba(logits))
 
     def predict(self, X: Any) -> NDArray[Any]:
         """Predict the class with the largest logit.
@@ -190,23 +190,23 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         -------
         y : ndarray of shape (n_samples,)
         """
-        view, logits = self._logits(X)
-        return getattr(self, "_classes", view.classes_)[to_numpy(logits.argmax(1))]
+        network, logits = self._logits(X)
+        return getattr(self, "_classes", network.classes_)[to_numpy(logits.argmax(1))]
 
     def _logits(self, X: Any) -> tuple[NetworkView, torch.Tensor]:
         self._validate_params()
         fitted = hasattr(self, "input_shape_")
         # without fit there is nothing to compare X with, and nothing is written down
         X = check_input(self if fitted else clone(self), X, reset=not fitted)
-        view = self._view()
-        return view, view.logits(X)
+        network = self._network()
+        return network, network.logits(X)
 
-    def _view(self) -> NetworkView:
+    def _network(self) -> NetworkView:
         model = self._model("auto", None, self.device)
         return NetworkView(model, classes=self.classes, batch_size=self.batch_size)
 
     def _model(self, layer: Any, pool: str | None, device: Any) -> TorchModel:
-        """Make the model that a view streams rows through; a host's device goes first."""
+        """Make the model that a network streams rows through; a host's device goes first."""
         wanted = self.device if device == "auto" else device
         return TorchModel(
             self.module,

@@ -27,7 +27,7 @@ def resolve_labels(
     ----------
     y : ndarray of shape (n_samples,) or None
     classes : ndarray of shape (n_classes,)
-        Sorted, `NetworkView.classes_`.
+        Sorted, `Network.classes_`.
     strict : bool, default=True
         Whether an unknown label is an error, or else a label like any other.
 

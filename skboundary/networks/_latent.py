@@ -17,10 +17,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from skboundary._device import to_numpy
 from skboundary._validation import all_or_nothing, check_input, check_targets
-from skboundary.networks._intake import (
+from skboundary.networks._factory import (
     NETWORK_CONSTRAINTS,
+    as_network,
     is_trained,
-    take_in,
     takes_frames,
     takes_sparse,
 )
@@ -135,7 +135,7 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """
         X = check_input(self, X, reset=True, keep_frame=takes_frames(self.estimator))
         y = None if is_trained(self.estimator) else check_targets(self, X, y)
-        self.estimator_, self._view = take_in(
+        self.estimator_, self._network = as_network(
             self.estimator,
             X,
             y,
@@ -149,8 +149,8 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             verbose=self.verbose,
             logits=False,
         )
-        self.device_ = self._view.device
-        self._n_features_out = self._view.n_latent
+        self.device_ = self._network.device
+        self._n_features_out = self._network.n_latent
         return self
 
     def transform(self, X: Any) -> NDArray[Any]:
@@ -167,7 +167,7 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """
         check_is_fitted(self)
         X = check_input(self, X, reset=False, keep_frame=takes_frames(self.estimator))
-        return to_numpy(self._view.latent(X))
+        return to_numpy(self._network.latent(X))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -17,9 +17,13 @@ from torch import Tensor, nn
 
 from skboundary._batching import map_batches, resolve_batch_size
 from skboundary._device import at_least_float32, to_numpy, to_tensor
-from skboundary.networks._black_box import BlackBox
+from skboundary.networks._black_box import BlackBox, has_scores, predicted_labels
+from skboundary.networks._lift import Affine
 from skboundary.networks._row_store import RowStore
 from skboundary.networks._torch_model import TorchModel
+
+# Layers whose output is affine in their input.
+_AFFINE = (nn.Linear, nn.Identity, nn.Flatten, nn.Dropout, Affine)
 
 
 class NetworkView:
@@ -61,7 +65,9 @@ class NetworkView:
         folder: Path | None = None,
         memory_key: str | None = None,
         verbose: int = 0,
+        estimator: Any = None,
     ) -> None:
+        self.estimator = estimator
         self.model, self.batch_size, self.verbose = model, batch_size, verbose
         self.device, self.dtype, self.input_dtype = model.device, model.dtype, model.input_dtype
         self.folder, self.memory_key = folder, memory_key
@@ -70,6 +76,41 @@ class NetworkView:
         self.classes_: NDArray[Any] = np.empty(0)
         self.n_latent = 0
         self._order: list[int] = []
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def is_module(self) -> bool:
+        return isinstance(self.model, TorchModel)
+
+    @property
+    def has_scores(self) -> bool:
+        return isinstance(self.model, TorchModel) or has_scores(self.model.head)
+
+    @property
+    def has_linear(self) -> bool:
+        model = self.model
+        return isinstance(model, TorchModel) and any(
+            isinstance(part, nn.Linear) for part in model.module.modules()
+        )
+
+    @property
+    def ends_in_logits(self) -> bool:
+        return isinstance(self.model, TorchModel) and self.model.output == "logits"
+
+    @property
+    def affine(self) -> bool:
+        """Whether logits are known to be affine in X, layer by layer."""
+        model = self.model
+        if not isinstance(model, TorchModel) or not self.ends_in_logits:
+            return False
+        if model.steps or model.preprocess is not None:
+            return False
+        parts = [part for part in (model.front, model.module) if part is not None]
+        leaves = [m for part in parts for m in part.modules() if type(m) is not nn.Sequential]
+        return all(type(leaf) in _AFFINE for leaf in leaves)
 
     @property
     def differentiable(self) -> bool:
@@ -90,23 +131,33 @@ class NetworkView:
         """Latent vectors (n_samples, n_latent), on the CPU; `bar` as in `map_batches`."""
         return self._outputs(X, latent=True, logits=False, bar=bar)[0]
 
-    def logits(self, X: Any, rows: NDArray[np.intp] | None = None) -> Tensor:
-        """Logits (n_samples, n_classes), on the CPU; of some rows of X where they are given."""
-        return self._outputs(X, latent=False, logits=True, rows=rows)[0]
+    def logits(self, X: Any, index: NDArray[np.intp] | None = None) -> Tensor:
+        """Logits (n_samples, n_classes), on the CPU; of the samples at `index` if given."""
+        return self._outputs(X, latent=False, logits=True, index=index)[0]
 
     def latent_and_logits(
-        self, X: Any, bar: Any = None, rows: NDArray[np.intp] | None = None
+        self, X: Any, bar: Any = None, index: NDArray[np.intp] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Both in one pass of the network, on the CPU; `bar` as in `map_batches`."""
-        latent, logits = self._outputs(X, latent=True, logits=True, bar=bar, rows=rows)
+        latent, logits = self._outputs(X, latent=True, logits=True, bar=bar, index=index)
         return latent, logits
 
     def proba(self, logits: Tensor) -> Tensor:
         """Probabilities (n, n_classes) that belong to logits (n, n_classes)."""
         return self.model.link(logits)
 
+    def labels(self, X: Any) -> Tensor:
+        """Positions (n_samples,) in `classes_` of what `predict` of the classifier returns."""
+        if isinstance(self.model, TorchModel):
+            return self.logits(X).argmax(1)
+        predicted = predicted_labels(self.estimator, X)
+        return torch.from_numpy(np.searchsorted(self.classes_, predicted))
+
+    def digest(self, memory_key: str | None = None) -> str:
+        return self.model.digest(memory_key)
+
     @contextmanager
-    def function(self) -> Iterator[Callable[[Tensor], Tensor]]:
+    def differentiable_logits(self) -> Iterator[Callable[[Tensor], Tensor]]:
         """Lend the logits as a differentiable function of a batch of rows on the device.
 
         Yields
@@ -159,19 +210,19 @@ class NetworkView:
         latent: bool,
         logits: bool,
         bar: Any = None,
-        rows: NDArray[np.intp] | None = None,
+        index: NDArray[np.intp] | None = None,
     ) -> list[Tensor]:
         if self.folder is None:
-            out = self._run(X, rows, latent, logits, bar)
+            out = self._run(X, index, latent, logits, bar)
         else:
             # anew in each call: weights, attributes and globals may change in between
             key = self.model.digest(self.memory_key)
             store = RowStore(self.folder / key, self._warned)
-            index = np.arange(X.shape[0]) if rows is None else rows
+            where = np.arange(X.shape[0]) if index is None else index
             arrays = store.through(
-                X if rows is None else _safe_indexing(X, rows),
+                X if index is None else _safe_indexing(X, index),
                 ["latent"] * latent + ["logits"] * logits,
-                lambda new: [to_numpy(t) for t in self._run(X, index[new], latent, logits, bar)],
+                lambda new: [to_numpy(t) for t in self._run(X, where[new], latent, logits, bar)],
             )
             out = [torch.from_numpy(a) for a in arrays]
         if latent:

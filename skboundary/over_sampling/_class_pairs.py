@@ -16,7 +16,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import _safe_indexing
 from torch import Tensor
 
-from skboundary.networks._view import NetworkView
+from skboundary.networks import Network
 
 FOLDS = 3  # of the cross-validation behind pair_accuracy
 
@@ -89,14 +89,14 @@ def _checked(class_pairs: Mapping[Any, Any], labels: list[Any]) -> dict[Any, lis
 
 
 def out_of_fold_logits(
-    take_in: Callable[..., tuple[Any, NetworkView]], X: Any, y: NDArray[Any], seed: int
+    as_network: Callable[..., tuple[Any, Network]], X: Any, y: NDArray[Any], seed: int
 ) -> Tensor:
     """Compute logits (n_samples, n_classes) of rows that the classifier was not fitted on."""
     logits = torch.empty(len(y), len(np.unique(y)), dtype=torch.float64)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     for train, test in folds.split(np.zeros(len(y)), y):
-        _, view = take_in(_safe_indexing(X, train), y[train], seed)
-        logits[torch.from_numpy(test)] = view.logits(_safe_indexing(X, test)).double()
+        _, network = as_network(_safe_indexing(X, train), y[train], seed)
+        logits[torch.from_numpy(test)] = network.logits(_safe_indexing(X, test)).double()
     return logits
 
 

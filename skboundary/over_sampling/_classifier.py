@@ -25,16 +25,15 @@ from torch import Tensor
 from skboundary._device import to_numpy, to_tensor
 from skboundary._validation import all_or_nothing, check_input, check_targets
 from skboundary.functional.latent_mixing import class_means
-from skboundary.networks._intake import (
+from skboundary.networks import Network
+from skboundary.networks._factory import (
     NETWORK_CONSTRAINTS,
+    as_network,
     is_trained,
-    take_in,
     takes_frames,
     takes_sparse,
 )
 from skboundary.networks._labels import resolve_labels
-from skboundary.networks._torch_model import TorchModel
-from skboundary.networks._view import NetworkView
 from skboundary.over_sampling._class_pairs import find_class_pairs, pair_accuracy
 from skboundary.over_sampling._head import ContinuedHead, RefittedHead, seeded
 from skboundary.over_sampling._history import Rows, full_cost, pr_auc, recall, scores, sentence
@@ -235,7 +234,7 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
         random = check_random_state(self.random_state)
         kept, held = _split(y, self.validation_fraction, random)
         to_fit = slice(None) if is_trained(self.estimator) else kept
-        self.estimator_, view = take_in(
+        self.estimator_, network = as_network(
             self.estimator,
             _safe_indexing(X, to_fit),
             y[to_fit],
@@ -245,10 +244,10 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
             random_state=random,
             verbose=self.verbose,
         )
-        classes, codes = resolve_labels(y, view.classes_)
+        classes, codes = resolve_labels(y, network.classes_)
         y = classes[codes]
-        self._view, self.device_ = view, view.device
-        latent, logits = view.latent_and_logits(X)
+        self._network, self.device_ = network, network.device
+        latent, logits = network.latent_and_logits(X)
         Z = to_numpy(latent)
         rows, held_rows = Rows(Z[kept], y[kept]), Rows(Z[held], y[held])
         head = self._new_head(latent[kept], logits[kept], classes, random)
@@ -307,7 +306,7 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
     def _latent(self, X: Any) -> NDArray[Any]:
         check_is_fitted(self, "head_")
         X = check_input(self, X, reset=False, keep_frame=takes_frames(self.estimator))
-        return to_numpy(self._view.latent(X))
+        return to_numpy(self._network.latent(X))
 
     # ----------------------------------------------------------------------------- the rounds
 
@@ -427,8 +426,8 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
 
     def _new_head(self, latent: Tensor, logits: Tensor, classes: NDArray[Any], random: Any) -> Any:
         seed = random.randint(_MAX_SEED)
-        last = self._view.last_linear() if self.head is None else None
-        if last is not None and _is_last(latent, *last, logits, self._view):
+        last = self._network.last_linear() if self.head is None else None
+        if last is not None and _is_last(latent, *last, logits, self._network):
             generator = torch.Generator().manual_seed(seed)
             return ContinuedHead(*last, classes, latent, self.epochs_per_iter, generator)
         head = LogisticRegression(max_iter=1000) if self.head is None else self.head
@@ -443,12 +442,11 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
 # ---------------------------------------------------------------------------- rows and classes
 
 
-def _is_last(Z: Tensor, weight: Tensor, bias: Tensor, logits: Tensor, view: NetworkView) -> bool:
+def _is_last(Z: Tensor, weight: Tensor, bias: Tensor, logits: Tensor, network: Network) -> bool:
     """Whether the network's outputs are those of its linear layer, up to rounding."""
     expected = Z @ weight.T + bias
-    band = 8 * view.eps * float((Z.abs() @ weight.T.abs() + bias.abs()).max())
-    assert isinstance(view.model, TorchModel)
-    if view.model.output != "logits":
+    band = 8 * network.eps * float((Z.abs() @ weight.T.abs() + bias.abs()).max())
+    if not network.ends_in_logits:
         return bool((expected.softmax(1) - logits.softmax(1)).abs().max() <= band + 1e-4)
     off = expected - logits
     return bool((off - off.mean(1, keepdim=True)).abs().max() <= band)

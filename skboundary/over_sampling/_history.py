@@ -66,18 +66,18 @@ def scores(head: Any, Z: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
         For scores that belong to pairs of classes.
     """
     box = BlackBox(head, steps=[], pool=None, device=torch.device("cpu"), dtype=torch.float64)
-    view = NetworkView(box, classes=head.classes_, batch_size=len(Z))
-    found = view.logits(Z)
+    network = NetworkView(box, classes=head.classes_, batch_size=len(Z))
+    found = network.logits(Z)
     if len(head.classes_) > 2:  # a threshold may be moved between two
-        predicted = torch.from_numpy(encode_labels(head.predict(Z), view.classes_))
-        share = disagreeing(found, predicted, view.eps).double().mean()
+        predicted = torch.from_numpy(encode_labels(head.predict(Z), network.classes_))
+        share = disagreeing(found, predicted, network.eps).double().mean()
         if share > 0.5:
             raise ValueError(
                 f"predict of {type(head).__name__} names the class with the largest score for "
                 f"{1 - share:.0%} of the samples. Scores of pairs of classes are none of classes: "
                 "set decision_function_shape='ovr'."
             )
-    return to_numpy(found)[:, np.searchsorted(view.classes_, classes)]
+    return to_numpy(found)[:, np.searchsorted(network.classes_, classes)]
 
 
 def full_cost(

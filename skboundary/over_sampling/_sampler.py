@@ -26,14 +26,14 @@ from skboundary._device import to_numpy
 from skboundary._random import draw_seed, spawn_generators
 from skboundary._validation import check_finite, check_input
 from skboundary.exceptions import FewParentsWarning, NoCrossingWarning, warn_caller
-from skboundary.networks._intake import (
+from skboundary.networks import Network
+from skboundary.networks._factory import (
     NETWORK_CONSTRAINTS,
+    as_network,
     is_trained,
-    take_in,
     takes_frames,
 )
 from skboundary.networks._labels import resolve_labels
-from skboundary.networks._view import NetworkView
 from skboundary.over_sampling._class_pairs import (
     FOLDS,
     find_class_pairs,
@@ -276,11 +276,11 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         by_name = self.estimator is None or takes_frames(self.estimator)
         wrap = container.wrap if by_name else _as_it_is
         seed = draw_seed(self.random_state)
-        self.estimator_, view = self._take_in(wrap(rows), y, seed)
-        self.classes_, codes = resolve_labels(y, view.classes_)
-        self.device_ = view.device
+        self.estimator_, network = self._as_network(wrap(rows), y, seed)
+        self.classes_, codes = resolve_labels(y, network.classes_)
+        self.device_ = network.device
         assert codes is not None  # as y is given
-        space = Space(view, rows, codes, wrap)
+        space = Space(network, rows, codes, wrap)
         plan = self._plan(space, y, wanted, seed)
         del space.latent  # before as many new rows are made
         self.parents_, self.positions_, self.targets_ = (to_numpy(part) for part in plan[:3])
@@ -339,7 +339,7 @@ class BiasedExtrapolationSampler(BaseOverSampler):
                         "or leave the class out."
                     )
 
-    def _take_in(self, X: Any, y: NDArray[Any], seed: int) -> tuple[Any, NetworkView]:
+    def _as_network(self, X: Any, y: NDArray[Any], seed: int) -> tuple[Any, Network]:
         estimator = self.estimator
         if estimator is None:
             if X.ndim > 2:
@@ -355,7 +355,7 @@ class BiasedExtrapolationSampler(BaseOverSampler):
                 "an estimator that was fitted on the columns of X."
             )
         with config_context(skip_parameter_validation=False):  # imblearn skips nested ones
-            return take_in(
+            return as_network(
                 estimator,
                 X,
                 y,
@@ -379,7 +379,7 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         if self.class_specific is not None:
             logits = space.logits
             if not is_trained(self.estimator):
-                logits = out_of_fold_logits(self._take_in, space.wrap(space.X), y, seed)
+                logits = out_of_fold_logits(self._as_network, space.wrap(space.X), y, seed)
             accuracies = (pair_accuracy(logits, space.codes, *pair) for pair in pairs)
             self.pair_accuracy_ = dict(zip(self.pairs_, accuracies, strict=True))
             shares = {pair: self._biased_share(a) for pair, a in self.pair_accuracy_.items()}

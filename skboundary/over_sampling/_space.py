@@ -12,19 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from skboundary._device import to_numpy
 from skboundary.functional.extrapolation import place, place_linear
 from skboundary.functional.latent_mixing import class_means
-from skboundary.networks._lift import Affine
-from skboundary.networks._torch_model import TorchModel
-from skboundary.networks._view import NetworkView
+from skboundary.networks import Network
 
 _CHUNK = 4096  # rows on segments that exist at a time
 # Evaluations of a segment: a step function is bisected for as long as there are any.
 _MAX_ITER, _MAX_ITER_BLACK_BOX = 60, 24
-_AFFINE = (nn.Linear, nn.Identity, nn.Flatten, nn.Dropout, Affine)
 
 
 class Space:
@@ -32,7 +29,7 @@ class Space:
 
     Parameters
     ----------
-    view : NetworkView
+    network : Network
     X : ndarray of shape (n_samples, ...)
         Floats.
     codes : ndarray of shape (n_samples,)
@@ -42,16 +39,16 @@ class Space:
     """
 
     def __init__(
-        self, view: NetworkView, X: NDArray[Any], codes: NDArray[np.intp], wrap: Callable
+        self, network: Network, X: NDArray[Any], codes: NDArray[np.intp], wrap: Callable
     ) -> None:
-        self.view, self.X, self.wrap = view, X, wrap
-        self.linear = _is_affine(view)
-        is_network = isinstance(view.model, TorchModel) and not self.linear
-        if view.batch_size == "auto" and not is_network:
-            view.batch_size = _CHUNK  # no activations to hold, and each call has its price
-        latent, logits = view.latent_and_logits(wrap(X))
-        self.verbose, view.verbose = view.verbose, 0  # from here on new samples are counted
-        self.latent = latent.to(view.device)
+        self.network, self.X, self.wrap = network, X, wrap
+        self.linear = network.affine
+        is_network = network.is_module and not self.linear
+        if network.batch_size == "auto" and not is_network:
+            network.batch_size = _CHUNK  # no activations to hold, and each call has its price
+        latent, logits = network.latent_and_logits(wrap(X))
+        self.verbose, network.verbose = network.verbose, 0  # from here on new samples are counted
+        self.latent = latent.to(network.device)
         self.logits = logits.double()
         self.codes = torch.from_numpy(codes)
 
@@ -71,7 +68,7 @@ class Space:
     def logits_of(self, points: NDArray[Any]) -> Tensor:
         """Compute logits of (not too many) points between samples, float64."""
         with _none_of_X():
-            return self.view.logits(self.wrap(points)).double()
+            return self.network.logits(self.wrap(points)).double()
 
     def along(self, parents: Tensor, minor: int, major: int) -> Callable[[Tensor, Tensor], Tensor]:
         """Give the margins on segments as a function of positions (m,) and segments (m,)."""
@@ -96,7 +93,7 @@ class Space:
         if self.linear:
             position = place_linear(target, first, last)
             return position, torch.ones_like(position, dtype=torch.bool)
-        steps = isinstance(self.view.model, TorchModel)
+        steps = self.network.is_module
         return place(
             self.along(parents, minor, major),
             target,
@@ -109,7 +106,7 @@ class Space:
         """Latent vectors of points on (not too many) segments."""
         if not self.linear:
             with _none_of_X():
-                return self.view.latent(self.wrap(segment_points(self.X, parents, position)))
+                return self.network.latent(self.wrap(segment_points(self.X, parents, position)))
         first, last = (self.latent[rows.to(self.latent.device)] for rows in parents.unbind(1))
         return torch.lerp(first, last, position.to(first)[:, None]).cpu()
 
@@ -131,15 +128,3 @@ def segment_points(X: NDArray[Any], parents: Tensor, position: Tensor) -> NDArra
     last *= to_numpy(position).astype(X.dtype).reshape(-1, *[1] * (X.ndim - 1))
     last += first
     return last
-
-
-def _is_affine(view: NetworkView) -> bool:
-    """Whether logits are known to be affine in X, layer by layer."""
-    model = view.model
-    if not isinstance(model, TorchModel):
-        return False
-    if model.steps or model.preprocess is not None or model.output != "logits":
-        return False
-    parts = [part for part in (model.front, model.module) if part is not None]
-    leaves = [m for part in parts for m in part.modules() if type(m) is not nn.Sequential]
-    return all(type(leaf) in _AFFINE for leaf in leaves)

@@ -335,13 +335,13 @@ def test_diagnose_against_the_definitions(cnn, split):
     assert d.distance_wrong == pytest.approx(near[bare != y].mean())
     assert d.distance_changed == pytest.approx(near[bare != mixed].mean())
     np.testing.assert_array_equal(d.changed, bare != mixed)
-    latent = clf._view.latent(X_train).numpy()
+    latent = clf._network.latent(X_train).numpy()
     means = np.stack([latent[y_train == c].mean(0) for c in range(10)])
     gaps = np.linalg.norm(means[3] - means, axis=1)
     other = np.argsort(gaps)[1]
     assert d.nearest_class[3] == other
     line = means[other] - means[3]
-    expected = (clf._view.latent(X).numpy() - means[3]) @ line / (line @ line)
+    expected = (clf._network.latent(X).numpy() - means[3]) @ line / (line @ line)
     np.testing.assert_allclose(d.projections[:, 3], expected, atol=1e-4)
 
 

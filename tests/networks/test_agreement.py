@@ -36,7 +36,7 @@ from skboundary import (
 )
 from skboundary.exceptions import ProbabilityOutputWarning, ScoreMismatchWarning
 from skboundary.networks._agreement import disagreeing, pick_probes
-from skboundary.networks._intake import take_in
+from skboundary.networks._factory import as_network
 
 HOSTS = [LatentKNNClassifier, BiasedExtrapolationClassifier]
 
@@ -190,10 +190,10 @@ def test_honest_classifiers_pass_at_any_scale(model, load, dtype):
     X, y = X[::3].astype(dtype), np.array(["p", "q", "r"])[y[::3]]
     with warnings.catch_warnings():
         warnings.simplefilter("error", ProbabilityOutputWarning)
-        fitted, view = take_in(model, X, y)
-    agree = view.classes_[view.logits(X).argmax(1)] == fitted.predict(X)
+        fitted, network = as_network(model, X, y)
+    agree = network.classes_[network.logits(X).argmax(1)] == fitted.predict(X)
     assert agree.mean() > 0.99
-    take_in(make_pipeline(StandardScaler(), model), X, y)
+    as_network(make_pipeline(StandardScaler(), model), X, y)
 
 
 # -------------------------------------------------------------------------- skorch's own words
@@ -238,12 +238,12 @@ def cooled_sigmoid(z):
 def test_skorch_probabilities_are_its_own(make, dtype, steps, iris):
     X, y = iris[0].astype(dtype), np.array(["p", "q", "r"])[iris[1]]
     state = torch.get_rng_state()
-    fitted, view = take_in(make_pipeline(*steps, make()), X, y, random_state=0)
+    fitted, network = as_network(make_pipeline(*steps, make()), X, y, random_state=0)
     assert torch.equal(torch.get_rng_state(), state)
     Z = fitted[:-1].transform(X) if steps else X
     expected = fitted[-1].predict_proba(Z.astype(np.float32))
-    np.testing.assert_allclose(view.proba(view.logits(X)), expected, atol=1e-5)
-    assert view.differentiable
+    np.testing.assert_allclose(network.proba(network.logits(X)), expected, atol=1e-5)
+    assert network.differentiable
 
 
 @pytest.mark.parametrize(
@@ -257,8 +257,8 @@ def test_skorch_probabilities_are_its_own(make, dtype, steps, iris):
 )
 def test_binary_skorch_probabilities_are_its_own(params, iris):
     X, y = iris[0].astype(np.float32)[:100], iris[1][:100]
-    fitted, view = take_in(net(NeuralNetBinaryClassifier, module__n_out=1, **params), X, y)
-    np.testing.assert_allclose(view.proba(view.logits(X)), fitted.predict_proba(X), atol=1e-5)
+    fitted, network = as_network(net(NeuralNetBinaryClassifier, module__n_out=1, **params), X, y)
+    np.testing.assert_allclose(network.proba(network.logits(X)), fitted.predict_proba(X), atol=1e-5)
 
 
 def test_skorch_outputs_that_are_no_probabilities_are_refused(iris):

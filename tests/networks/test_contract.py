@@ -25,7 +25,7 @@ from skboundary import (
     LatentTransformer,
     SubspaceMargins,
 )
-from skboundary.networks._intake import take_in
+from skboundary.networks._factory import as_network
 from skboundary.networks._torch_model import on_device
 from skboundary.utils.estimator_checks import _module_state
 
@@ -140,10 +140,10 @@ def test_integers_are_cast_for_any_other_network(X):
 
 
 def test_a_network_of_tokens_has_no_gradient():
-    _, view = take_in(Tokens(), TOKENS, None)
-    assert not view.differentiable
+    _, network = as_network(Tokens(), TOKENS, None)
+    assert not network.differentiable
     with pytest.raises(TypeError, match="Tokens takes integers, so there is no gradient"):
-        with view.function():
+        with network.differentiable_logits():
             pass
     with pytest.raises(ValueError, match="Tokens takes integers"):
         BoundarySampleExtractor(Tokens()).fit(TOKENS).extract_pairs(TOKENS)
@@ -240,8 +240,11 @@ def test_odd_outputs_are_refused_by_name(X, end, message):
 
 
 def test_a_lost_row_is_noticed_in_every_batch_of_a_search(X):
-    _, view = take_in(Net(end=lambda out, x: out[x[:, 0] < 7.5]), X[:100], None)
-    with view.function() as logits, pytest.raises(ValueError, match="144 outputs for 150 samples"):
+    _, network = as_network(Net(end=lambda out, x: out[x[:, 0] < 7.5]), X[:100], None)
+    with (
+        network.differentiable_logits() as logits,
+        pytest.raises(ValueError, match="144 outputs for 150 samples"),
+    ):
         logits(torch.tensor(X))
 
 
@@ -303,8 +306,8 @@ def test_memory_that_runs_out_is_no_fault_of_the_network(X):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_floor_of_probabilities_does_not_depend_on_the_dtype(iris, dtype):
     X, y = iris[0].astype(dtype), iris[1]
-    _, view = take_in(RandomForestClassifier(10, random_state=0), X, y)
-    assert view.logits(X).min().item() == pytest.approx(np.log(1e-12), rel=1e-6)
+    _, network = as_network(RandomForestClassifier(10, random_state=0), X, y)
+    assert network.logits(X).min().item() == pytest.approx(np.log(1e-12), rel=1e-6)
 
 
 # ----------------------------------------------------------------------------- whose memory

@@ -229,14 +229,14 @@ def test_flags_come_back_when_the_pass_breaks_half_way(cnn, digits):
 
 
 def test_gradients_of_logits_are_exact_and_leave_no_trace(mlp, iris):
-    from skboundary.networks._intake import take_in
+    from skboundary.networks._factory import as_network
 
     X, _y = iris
-    _, view = take_in(FrozenNetwork(mlp, classes=[2, 0, 1]), X, None)
+    _, network = as_network(FrozenNetwork(mlp, classes=[2, 0, 1]), X, None)
     mlp[0].weight.grad = torch.ones_like(mlp[0].weight)
     before = state(mlp)
     x = torch.tensor(X[:3], requires_grad=True)
-    with view.function() as logits:
+    with network.differentiable_logits() as logits:
         assert not any(p.requires_grad for p in mlp.parameters())
         logits(x)[:, 0].sum().backward()
         step = torch.zeros(4, dtype=torch.float64)

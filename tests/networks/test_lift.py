@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, PolynomialFeatures, StandardScaler
 from sklearn.svm import LinearSVC
 
-from skboundary.networks._intake import take_in
+from skboundary.networks._factory import as_network
 
 MODELS = [
     LogisticRegression(max_iter=500),
@@ -39,9 +39,9 @@ STEPS = [
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_lifted_logits_are_the_decision_function(iris, model, steps, n_classes, dtype):
     X, y = iris[0].astype(dtype), np.array(["u", "v", "w"])[np.minimum(iris[1], n_classes - 1)]
-    fitted, view = take_in(make_pipeline(*steps, model), X, y)
-    assert view.differentiable and list(view.classes_) == list(np.unique(y))
-    latent, logits = view.latent_and_logits(X)
+    fitted, network = as_network(make_pipeline(*steps, model), X, y)
+    assert network.differentiable and list(network.classes_) == list(np.unique(y))
+    latent, logits = network.latent_and_logits(X)
     assert logits.dtype == getattr(torch, np.dtype(dtype).name)
     tolerance = {"rtol": 1e-5, "atol": 1e-5 if dtype == np.float64 else 1e-4}
     if hasattr(fitted, "decision_function"):
@@ -49,7 +49,7 @@ def test_lifted_logits_are_the_decision_function(iris, model, steps, n_classes, 
         expected = np.c_[-scores / 2, scores / 2] if scores.ndim == 1 else scores
         np.testing.assert_allclose(logits.numpy(), expected, **tolerance)
     if hasattr(fitted, "predict_proba"):
-        np.testing.assert_allclose(view.proba(logits), fitted.predict_proba(X), **tolerance)
+        np.testing.assert_allclose(network.proba(logits), fitted.predict_proba(X), **tolerance)
     if not isinstance(model, MLPClassifier):  # the latent space is the input of the last step
         expected = fitted[:-1].transform(X) if steps else X
         np.testing.assert_allclose(latent, expected, **tolerance)
@@ -57,9 +57,9 @@ def test_lifted_logits_are_the_decision_function(iris, model, steps, n_classes, 
 
 def test_gradients_reach_raw_x(iris):
     X, y = iris
-    fitted, view = take_in(make_pipeline(StandardScaler(), LogisticRegression()), X, y)
+    fitted, network = as_network(make_pipeline(StandardScaler(), LogisticRegression()), X, y)
     x = torch.tensor(X[:2], requires_grad=True)
-    with view.function() as logits:
+    with network.differentiable_logits() as logits:
         logits(x)[:, 1].sum().backward()
     expected = fitted[-1].coef_[1] / fitted[0].scale_
     np.testing.assert_allclose(x.grad.numpy(), np.tile(expected, (2, 1)), rtol=1e-10)
@@ -68,12 +68,14 @@ def test_gradients_reach_raw_x(iris):
 @pytest.mark.parametrize("step", [PolynomialFeatures(2), MinMaxScaler(clip=True)], ids=repr)
 def test_a_step_that_is_not_affine_runs_but_has_no_gradient(iris, step):
     X, y = iris
-    fitted, view = take_in(make_pipeline(step, LogisticRegression(max_iter=1000)), X, y)
-    assert not view.differentiable
-    np.testing.assert_allclose(view.proba(view.logits(X)), fitted.predict_proba(X), atol=1e-12)
-    np.testing.assert_allclose(view.latent(X), fitted[:-1].transform(X))
+    fitted, network = as_network(make_pipeline(step, LogisticRegression(max_iter=1000)), X, y)
+    assert not network.differentiable
+    np.testing.assert_allclose(
+        network.proba(network.logits(X)), fitted.predict_proba(X), atol=1e-12
+    )
+    np.testing.assert_allclose(network.latent(X), fitted[:-1].transform(X))
     with pytest.raises(TypeError, match=f"{type(step).__name__} offers no gradient"):
-        with view.function():
+        with network.differentiable_logits():
             pass
 
 
@@ -82,9 +84,9 @@ def test_a_subclass_is_not_lifted(iris):
         def predict_proba(self, X):
             return np.full((len(X), 3), 1 / 3)
 
-    _, view = take_in(Odd(max_iter=500), *iris)
-    assert not view.differentiable
-    np.testing.assert_allclose(view.proba(view.logits(iris[0])), 1 / 3)
+    _, network = as_network(Odd(max_iter=500), *iris)
+    assert not network.differentiable
+    np.testing.assert_allclose(network.proba(network.logits(iris[0])), 1 / 3)
 
 
 def test_modified_huber_without_any_score_is_uniform():

@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from skboundary import FrozenNetwork
-from skboundary.networks._intake import take_in
+from skboundary.networks._factory import as_network
 
 
 class Odd(nn.Module):
@@ -54,19 +54,19 @@ ODD = {
 def test_points_and_outputs_are_float32_at_least(name):
     module, out, coarsest = ODD[name]
     X, y = load_iris(return_X_y=True)
-    _, view = take_in(FrozenNetwork(module), X, y)
-    latent, logits = view.latent_and_logits(X)
-    assert logits.dtype == view.logits(X).dtype == out
+    _, network = as_network(FrozenNetwork(module), X, y)
+    latent, logits = network.latent_and_logits(X)
+    assert logits.dtype == network.logits(X).dtype == out
     assert latent.dtype == torch.promote_types(f32, module.head.weight.dtype)
-    assert view.input_dtype == torch.promote_types(f32, module.body.weight.dtype)
-    assert view.eps == torch.finfo(coarsest).eps
-    np.testing.assert_allclose(view.proba(logits).sum(1), 1, rtol=1e-6)
+    assert network.input_dtype == torch.promote_types(f32, module.body.weight.dtype)
+    assert network.eps == torch.finfo(coarsest).eps
+    np.testing.assert_allclose(network.proba(logits).sum(1), 1, rtol=1e-6)
     exact = FrozenNetwork(Odd(f64)).decision_function(X)
-    assert np.abs(logits.numpy() - exact).max() < 4 * view.eps * np.abs(exact).max()
-    weight, bias = view.last_linear()
+    assert np.abs(logits.numpy() - exact).max() < 4 * network.eps * np.abs(exact).max()
+    weight, bias = network.last_linear()
     assert weight.dtype == bias.dtype == latent.dtype
-    with view.function() as forward, torch.enable_grad():
-        x = torch.tensor(X, dtype=view.input_dtype, requires_grad=True)
+    with network.differentiable_logits() as forward, torch.enable_grad():
+        x = torch.tensor(X, dtype=network.input_dtype, requires_grad=True)
         logits = forward(x)
         (gradient,) = torch.autograd.grad(logits.sum(), x)
     assert logits.dtype == out and gradient.dtype == x.dtype and gradient.abs().sum() > 0
@@ -78,15 +78,15 @@ def test_a_float64_step_before_the_network_keeps_float64_points(dtype):
     scaler = StandardScaler().fit(X)
     for given, points in ((X, f64), (X.astype(np.float32), f32)):
         pipe = make_pipeline(scaler, FrozenNetwork(Odd(dtype)))
-        _, view = take_in(FrozenEstimator(pipe), given, y)
-        assert view.input_dtype == points
-        assert view.logits(given).dtype == view.dtype == f32
-        assert view.eps == torch.finfo(dtype).eps
+        _, network = as_network(FrozenEstimator(pipe), given, y)
+        assert network.input_dtype == points
+        assert network.logits(given).dtype == network.dtype == f32
+        assert network.eps == torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("model", [RandomForestClassifier(5), LogisticRegression(max_iter=999)])
 def test_eps_of_what_is_no_network(model):
     X, y = load_iris(return_X_y=True)
     for dtype in (np.float32, np.float64):
-        _, view = take_in(model, X.astype(dtype), y, random_state=0)
-        assert view.eps == np.finfo(dtype).eps and view.input_dtype == view.dtype
+        _, network = as_network(model, X.astype(dtype), y, random_state=0)
+        assert network.eps == np.finfo(dtype).eps and network.input_dtype == network.dtype

@@ -101,7 +101,7 @@ def halve(
             return said, torch.zeros_like(said, dtype=torch.bool)
         logits = oracle.logits(x)
         equal = equally_probable(
-            oracle.view.proba(logits), logits, source[rows], target[rows], band[rows]
+            oracle.network.proba(logits), logits, source[rows], target[rows], band[rows]
         )
         return logits.argmax(1), equal
 

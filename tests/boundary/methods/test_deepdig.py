@@ -83,7 +83,7 @@ def test_yields_and_where_rows_are_carried(fitted, images):
     """Over to the target and back, on the training rows that are predicted rightly."""
     model = fitted._model
     index = model.pool.of_class(1)[:20]
-    with consult(model.view, model.estimator, model.response) as oracle:
+    with consult(model.network, model.estimator, model.response) as oracle:
         x = model.pool.take(index, torch.empty(0))
         source = torch.ones(len(x), dtype=torch.long)
         found = carry_over(oracle, model.pool, x, source, 0 * source, "fast", None, 0)

@@ -1,4 +1,4 @@
-"""The one intake: whatever the user gives as `estimator` becomes a `NetworkView`."""
+"""The factory: whatever the user gives as `estimator` becomes a `Network`."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -24,10 +24,11 @@ from torch import nn
 from skboundary._device import resolve_device, resolve_dtype
 from skboundary._random import draw_seed
 from skboundary.networks._agreement import check_agreement, pick_probes, warn_of_probabilities
-from skboundary.networks._black_box import BlackBox, has_scores, predicted_labels
+from skboundary.networks._black_box import BlackBox, predicted_labels
 from skboundary.networks._frozen import FrozenNetwork
 from skboundary.networks._labels import encode_labels
 from skboundary.networks._lift import lift_head, lift_steps
+from skboundary.networks._protocol import Network
 from skboundary.networks._torch_model import TorchModel
 from skboundary.networks._view import NetworkView
 
@@ -61,7 +62,7 @@ def takes_sparse(estimator: Any) -> bool:
     return is_network or _is_skorch(estimator) or get_tags(estimator).input_tags.sparse
 
 
-def take_in(
+def as_network(
     estimator: Any,
     X: Any,
     y: Any,
@@ -77,7 +78,7 @@ def take_in(
     logits: bool = True,
     latent: bool = True,
     labels: bool = False,
-) -> tuple[Any, NetworkView]:
+) -> tuple[Any, Network]:
     """Train what has to be trained, and look at the result as a network.
 
     Parameters
@@ -98,7 +99,7 @@ def take_in(
     Returns
     -------
     estimator_ : the trained classifier
-    view : NetworkView
+    network : Network
         Some samples have run: its layer is known, and with logits its classes.
 
     Raises
@@ -137,27 +138,28 @@ def take_in(
     folder = None
     if trained and location is not None:
         folder = Path(location, "joblib", "skboundary")  # `joblib.Memory.clear` empties it too
-    view = NetworkView(
+    network = NetworkView(
         _model_of(steps, head, X, layer, pool, device),
         classes=classes,
         batch_size=batch_size,
         folder=folder,
         memory_key=memory_key,
         verbose=verbose,
+        estimator=estimator,
     )
     if not logits:
-        view.latent(_safe_indexing(X, slice(0, 1)))
-        return estimator, view
+        network.latent(_safe_indexing(X, slice(0, 1)))
+        return estimator, network
     probes = pick_probes(y, X.shape[0])
-    scores = view.latent_and_logits(X, rows=probes)[1] if latent else view.logits(X, probes)
+    scores = network.latent_and_logits(X, index=probes)[1] if latent else network.logits(X, probes)
     order = np.arange(scores.shape[1]) if classes is None else np.argsort(classes, kind="stable")
-    if isinstance(view.model, TorchModel) or not labels:
+    if network.is_module or not labels:
         rows = _safe_indexing(X, probes)
-        predicted, proba = _ask(estimator, head, view, rows, order)
-        check_agreement(view, type(head).__name__, scores, predicted, proba)
+        predicted, proba = _ask(estimator, head, network, rows, order)
+        check_agreement(network, type(head).__name__, scores, predicted, proba)
     if isinstance(head, FrozenNetwork) or _is_skorch(head):
-        warn_of_probabilities(view, scores, one=order.tolist().index(1))
-    return estimator, view
+        warn_of_probabilities(network, scores, one=order.tolist().index(1))
+    return estimator, network
 
 
 def split(estimator: Any) -> tuple[list[Any], Any]:
@@ -213,26 +215,26 @@ def _model_of(
 
 
 def _ask(
-    estimator: Any, head: Any, view: NetworkView, rows: Any, order: NDArray[np.intp]
+    estimator: Any, head: Any, network: NetworkView, rows: Any, order: NDArray[np.intp]
 ) -> tuple[NDArray[np.intp] | None, NDArray[Any] | None]:
     """Positions (n,) of the predicted classes, and probabilities, in the classifier's own words.
 
-    None for what it does not say, or what the view repeats word for word.
+    None for what it does not say, or what the network repeats word for word.
     """
     if isinstance(head, FrozenNetwork):
         return None, None
-    if isinstance(view.model, BlackBox) and not has_scores(head):
+    if not network.has_scores:
         return None, None
     predicted: NDArray[np.intp] | None
     if not _is_skorch(head):
-        predicted = encode_labels(predicted_labels(estimator, rows), view.classes_)
+        predicted = encode_labels(predicted_labels(estimator, rows), network.classes_)
         has_proba = hasattr(estimator, "predict_proba")
         proba = np.asarray(estimator.predict_proba(rows)) if has_proba else None
     else:
         from skboundary.networks._default import ask_net
 
-        assert isinstance(view.model, TorchModel)
-        predicted, proba = ask_net(head, view.model, rows)
+        assert isinstance(network.model, TorchModel)
+        predicted, proba = ask_net(head, network.model, rows)
         predicted = None if predicted is None else np.argsort(order)[predicted]
     if proba is not None and proba.shape == (len(proba), len(order)):
         proba = proba[:, order]

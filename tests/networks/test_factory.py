@@ -36,7 +36,7 @@ from skboundary import (
     LatentTransformer,
     SubspaceMargins,
 )
-from skboundary.networks._intake import take_in
+from skboundary.networks._factory import as_network
 
 
 class Small(nn.Sequential):
@@ -53,9 +53,9 @@ def skorch_net(module=None, **params):
 
 
 def test_a_module_is_used_as_it_is(mlp, iris):
-    estimator, view = take_in(mlp, *iris)
+    estimator, network = as_network(mlp, *iris)
     assert isinstance(estimator, FrozenNetwork) and estimator.module is mlp
-    assert view.model.module is mlp
+    assert network.model.module is mlp
 
 
 @pytest.mark.parametrize("steps", [[], [StandardScaler()]])
@@ -63,14 +63,14 @@ def test_a_frozen_estimator_is_used_as_it_is(iris, steps):
     X, y = iris
     fitted = make_pipeline(*steps, LogisticRegression(max_iter=1000)).fit(X[::2], y[::2])
     frozen = FrozenEstimator(fitted)
-    estimator, view = take_in(frozen, X, y)
+    estimator, network = as_network(frozen, X, y)
     assert estimator is frozen
-    np.testing.assert_allclose(view.proba(view.logits(X)), fitted.predict_proba(X))
+    np.testing.assert_allclose(network.proba(network.logits(X)), fitted.predict_proba(X))
 
 
 def test_an_unfitted_frozen_estimator_is_refused(iris):
     with pytest.raises(NotFittedError):
-        take_in(FrozenEstimator(LogisticRegression()), *iris)
+        as_network(FrozenEstimator(LogisticRegression()), *iris)
 
 
 @pytest.mark.parametrize(
@@ -86,29 +86,29 @@ def test_an_unfitted_frozen_estimator_is_refused(iris):
 def test_anything_else_is_cloned_and_fitted(make, iris):
     X, y = iris
     given = make()
-    estimator, view = take_in(given, X, y, random_state=0)
+    estimator, network = as_network(given, X, y, random_state=0)
     assert estimator is not given and type(estimator) is type(given)
     assert not hasattr(given, "classes_") and not hasattr(given, "module_")
-    assert (view.classes_[view.logits(X).argmax(1)] == y).mean() > 0.8
+    assert (network.classes_[network.logits(X).argmax(1)] == y).mean() > 0.8
     # already fitted: still cloned and fitted anew
-    again, _ = take_in(estimator, X[::2], y[::2], random_state=0)
+    again, _ = as_network(estimator, X[::2], y[::2], random_state=0)
     assert again is not estimator
 
 
 def test_the_default_learns_tabular_data(iris):
     X, y = iris
     names = np.array(["x", "y", "z"])[y]
-    estimator, view = take_in(None, X * [1, 1000, 1, 1e-3], names, random_state=0)
+    estimator, network = as_network(None, X * [1, 1000, 1, 1e-3], names, random_state=0)
     assert isinstance(estimator, FrozenNetwork)
     assert (estimator.predict(X * [1, 1000, 1, 1e-3]) == names).mean() > 0.95
-    assert view.dtype == torch.float64
-    _, view = take_in(None, X.astype(np.float32), y, random_state=0)
-    assert view.dtype == torch.float32
+    assert network.dtype == torch.float64
+    _, network = as_network(None, X.astype(np.float32), y, random_state=0)
+    assert network.dtype == torch.float32
 
 
 def test_the_default_is_seeded_and_touches_no_global_generator(iris):
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1]
-    logits = [take_in(None, *iris, random_state=s)[1].logits(iris[0]) for s in (0, 0, 1)]
+    logits = [as_network(None, *iris, random_state=s)[1].logits(iris[0]) for s in (0, 0, 1)]
     assert torch.equal(logits[0], logits[1]) and not torch.equal(logits[0], logits[2])
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert np.array_equal(np.random.get_state()[1], numpy_state)
@@ -116,16 +116,16 @@ def test_the_default_is_seeded_and_touches_no_global_generator(iris):
 
 def test_the_default_takes_images_sparse_rows_and_constant_columns(digits):
     X, y = digits
-    _, view = take_in(None, X, y, random_state=0)
-    assert (view.logits(X).argmax(1).numpy() == y).mean() > 0.99
+    _, network = as_network(None, X, y, random_state=0)
+    assert (network.logits(X).argmax(1).numpy() == y).mean() > 0.99
     flat = sparse.csr_matrix(X.reshape(len(X), -1))
-    _, view_sparse = take_in(None, flat, y, random_state=0)
-    torch.testing.assert_close(view_sparse.logits(flat), view.logits(X))
+    _, network_sparse = as_network(None, flat, y, random_state=0)
+    torch.testing.assert_close(network_sparse.logits(flat), network.logits(X))
 
 
 def test_one_class_is_too_few_for_the_default(iris):
     with pytest.raises(ValueError, match="y holds 1 class.*at least 2"):
-        take_in(None, iris[0], np.zeros(150))
+        as_network(None, iris[0], np.zeros(150))
 
 
 # ----------------------------------------------------------------------- skorch on our side
@@ -135,14 +135,14 @@ def test_one_class_is_too_few_for_the_default(iris):
 @pytest.mark.parametrize("labels", [["a", "b", "c"], [-3, 5, 50]])
 def test_skorch_takes_any_labels_and_dtypes(iris, labels, dtype):
     X, y = (iris[0] * 10).astype(dtype), np.array(labels)[iris[1]]
-    _, view = take_in(skorch_net(lr=0.01), X, y, random_state=0)
-    assert list(view.classes_) == sorted(labels)
-    assert (view.classes_[view.logits(X).argmax(1)] == y).mean() > 0.6
+    _, network = as_network(skorch_net(lr=0.01), X, y, random_state=0)
+    assert list(network.classes_) == sorted(labels)
+    assert (network.classes_[network.logits(X).argmax(1)] == y).mean() > 0.6
 
 
 def test_skorch_is_seeded(iris):
     runs = [
-        take_in(
+        as_network(
             make_pipeline(StandardScaler(), skorch_net(iterator_train__shuffle=True)),
             *iris,
             random_state=s,
@@ -158,13 +158,13 @@ def test_a_skorch_net_in_nested_pipelines_is_seeded_cast_and_encoded(iris):
     nested = make_pipeline(StandardScaler(), make_pipeline(StandardScaler(), skorch_net()))
     deeper = make_pipeline(StandardScaler(), make_pipeline(nested))
     state = torch.get_rng_state()
-    found = [take_in(pipe, X, y, random_state=s)[1] for pipe in (flat, nested) for s in (0, 1)]
-    logits = [view.logits(X) for view in found]
+    found = [as_network(pipe, X, y, random_state=s)[1] for pipe in (flat, nested) for s in (0, 1)]
+    logits = [network.logits(X) for network in found]
     assert torch.equal(torch.get_rng_state(), state)
     torch.testing.assert_close(logits[:2], logits[2:])
     assert not torch.equal(logits[2], logits[3]) and found[2].classes_.tolist() == [*"abc"]
-    fitted, view = take_in(deeper, X, y, random_state=0)
-    assert (view.classes_[view.logits(X).argmax(1)] == y).mean() > 0.8
+    fitted, network = as_network(deeper, X, y, random_state=0)
+    assert (network.classes_[network.logits(X).argmax(1)] == y).mean() > 0.8
     assert type(fitted[-1][-1][-1][-1]) is NeuralNetClassifier  # no stand-in is left behind
 
 
@@ -244,11 +244,11 @@ class Softmax(nn.Sequential):
 )
 def test_the_criterion_tells_what_the_net_ends_in(net, n_classes, iris):
     X, y = iris[0].astype(np.float32), np.minimum(iris[1], n_classes - 1)
-    fitted, view = take_in(net, X, y, random_state=0)
+    fitted, network = as_network(net, X, y, random_state=0)
     # BCELoss: skorch's own predict_proba passes the probability of class 1 on
     expected = fitted.predict_proba(X)
-    np.testing.assert_allclose(view.proba(view.logits(X)), expected, atol=1e-5)
-    assert torch.isfinite(view.logits(X)).all()
+    np.testing.assert_allclose(network.proba(network.logits(X)), expected, atol=1e-5)
+    assert torch.isfinite(network.logits(X)).all()
 
 
 def test_a_trained_skorch_net_keeps_its_classes(iris):
@@ -256,10 +256,10 @@ def test_a_trained_skorch_net_keeps_its_classes(iris):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = skorch_net(classes=[7, 5, 9]).fit(X, iris[1])
-    _, view = take_in(FrozenEstimator(net), X, y)
-    assert list(view.classes_) == [5, 7, 9]
+    _, network = as_network(FrozenEstimator(net), X, y)
+    assert list(network.classes_) == [5, 7, 9]
     np.testing.assert_allclose(
-        view.proba(view.logits(X)), net.predict_proba(X)[:, [1, 0, 2]], atol=1e-6
+        network.proba(network.logits(X)), net.predict_proba(X)[:, [1, 0, 2]], atol=1e-6
     )
 
 
@@ -268,8 +268,8 @@ def test_a_trained_skorch_net_in_a_pipeline_keeps_its_classes(iris):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = skorch_net(classes=[7, 5, 9]).fit(X, iris[1])
-    _, view = take_in(make_pipeline(FunctionTransformer(), FrozenEstimator(net)), X, y)
-    assert (view.classes_[view.logits(X).argmax(1)] == y).mean() > 0.8
+    _, network = as_network(make_pipeline(FunctionTransformer(), FrozenEstimator(net)), X, y)
+    assert (network.classes_[network.logits(X).argmax(1)] == y).mean() > 0.8
 
 
 def test_imblearn_pipelines_resample_in_fit_only(iris):
@@ -277,13 +277,13 @@ def test_imblearn_pipelines_resample_in_fit_only(iris):
     pipe = make_imblearn_pipeline(
         StandardScaler(), RandomOverSampler(random_state=0), skorch_net(max_epochs=5)
     )
-    _, view = take_in(pipe, X, y, random_state=0)
-    assert len(view.logits(X)) == 120 and view.differentiable
+    _, network = as_network(pipe, X, y, random_state=0)
+    assert len(network.logits(X)) == 120 and network.differentiable
 
 
 def test_device_is_handed_to_skorch(iris):
     given = skorch_net(device="meta")
-    fitted, _ = take_in(given, *iris, device="cpu", random_state=0)
+    fitted, _ = as_network(given, *iris, device="cpu", random_state=0)
     assert fitted.device == "cpu" and given.device == "meta"
 
 
@@ -300,8 +300,8 @@ def test_the_hosts_device_rules(mlp, iris):
 
 
 def test_the_networks_batch_size_serves_a_host_that_has_none(mlp, iris):
-    assert take_in(FrozenNetwork(mlp, batch_size=7), *iris)[1].batch_size == 7
-    assert take_in(FrozenNetwork(mlp, batch_size=7), *iris, batch_size=9)[1].batch_size == 9
+    assert as_network(FrozenNetwork(mlp, batch_size=7), *iris)[1].batch_size == 7
+    assert as_network(FrozenNetwork(mlp, batch_size=7), *iris, batch_size=9)[1].batch_size == 9
 
 
 # ------------------------------------------------------------------------------- classes
@@ -329,16 +329,16 @@ def test_labels_outside_a_bare_module_ask_for_classes(mlp, iris):
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_black_boxes_give_scores_and_x(model, n_classes, iris):
     X, y = iris[0], np.minimum(iris[1], n_classes - 1)
-    fitted, view = take_in(make_pipeline(PolynomialFeatures(2), model), X, y)
-    latent, logits = view.latent_and_logits(X)
+    fitted, network = as_network(make_pipeline(PolynomialFeatures(2), model), X, y)
+    latent, logits = network.latent_and_logits(X)
     np.testing.assert_allclose(latent, fitted[0].transform(X))
     if hasattr(model, "predict_proba"):
-        np.testing.assert_allclose(view.proba(logits), fitted.predict_proba(X), atol=1e-12)
+        np.testing.assert_allclose(network.proba(logits), fitted.predict_proba(X), atol=1e-12)
     else:
         scores = fitted.decision_function(X)
         scores = np.c_[-scores / 2, scores / 2] if scores.ndim == 1 else scores
         np.testing.assert_allclose(logits, scores)
-    with pytest.raises(TypeError, match="offers no gradient"), view.function():
+    with pytest.raises(TypeError, match="offers no gradient"), network.differentiable_logits():
         pass
 
 
@@ -353,9 +353,9 @@ def test_a_classifier_that_only_predicts(iris):
             return np.where(X[:, 2] > 2, "a", "b")
 
     X = iris[0]
-    _, view = take_in(FrozenEstimator(Plain().fit(X, None)), X, None)
-    assert list(view.classes_) == ["a", "b"]
-    np.testing.assert_allclose(view.proba(view.logits(X))[:, 0], X[:, 2] > 2, atol=1e-12)
+    _, network = as_network(FrozenEstimator(Plain().fit(X, None)), X, None)
+    assert list(network.classes_) == ["a", "b"]
+    np.testing.assert_allclose(network.proba(network.logits(X))[:, 0], X[:, 2] > 2, atol=1e-12)
 
 
 def test_a_black_box_has_no_layers(iris):
