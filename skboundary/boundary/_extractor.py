@@ -32,8 +32,14 @@ from skboundary.boundary._inputs import (
 from skboundary.boundary._oracle import labels_of
 from skboundary.boundary._pairs import BoundaryPairs, norms
 from skboundary.boundary._response import count_nan_gradients, find_response
-from skboundary.boundary._solve import Model, Search, find_pairs
-from skboundary.boundary._training_samples import Pool, class_cycle, draw_noise, draw_rows, within
+from skboundary.boundary._solve import Model, SolveOptions, find_pairs
+from skboundary.boundary._training_samples import (
+    TrainingSamples,
+    class_cycle,
+    draw_noise,
+    draw_rows,
+    within,
+)
 from skboundary.boundary.methods._problem import Settings
 from skboundary.boundary.methods._registry import METHODS, choose_method
 from skboundary.exceptions import BoundaryNotFoundWarning, warn_caller
@@ -262,9 +268,9 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
                 f"{type(self.estimator_).__name__} refuses points between the samples of X, where "
                 f"the boundary lies ({error}). Encode columns that hold categories before."
             ) from error
-        pool = Pool(X, codes, usable)
+        training = TrainingSamples(X, codes, usable)
         self._model = Model(
-            network, self.estimator_, self.response_, columns, pool, None, seed, self.classes_
+            network, self.estimator_, self.response_, columns, training, None, seed, self.classes_
         )
         method = choose_method(self.method, self.norm, self.response_, self.estimator_)
         if self.target not in ("nearest", "runner_up"):
@@ -384,14 +390,16 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
             starts = predicted if s is None else np.full(n_pairs, s)
             return self._find(X, starts, np.full(n_pairs, -1 if t is None else t), n_asked=1)
         noise = init == "random" and not method.n_partners
-        pool = self._model.pool if noise else self._within().pool
-        classes = np.arange(len(self.classes_)) if noise else np.unique(pool.codes[pool.usable])
+        training = self._model.training if noise else self._within().training
+        classes = (
+            np.arange(len(self.classes_)) if noise else np.unique(training.codes[training.usable])
+        )
         starts, targets = class_cycle(n_pairs, s, t, classes, self.classes_)
         if noise:
-            X = draw_noise(pool, n_pairs, self.bounds_, rng)
+            X = draw_noise(training, n_pairs, self.bounds_, rng)
         else:
-            X = pool.X[draw_rows(pool, starts, rng)]
-        X = X.astype(floating(pool.X))
+            X = training.X[draw_rows(training, starts, rng)]
+        X = X.astype(floating(training.X))
         return self._find(X, starts, targets, random_partners=init == "random")
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
@@ -437,8 +445,12 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         if bounds is None or isinstance(self.bounds, str):
             return model
         network, estimator, _, columns = model[:4]
-        pool = within(model.pool, bounds, lambda X: labels_of(network, estimator, X, columns))
-        return model if pool is model.pool else model._replace(pool=pool, latent=None)
+        training = within(
+            model.training, bounds, lambda X: labels_of(network, estimator, X, columns)
+        )
+        return (
+            model if training is model.training else model._replace(training=training, latent=None)
+        )
 
     def _check(self, X: Any) -> tuple[NDArray[Any], NDArray[np.intp]]:
         """Validate rows, and say what they are predicted as."""
@@ -485,7 +497,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
             self.generator,
             pairs,
         )
-        search = Search(
+        options = SolveOptions(
             method,
             settings,
             self.bounds_,
@@ -496,7 +508,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
             self.verbose,
         )
         model = self._within() if method.pooled else self._model
-        return find_pairs(model, search, X, source, target)
+        return find_pairs(model, options, X, source, target)
 
     def _class_distances(self, X: NDArray[Any], source: NDArray[np.intp]) -> NDArray[Any]:
         """Distances (n, n_classes) to the boundary of each class, all of them in one search."""
@@ -519,11 +531,11 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
             return
         status, counts = np.unique(pairs.status[failed], return_counts=True)
         counted = ", ".join(f"{name}: {n}" for name, n in zip(status, counts, strict=True))
-        why, (network, estimator), pool = "", self._model[:2], self._model.pool
+        why, (network, estimator), training = "", self._model[:2], self._model.training
         if network.differentiable:
             n = count_nan_gradients(network, X[pairs.status == "not_found"])
             why = f" The gradient is NaN at {n} of them." if n else ""
-        said = np.unique(pool.codes)
+        said = np.unique(training.codes)
         if len(said) == 1:
             why += (
                 f" {type(estimator).__name__} predicts all training rows as "

@@ -145,30 +145,33 @@ def _segments(
     extractor: Any, oracle: Oracle, plan: Plan, latent: Tensor, pairs: list[Pair]
 ) -> dict[Pair, Segments]:
     """Draw rows of the source class of each pair, and find what lies across the boundary."""
-    pool, like = extractor._model.pool, torch.empty(0, dtype=oracle.dtype, device=oracle.device)
+    training, like = (
+        extractor._model.training,
+        torch.empty(0, dtype=oracle.dtype, device=oracle.device),
+    )
     drawn, partners = [], []
     for s, t in pairs:
         rng = _rng(plan, s, t)
-        rows = rng.permutation(pool.of_class(s))[: plan.n_samples]
+        rows = rng.permutation(training.of_class(s))[: plan.n_samples]
         source, target = (np.full(len(rows), code) for code in (s, t))
         space = latent if plan.method == "segment" and plan.init == "nearest" else None
         of_rows = None if space is None else space[torch.from_numpy(rows)]
-        partners.append(find_partners(pool, space, of_rows, source, target, 1, rng)[:, 0])
+        partners.append(find_partners(training, space, of_rows, source, target, 1, rng)[:, 0])
         drawn.append(rows)
     index, which = np.concatenate(drawn), np.repeat(np.arange(len(pairs)), [*map(len, drawn)])
     source, target = np.array(pairs)[which].T
-    start, end = pool.take(index, like), pool.take(np.concatenate(partners), like)
+    start, end = training.take(index, like), training.take(np.concatenate(partners), like)
     success = torch.from_numpy(np.concatenate(partners) >= 0).to(like.device)
     yields: dict[Pair, tuple[float, float]] = {}
     if plan.method == "pm":
-        found = extractor._find(pool.X[index].astype(floating(pool.X)), source, target)
+        found = extractor._find(training.X[index].astype(floating(training.X)), source, target)
         start, end = (to_tensor(side).to(like) for side in (found.inner, found.outer))
         success = torch.from_numpy(found.success).to(like.device)
     elif plan.method == "deepdig":
         s_, t_ = (torch.from_numpy(codes).to(like.device) for codes in (source, target))
         end, start, success, yields = carry_over(
             oracle,
-            pool,
+            training,
             start,
             s_,
             t_,

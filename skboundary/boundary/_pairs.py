@@ -105,7 +105,7 @@ class Ends(NamedTuple):
     outer: Tensor  # (n, ...)
     n_evaluations: Tensor  # (n,)
     collapsed: Tensor | None = None  # (n,) bool
-    target: Tensor | None = None  # (n,) classes that were sought; None are those of the task
+    target: Tensor | None = None  # (n,) classes that were sought; None are those of the problem
     found: Tensor | None = None  # (n,) bool: False is "not_found"; None leaves it to the labels
 
 

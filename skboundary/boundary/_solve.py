@@ -27,8 +27,8 @@ from skboundary.boundary._pairs import (
     check_ends,
     norms,
 )
-from skboundary.boundary._training_samples import Pool, find_partners
-from skboundary.boundary.methods._problem import Settings, Task
+from skboundary.boundary._training_samples import TrainingSamples, find_partners
+from skboundary.boundary.methods._problem import Problem, Settings
 from skboundary.boundary.methods._registry import Method
 from skboundary.functional.margins import margin_band
 from skboundary.networks import Network
@@ -46,16 +46,16 @@ class Model(NamedTuple):
     estimator: Any
     response: str
     columns: tuple[str, Any] | None
-    pool: Pool
+    training: TrainingSamples
     latent: Tensor | None  # (n_pool, n_latent), where a method measures distances in it
     seed: int
     classes: NDArray[Any]  # by position; not the network's own where fit was given positions
 
     def space(self, name: str) -> Tensor:
-        """Rows of the pool in the space that has this name, "latent" or "input"."""
+        """Training samples in the space that has this name, "latent" or "input"."""
         if name == "input":
-            return to_tensor(self.pool.X).flatten(1).to(self.network.dtype)
-        return self.latent_of(self.pool.X) if self.latent is None else self.latent
+            return to_tensor(self.training.X).flatten(1).to(self.network.dtype)
+        return self.latent_of(self.training.X) if self.latent is None else self.latent
 
     @property
     def has_layer(self) -> bool:
@@ -73,13 +73,13 @@ class Model(NamedTuple):
         return self.network.logits(as_rows(X, self.columns))
 
 
-class Search(NamedTuple):
+class SolveOptions(NamedTuple):
     """How to look for the boundary."""
 
     method: Method
     settings: Settings
     bounds: tuple[Any, Any] | None
-    widen: bool  # bounds of rows that lie outside them
+    widen: bool  # bounds of samples that lie outside them
     random_partners: bool = False
     n_asked: int = 0  # times that the classifier has run each row already
     n_jobs: int | None = None
@@ -88,7 +88,7 @@ class Search(NamedTuple):
 
 def find_pairs(
     model: Model,
-    search: Search,
+    options: SolveOptions,
     X: NDArray[Any],
     source: NDArray[np.intp],
     target: NDArray[np.intp],
@@ -98,7 +98,7 @@ def find_pairs(
     Parameters
     ----------
     model : Model
-    search : Search
+    options : SolveOptions
     X : ndarray of shape (n, ...)
         Its floating dtype is the one of the pairs.
     source, target : ndarray of shape (n,)
@@ -109,36 +109,36 @@ def find_pairs(
     pairs : BoundaryPairs
     """
     todo = (source != target).nonzero()[0]
-    partners = np.full((len(X), search.method.n_partners), -1)
-    if search.random_partners:  # drawn here, so that they do not depend on the jobs
+    partners = np.full((len(X), options.method.n_partners), -1)
+    if options.random_partners:  # drawn here, so that they do not depend on the jobs
         rng = np.random.default_rng(model.seed)
         partners[todo] = find_partners(
-            model.pool, None, None, source[todo], target[todo], partners.shape[1], rng
+            model.training, None, None, source[todo], target[todo], partners.shape[1], rng
         )
     parts = []
-    for rows in _shares(source[todo], target[todo], effective_n_jobs(search.n_jobs)):
+    for rows in _shares(source[todo], target[todo], effective_n_jobs(options.n_jobs)):
         rows = todo[rows]
         some = (a[rows] for a in (X, source, target, partners))
-        parts.append((rows, delayed(_solve)(model, search, *some)))
+        parts.append((rows, delayed(_solve)(model, options, *some)))
     if len(parts) > 1:
-        checked = Parallel(n_jobs=search.n_jobs)(job for _, job in parts)
+        checked = Parallel(n_jobs=options.n_jobs)(job for _, job in parts)
     else:
         checked = [function(*args) for _, (function, args, _) in parts]
 
     n, classes = len(X), model.classes
     outer = X.copy()
-    inner, midpoint = (X.copy(), X.copy()) if search.settings.pairs else (X, X)
+    inner, midpoint = (X.copy(), X.copy()) if options.settings.pairs else (X, X)
     margins, status = np.full((2, n), np.nan, X.dtype), np.full(n, ALREADY_TARGET)
     distance, target = np.full(n, np.nan, X.dtype), target.copy()
-    n_evaluations = np.full(n, search.n_asked)
+    n_evaluations = np.full(n, options.n_asked)
     for (rows, _), found in zip(parts, checked, strict=True):
         outer[rows] = found.outer
-        if search.settings.pairs:
+        if options.settings.pairs:
             inner[rows], midpoint[rows] = found.inner, found.midpoint
         target[rows], status[rows] = found.target, found.status
         n_evaluations[rows] += found.n_evaluations.numpy()
         margins[:, rows] = found.margin_inner, found.margin_outer
-        distance[rows] = norms(found.outer - found.inner, search.settings.norm)
+        distance[rows] = norms(found.outer - found.inner, options.settings.norm)
     distance[status == NOT_FOUND] = np.nan
     return BoundaryPairs(
         inner,
@@ -169,21 +169,21 @@ def _shares(
 
 def _solve(
     model: Model,
-    search: Search,
+    options: SolveOptions,
     X: NDArray[Any],
     source: NDArray[np.intp],
     target: NDArray[np.intp],
     partners: NDArray[np.intp],
 ) -> Checked:
     """Find pairs for rows of one job, batch by batch."""
-    method, network = search.method, model.network
+    method, network = options.method, model.network
     n_asked = 0
-    if method.n_partners and not search.random_partners:
+    if method.n_partners and not options.random_partners:
         in_latent = method.space == "latent"
         n_asked = int(in_latent and model.has_layer)
         queries = model.latent_of(X) if in_latent else to_tensor(X).flatten(1)
         partners = find_partners(
-            model.pool, model.space(method.space), queries, source, target, method.n_partners
+            model.training, model.space(method.space), queries, source, target, method.n_partners
         )
     dtype = torch.float32 if X.dtype == np.float32 else torch.float64
     # before the network is borrowed: a training in another thread may be waiting for it
@@ -197,28 +197,28 @@ def _solve(
 
         def step(rows: slice) -> Checked:
             x = to_tensor(X[rows], device=oracle.device, dtype=oracle.dtype)
-            box = _limits(to_tensor(X[rows]), search.bounds, search.widen)
+            box = _limits(to_tensor(X[rows]), options.bounds, options.widen)
             low, high = (
                 (to_tensor(b, device=x.device, dtype=x.dtype) for b in box) if box else (None, None)
             )
             s, t, p = (
                 torch.from_numpy(a[rows]).to(oracle.device) for a in (source, target, partners)
             )
-            task = Task(x, s, t, low, high, search.bounds, p, model.pool, model.seed)
+            problem = Problem(x, s, t, low, high, options.bounds, p, model.training, model.seed)
             box = None if box is None else (box[0].to(x.device), box[1].to(x.device))
-            found = _settle(oracle, method, task, search.settings, dtype, box)
+            found = _settle(oracle, method, problem, options.settings, dtype, box)
             found = found._replace(n_evaluations=found.n_evaluations + n_asked)
             return Checked(*(value.cpu() for value in found))
 
         size = _batch_size(network, X, method.batched)
-        parts = [*map_batches(step, len(X), size, verbose=search.verbose, desc="boundary")]
+        parts = [*map_batches(step, len(X), size, verbose=options.verbose, desc="boundary")]
     return Checked(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
 def _settle(
     oracle: Oracle,
     method: Method,
-    task: Task,
+    problem: Problem,
     settings: Settings,
     dtype: torch.dtype,
     box: tuple[Tensor, Tensor] | None,
@@ -228,16 +228,16 @@ def _settle(
     A band knows how large the logits are, not how large the terms are that cancel in them.
     """
 
-    def find(task: Task, box: tuple[Tensor, Tensor] | None) -> Checked:
-        ends = method.search(oracle, task, settings)
+    def find(problem: Problem, box: tuple[Tensor, Tensor] | None) -> Checked:
+        ends = method.search(oracle, problem, settings)
         pairs = settings.pairs or not method.one_sided
-        return check_ends(oracle, ends, task.source, task.target, dtype, pairs=pairs, box=box)
+        return check_ends(oracle, ends, problem.source, problem.target, dtype, pairs=pairs, box=box)
 
-    found, eps = find(task, box), oracle.eps
+    found, eps = find(problem, box), oracle.eps
     for widening in _WIDENINGS if method.batched else ():  # "deepdig" would train again
         apart = (found.inner != found.outer).flatten(1).any(1)
         rows = (apart & (found.status == NOT_FOUND)).nonzero()[:, 0]
-        part = task.select(rows)
+        part = problem.select(rows)
         logits = oracle.logits(part.x)
         found.n_evaluations[rows] += 1
         rounded = margin_band(0.0, widening * eps, logits) > settings.margin_tol

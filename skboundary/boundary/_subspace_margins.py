@@ -22,7 +22,7 @@ from skboundary.boundary._inputs import columns_of, numbers
 from skboundary.boundary._oracle import labels_of
 from skboundary.boundary._subspace_search import gradient_margins, label_margins
 from skboundary.boundary._subspaces import make_subspaces
-from skboundary.boundary._training_samples import Pool
+from skboundary.boundary._training_samples import TrainingSamples
 from skboundary.networks._factory import (
     NETWORK_CONSTRAINTS,
     as_network,
@@ -226,7 +226,7 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
         if self.method == "label":
             self._columns, X = columns_of(self.estimator_, X), numbers(X)
             codes = labels_of(self._network, self.estimator_, X, self._columns)
-            self._pool = Pool(X, codes, np.full(len(X), True))
+            self._training = TrainingSamples(X, codes, np.full(len(X), True))
         return self
 
     def transform(self, X: Any) -> NDArray[Any]:
@@ -320,7 +320,7 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
         if self.method == "gradient":
             self._refuse_without_gradient()
             found = gradient_margins(self._network, X, self._subspaces, **params)
-        elif not hasattr(self, "_pool"):
+        elif not hasattr(self, "_training"):
             raise ValueError(
                 "method='label' starts from the rows of fit, which fit keeps for that method only. "
                 "Call fit again."
@@ -330,7 +330,7 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
                 self._network,
                 self.estimator_,
                 self._columns,
-                self._pool,
+                self._training,
                 numbers(X),
                 self._subspaces,
                 seed=self._seed,

@@ -17,7 +17,7 @@ from skboundary._batching import map_batches, resolve_batch_size
 from skboundary._device import to_tensor
 from skboundary._validation import sample_shape
 from skboundary.boundary._oracle import consult, labels_of
-from skboundary.boundary._training_samples import Pool, find_partners
+from skboundary.boundary._training_samples import TrainingSamples, find_partners
 from skboundary.functional.query_search import label_search
 from skboundary.functional.subspace_deepfool import subspace_deepfool
 from skboundary.functional.subspaces import Subspaces, WholeSpace
@@ -91,7 +91,7 @@ def label_margins(
     network: Network,
     estimator: Any,
     columns: Any,
-    pool: Pool,
+    training: TrainingSamples,
     X: NDArray[Any],
     subspaces: Subspaces,
     *,
@@ -107,7 +107,7 @@ def label_margins(
     network : Network
     estimator : fitted classifier
     columns : see `columns_of`
-    pool : Pool
+    training : TrainingSamples
         Rows from which the nearest of other classes are projected on x plus the subspace.
     X : ndarray of shape (n, ...)
     subspaces : Subspaces
@@ -123,12 +123,12 @@ def label_margins(
     source = labels_of(network, estimator, X, columns)
     flat = to_tensor(X).flatten(1).to(network.input_dtype)
     partners = find_partners(
-        pool,
-        to_tensor(pool.X).flatten(1).to(network.input_dtype),
+        training,
+        to_tensor(training.X).flatten(1).to(network.input_dtype),
         flat,
         source,
         np.full(len(X), -1),
-        min(_STARTS, len(pool.X)),
+        min(_STARTS, len(training.X)),
         np.random.default_rng(seed),
     )
     size = network.batch_size
@@ -145,7 +145,7 @@ def label_margins(
         def step(rows: slice) -> tuple[Tensor, Tensor]:
             x = flat[rows].to(oracle.device)
             codes = torch.from_numpy(source[rows]).to(oracle.device)
-            starts = pool.take(partners[rows], like=x).flatten(2)
+            starts = training.take(partners[rows], like=x).flatten(2)
             found = [
                 label_search(
                     label,

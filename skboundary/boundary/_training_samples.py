@@ -18,7 +18,7 @@ from skboundary.boundary._inputs import data_range, floating, outside
 from skboundary.functional.nearest_neighbors import build_index, search
 
 
-class Pool(NamedTuple):
+class TrainingSamples(NamedTuple):
     """The training rows of an extractor."""
 
     X: NDArray[Any]  # (n, ...)
@@ -26,7 +26,7 @@ class Pool(NamedTuple):
     usable: NDArray[np.bool_]  # (n,) predicted rightly, or all where no y was given
 
     def take(self, index: Any, like: Tensor) -> Tensor:
-        """Rows of the pool as a tensor of the dtype and on the device of another."""
+        """Training samples as a tensor of the dtype and on the device of another."""
         index = index.cpu().numpy() if isinstance(index, Tensor) else np.asarray(index)
         rows = to_tensor(_safe_indexing(self.X, index.ravel()), device=like.device)
         return rows.to(like.dtype).reshape(*index.shape, *self.X.shape[1:])
@@ -37,7 +37,7 @@ class Pool(NamedTuple):
 
 
 def find_partners(
-    pool: Pool,
+    training: TrainingSamples,
     space: Tensor | None,
     queries: Tensor | None,
     source: NDArray[np.intp],
@@ -45,11 +45,11 @@ def find_partners(
     k: int,
     rng: np.random.Generator | None = None,
 ) -> NDArray[np.intp]:
-    """Find k rows of the pool across the boundary for each of n rows.
+    """Find k training samples across the boundary for each of n samples.
 
     Parameters
     ----------
-    pool : Pool
+    training : TrainingSamples
     space : Tensor of shape (n_pool, d) or None
         Where nearness is measured; None draws rows at random, with `rng`.
     queries : Tensor of shape (n, d) or None
@@ -62,13 +62,13 @@ def find_partners(
     Returns
     -------
     partners : ndarray of shape (n, k)
-        Nearest first. -1 where the pool holds too few.
+        Nearest first. -1 where there are too few.
     """
     partners = np.full((len(source), k), -1)
     groups = np.where(target < 0, -1 - source, target)  # any class but s, or the class t
     for group in np.unique(groups):
         rows = (groups == group).nonzero()[0]
-        found = pool.of_class(group if group >= 0 else -1 - group, other=group < 0)
+        found = training.of_class(group if group >= 0 else -1 - group, other=group < 0)
         n_found = min(k, len(found))
         if not n_found:
             continue
@@ -82,25 +82,27 @@ def find_partners(
     return partners
 
 
-def draw_rows(pool: Pool, source: NDArray[np.intp], rng: np.random.Generator) -> NDArray[np.intp]:
-    """Draw a row of the pool for each wanted class (n,); none twice before all have had a turn."""
+def draw_rows(
+    training: TrainingSamples, source: NDArray[np.intp], rng: np.random.Generator
+) -> NDArray[np.intp]:
+    """Draw a training sample of each class (n,); none twice before all of its class."""
     drawn = np.empty(len(source), dtype=np.intp)
     for code in np.unique(source):
-        wanted, rows = (source == code).nonzero()[0], pool.of_class(code)
+        wanted, rows = (source == code).nonzero()[0], training.of_class(code)
         drawn[wanted] = np.resize(rng.permutation(rows), len(wanted))
     return drawn
 
 
 def draw_noise(
-    pool: Pool, n: int, bounds: tuple[Any, Any] | None, rng: np.random.Generator
+    training: TrainingSamples, n: int, bounds: tuple[Any, Any] | None, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Draw n samples uniformly inside the bounds, or of the pool's mean and deviation without."""
-    shape = n, *pool.X.shape[1:]
+    """Draw n samples uniformly inside the bounds, or with the mean and deviation of all."""
+    shape = n, *training.X.shape[1:]
     if bounds is None:
-        axis = 0 if pool.X.ndim == 2 else None
-        mean, deviation = pool.X.mean(axis, dtype=float), pool.X.std(axis, dtype=float)
+        axis = 0 if training.X.ndim == 2 else None
+        mean, deviation = training.X.mean(axis, dtype=float), training.X.std(axis, dtype=float)
         return mean + deviation * rng.standard_normal(shape)
-    low, high = finite_bounds(bounds, pool.X)
+    low, high = finite_bounds(bounds, training.X)
     t = rng.random(shape)
     return (1 - t) * low + t * high  # high - low may overflow
 
@@ -119,18 +121,18 @@ def finite_bounds(
 
 
 def within(
-    pool: Pool,
+    training: TrainingSamples,
     bounds: tuple[NDArray[Any], NDArray[Any]],
     labels: Callable[[NDArray[Any]], NDArray[np.intp]],
-) -> Pool:
+) -> TrainingSamples:
     """Move training samples that lie outside of bounds to the nearest point inside.
 
     Those that are then predicted as another class are not usable. `labels` predicts samples.
     """
-    if not outside(pool.X, *bounds).any():
-        return pool
-    X = np.clip(pool.X, *bounds).astype(floating(pool.X))
-    return Pool(X, pool.codes, pool.usable & (labels(X) == pool.codes))
+    if not outside(training.X, *bounds).any():
+        return training
+    X = np.clip(training.X, *bounds).astype(floating(training.X))
+    return TrainingSamples(X, training.codes, training.usable & (labels(X) == training.codes))
 
 
 def class_cycle(

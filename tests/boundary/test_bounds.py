@@ -9,7 +9,7 @@ from torch import nn
 
 from skboundary import BoundarySampleExtractor, FrozenNetwork
 from skboundary.boundary._inputs import check_inside, find_bounds
-from skboundary.boundary._training_samples import Pool, draw_noise, finite_bounds, within
+from skboundary.boundary._training_samples import TrainingSamples, draw_noise, finite_bounds, within
 from skboundary.boundary.methods._registry import METHODS
 
 INF = np.inf
@@ -219,30 +219,30 @@ def test_random_starts_in_half_open_boxes_are_finite(plane, method, bounds):
     assert_inside(pairs, *extractor.bounds_)
 
 
-# -------------------------------------------------------------------------------- the pool
+# ---------------------------------------------------------------------------- training samples
 
 
 def test_noise_without_bounds_has_the_deviation_of_each_column():
     X = np.random.default_rng(0).normal([1, 2], [0.1, 5], (500, 2))
-    pool = Pool(X, np.zeros(500, int), np.ones(500, bool))
-    noise = draw_noise(pool, 4000, None, np.random.default_rng(1))
+    training = TrainingSamples(X, np.zeros(500, int), np.ones(500, bool))
+    noise = draw_noise(training, 4000, None, np.random.default_rng(1))
     np.testing.assert_allclose(noise.std(0), X.std(0), rtol=0.05)
     np.testing.assert_allclose(noise.mean(0), X.mean(0), atol=0.3)
-    images = pool._replace(X=X.reshape(500, 1, 2, 1))
+    images = training._replace(X=X.reshape(500, 1, 2, 1))
     noise = draw_noise(images, 4000, None, np.random.default_rng(1))
     np.testing.assert_allclose(noise.std((0, 1, 3)), X.std(), rtol=0.05)
 
 
 def test_noise_fills_the_box():
     X = np.zeros((5, 2))
-    pool = Pool(X, np.zeros(5, int), np.ones(5, bool))
+    training = TrainingSamples(X, np.zeros(5, int), np.ones(5, bool))
     bounds = np.array([-2.0, 1.0]), np.array([4.0, 1.0])
-    noise = draw_noise(pool, 2000, bounds, np.random.default_rng(0))
+    noise = draw_noise(training, 2000, bounds, np.random.default_rng(0))
     np.testing.assert_allclose(noise[:, 0].min(), -2, atol=0.05)
     np.testing.assert_allclose(noise[:, 0].max(), 4, atol=0.05)
     assert (noise[:, 1] == 1).all()
     bounds = np.array(-1e308), np.array(1e308)
-    assert np.isfinite(draw_noise(pool, 9, bounds, np.random.default_rng(0))).all()
+    assert np.isfinite(draw_noise(training, 9, bounds, np.random.default_rng(0))).all()
 
 
 @pytest.mark.parametrize(
@@ -264,12 +264,12 @@ def test_finite_bounds(bounds, expected):
 
 def test_samples_outside_move_to_the_box_and_count_where_their_class_stays():
     X = np.array([[0.0], [1.0], [4.0]])
-    pool = Pool(X, np.array([0, 1, 1]), np.array([True, True, False]))
+    training = TrainingSamples(X, np.array([0, 1, 1]), np.array([True, True, False]))
     labels = lambda X: (X[:, 0] > 0.5).astype(int)
-    moved = within(pool, (np.array(0.6), np.array(2.0)), labels)
+    moved = within(training, (np.array(0.6), np.array(2.0)), labels)
     np.testing.assert_array_equal(moved.X, [[0.6], [1.0], [2.0]])
     np.testing.assert_array_equal(moved.usable, [False, True, False])
-    assert within(pool, (np.array(0.0), np.array(4.0)), labels) is pool
+    assert within(training, (np.array(0.0), np.array(4.0)), labels) is training
 
 
 def test_check_inside_knows_the_rounding_of_the_dtype():

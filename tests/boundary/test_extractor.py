@@ -122,7 +122,7 @@ def test_extract_deals_pairs_to_ordered_classes_in_turn(iris, frozen):
 
 def test_rows_are_drawn_without_replacement_first(iris, frozen):
     extractor = BoundarySampleExtractor(frozen, method="segment", random_state=0).fit(*iris)
-    n = (extractor._model.pool.codes == 0).sum()
+    n = (extractor._model.training.codes == 0).sum()
     pairs = extractor.extract(n, source="setosa", target="versicolor")
     assert len(np.unique(pairs.outer, axis=0)) >= len(np.unique(iris[0][:50], axis=0)) - 1
 
@@ -491,8 +491,10 @@ def test_gradients_that_are_nan_are_counted_batch_by_batch(monkeypatch):
 
 @pytest.mark.parametrize("target", ["nearest", "versicolor"])
 def test_points_that_are_not_finite_are_not_found(monkeypatch, iris, target):
-    def search(oracle, task, settings):
-        return Ends(task.x, torch.full_like(task.x, torch.inf), torch.zeros_like(task.source))
+    def search(oracle, problem, settings):
+        return Ends(
+            problem.x, torch.full_like(problem.x, torch.inf), torch.zeros_like(problem.source)
+        )
 
     monkeypatch.setitem(METHODS, "minimal", METHODS["minimal"]._replace(search=search))
     extractor = BoundarySampleExtractor(LogisticRegression(max_iter=1000), target=target)
@@ -508,9 +510,9 @@ def test_transform_looks_at_the_inner_end_of_pm_alone(monkeypatch, iris, method)
     X, y = iris
     other = torch.from_numpy(X[y == "versicolor"][:1])
 
-    def search(oracle, task, settings):  # both ends beyond the boundary
-        outer = other.expand_as(task.x).clone()
-        return Ends(outer, outer, torch.zeros_like(task.source))
+    def search(oracle, problem, settings):  # both ends beyond the boundary
+        outer = other.expand_as(problem.x).clone()
+        return Ends(outer, outer, torch.zeros_like(problem.source))
 
     monkeypatch.setitem(METHODS, method, METHODS[method]._replace(search=search))
     extractor = BoundarySampleExtractor(

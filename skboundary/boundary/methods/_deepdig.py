@@ -15,8 +15,8 @@ from skboundary._random import forked_rng
 from skboundary.boundary._line_search import between
 from skboundary.boundary._oracle import Oracle
 from skboundary.boundary._pairs import Ends, expand
-from skboundary.boundary._training_samples import Pool, finite_bounds
-from skboundary.boundary.methods._problem import Settings, Task
+from skboundary.boundary._training_samples import TrainingSamples, finite_bounds
+from skboundary.boundary.methods._problem import Problem, Settings
 from skboundary.functional.deepdig import autoencoder, generate, train_generators
 from skboundary.functional.margins import equally_probable, margin_band, runner_up
 from skboundary.functional.root_finding import Middle, find_middle
@@ -43,21 +43,21 @@ class Carried(NamedTuple):
     yields: dict[tuple[int, int], tuple[float, float]]  # of I and II on the training rows
 
 
-def deepdig(oracle: Oracle, task: Task, settings: Settings) -> Ends:
+def deepdig(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
     """Look between what the two generators of each class pair make of a row."""
-    x, source = task.x, task.source
+    x, source = problem.x, problem.source
     rival = runner_up(oracle.logits(x), source).label
-    target = torch.where(task.target < 0, rival, task.target)
+    target = torch.where(problem.target < 0, rival, problem.target)
     carried = carry_over(
         oracle,
-        task.pool,
+        problem.training,
         x,
         source,
         target,
         settings.effort,
         settings.generator,
-        task.seed,
-        task.box,
+        problem.seed,
+        problem.box,
     )
     inner, outer = x.clone(), x.clone()
     n_evaluations = torch.full_like(source, 2)
@@ -110,7 +110,7 @@ def halve(
 
 def carry_over(
     oracle: Oracle,
-    pool: Pool,
+    training: TrainingSamples,
     x: Tensor,
     source: Tensor,
     target: Tensor,
@@ -125,7 +125,7 @@ def carry_over(
     ----------
     oracle : Oracle
         Of a classifier with gradients.
-    pool : Pool
+    training : TrainingSamples
         Its usable rows of the source class train the first generator; those which that one
         carries over train the second.
     x : Tensor of shape (n, ...)
@@ -135,8 +135,8 @@ def carry_over(
         From the shape of a row to a module; None is `functional.deepdig.autoencoder`.
     seed : int
     bounds : tuple of two ndarray that broadcast to a sample, default=None
-        What generators make lies between them. None takes [0, 1] where that holds the pool, else
-        the range of the pool.
+        What generators make lies between them. None takes [0, 1] where that holds the training
+        samples, else their range.
 
     Returns
     -------
@@ -147,10 +147,10 @@ def carry_over(
     success = torch.zeros_like(source, dtype=torch.bool)
     yields = {}
     pairs = torch.stack([source, target], 1).unique(dim=0)
-    low, high = (torch.as_tensor(b).to(x) for b in _range(pool, bounds))
-    largest = np.bincount(pool.codes[pool.usable], minlength=1).max() * x[:1].nbytes
+    low, high = (torch.as_tensor(b).to(x) for b in _range(training, bounds))
+    largest = np.bincount(training.codes[training.usable], minlength=1).max() * x[:1].nbytes
     for some in pairs.split(min(_SIDE_BY_SIDE, max(1, _BYTES // max(1, int(largest))))):
-        trained = _train(oracle, pool, x, some, low, high, effort, architecture, seed)
+        trained = _train(oracle, training, x, some, low, high, effort, architecture, seed)
         for (s, t), (first, second, found) in zip(some.tolist(), trained, strict=True):
             yields[s, t] = found
             rows = ((source == s) & (target == t)).nonzero()[:, 0]
@@ -165,7 +165,7 @@ def carry_over(
 
 def _train(
     oracle: Oracle,
-    pool: Pool,
+    training: TrainingSamples,
     x: Tensor,
     pairs: Tensor,
     low: Tensor,
@@ -186,7 +186,7 @@ def _train(
         with forked_rng(seed_of_pair):
             made.append([build(tuple(x.shape[1:])).to(x) for _ in range(2)])
     yields = np.zeros((len(pairs), 2))
-    sets = [pool.take(pool.of_class(s), x) for s in pairs[:, 0].tolist()]
+    sets = [training.take(training.of_class(s), x) for s in pairs[:, 0].tolist()]
     for which, wanted in enumerate((pairs[:, 1], pairs[:, 0])):
         todo = [i for i, rows in enumerate(sets) if len(rows)]
         if not todo:
@@ -218,9 +218,9 @@ def _apply(module: nn.Module, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def _range(
-    pool: Pool, bounds: tuple[NDArray[Any], NDArray[Any]] | None
+    training: TrainingSamples, bounds: tuple[NDArray[Any], NDArray[Any]] | None
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    low, high = finite_bounds(bounds, pool.X)
+    low, high = finite_bounds(bounds, training.X)
     if bounds is None and low.min() >= 0 and high.max() <= 1:
         return np.zeros_like(low), np.ones_like(high)
     return low, high

@@ -12,42 +12,42 @@ from torch import Tensor
 from skboundary.boundary._line_search import along, margin_on, step_back
 from skboundary.boundary._oracle import Oracle, lead
 from skboundary.boundary._pairs import Ends
-from skboundary.boundary.methods._problem import Settings, Task
+from skboundary.boundary.methods._problem import Problem, Settings
 from skboundary.functional.margins import margin_band
 from skboundary.functional.nearest_boundary import nearest_boundary
 
 
-def minimal(oracle: Oracle, task: Task, settings: Settings) -> Ends:
-    """Find the nearest boundary point; from a row of another class than the source in two legs."""
-    n_evaluations = torch.ones_like(task.source)
-    start, at_start = task.x.clone(), oracle.labels(task.x)
-    away = (at_start != task.source).nonzero()[:, 0]
+def minimal(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
+    """Find the nearest boundary point, in two legs where a sample is not of the source class."""
+    n_evaluations = torch.ones_like(problem.source)
+    start, at_start = problem.x.clone(), oracle.labels(problem.x)
+    away = (at_start != problem.source).nonzero()[:, 0]
     if len(away):
         start[away], n_evaluations[away] = _cross(
-            oracle, task, settings, away, start[away], at_start[away], task.source[away]
+            oracle, problem, settings, away, start[away], at_start[away], problem.source[away]
         )
     outer = start.clone()
-    for rows, target in (
-        ((task.target < 0).nonzero()[:, 0], None),
-        ((task.target >= 0).nonzero()[:, 0], task.target),
+    for index, target in (
+        ((problem.target < 0).nonzero()[:, 0], None),
+        ((problem.target >= 0).nonzero()[:, 0], problem.target),
     ):
-        if len(rows):
-            wanted = None if target is None else target[rows]
-            outer[rows], spent = _cross(
-                oracle, task, settings, rows, start[rows], task.source[rows], wanted
+        if len(index):
+            wanted = None if target is None else target[index]
+            outer[index], spent = _cross(
+                oracle, problem, settings, index, start[index], problem.source[index], wanted
             )
-            n_evaluations[rows] += spent
+            n_evaluations[index] += spent
     if not settings.pairs:
         return Ends(start, outer, n_evaluations)
-    inner, spent = _inner(oracle, start, outer, task, settings.margin_tol)
+    inner, spent = _inner(oracle, start, outer, problem, settings.margin_tol)
     return Ends(inner, outer, n_evaluations + spent)
 
 
 def _cross(
     oracle: Oracle,
-    task: Task,
+    problem: Problem,
     settings: Settings,
-    rows: Tensor,
+    index: Tensor,
     start: Tensor,
     source: Tensor,
     target: Tensor | None,
@@ -59,7 +59,7 @@ def _cross(
         source,
         target=target,
         effort=settings.effort,
-        bounds=task.bounds(rows),
+        bounds=problem.bounds(index),
         margin_tol=settings.margin_tol,
         eps=oracle.eps,
         norm=settings.norm,
@@ -68,19 +68,21 @@ def _cross(
 
 
 def _inner(
-    oracle: Oracle, start: Tensor, outer: Tensor, task: Task, tol: float
+    oracle: Oracle, start: Tensor, outer: Tensor, problem: Problem, tol: float
 ) -> tuple[Tensor, Tensor]:
     """Points (n, ...) on the segments from start to outer where the source still leads."""
-    inner, n_evaluations = start.clone(), torch.zeros_like(task.source)
-    rows = (start != outer).flatten(1).any(1).nonzero()[:, 0]
-    start, outer, source, target = (v[rows] for v in (start, outer, task.source, task.target))
+    inner, n_evaluations = start.clone(), torch.zeros_like(problem.source)
+    index = (start != outer).flatten(1).any(1).nonzero()[:, 0]
+    start, outer, source, target = (
+        v[index] for v in (start, outer, problem.source, problem.target)
+    )
     logits = oracle.logits(torch.cat([start, outer])).chunk(2)
     at_start, at_outer = (lead(out, source, target) for out in logits)
     band = margin_band(tol, oracle.eps, *logits, ends=(start, outer))
     margin = margin_on(oracle, start, outer, source, target)
     back = step_back(margin, torch.ones_like(at_start), at_start, at_outer, band)
-    inner[rows] = along(start, outer, back.inner)
-    n_evaluations[rows] = back.n_evaluations + 2
+    inner[index] = along(start, outer, back.inner)
+    n_evaluations[index] = back.n_evaluations + 2
     return inner, n_evaluations
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from skboundary.boundary._oracle import Oracle
 from skboundary.boundary._pairs import Ends, expand, norms
 from skboundary.boundary.methods._minimal import _forward
-from skboundary.boundary.methods._problem import Settings, Task
+from skboundary.boundary.methods._problem import Problem, Settings
 from skboundary.functional.margins import class_margin, margin_band, runner_up
 from skboundary.functional.nearest_boundary import Effort, nearest_boundary
 from skboundary.functional.perturbation_minimization import (
@@ -25,65 +25,70 @@ _RIVALS = Effort(n_rivals=3, n_refine=2, n_steps=0)  # to find out which class i
 _PM_STEPS = {"fast": 12, "balanced": 30, "thorough": 300}
 
 
-def pm(oracle: Oracle, task: Task, settings: Settings) -> Ends:
+def pm(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
     """Minimize a perturbation together with its start: equation (1) of the paper."""
-    target, n_evaluations = _nearest_class(oracle, task, settings)
+    target, n_evaluations = _nearest_class(oracle, problem, settings)
     start = fast_start(
         _forward(oracle),
-        task.x,
-        task.source,
+        problem.x,
+        problem.source,
         target,
         confidence=settings.confidence,
-        bounds=task.bounds(),
+        bounds=problem.bounds(),
         margin_tol=settings.margin_tol,
         eps=oracle.eps,
     )
     n_evaluations += start.n_forward + start.n_backward
-    inner, outer = task.x.clone(), task.x.clone()
+    inner, outer = problem.x.clone(), problem.x.clone()
     collapsed = torch.zeros_like(start.found)
-    rows = start.found.nonzero()[:, 0]
-    if len(rows):
-        inner[rows], outer[rows], collapsed[rows], spent = _minimized(
-            oracle, task, settings, rows, target[rows], start
+    index = start.found.nonzero()[:, 0]
+    if len(index):
+        inner[index], outer[index], collapsed[index], spent = _minimized(
+            oracle, problem, settings, index, target[index], start
         )
-        n_evaluations[rows] += spent
+        n_evaluations[index] += spent
     # a penalty that follows from the confidence is not what the user could lower
     found = start.found if settings.penalty is not None else start.found & ~collapsed
     return Ends(inner, outer, n_evaluations, collapsed, target, found)
 
 
-def _nearest_class(oracle: Oracle, task: Task, settings: Settings) -> tuple[Tensor, Tensor]:
+def _nearest_class(oracle: Oracle, problem: Problem, settings: Settings) -> tuple[Tensor, Tensor]:
     """The class (n,) that each sample is to reach, and what it cost to find it.
 
     Where any will do, the one whose boundary is the nearest in the box, or the runner-up.
     """
-    target, n_evaluations = task.target.clone(), torch.zeros_like(task.target)
-    rows = (target < 0).nonzero()[:, 0]
-    if len(rows):
-        x, source = task.x[rows], task.source[rows]
+    target, n_evaluations = problem.target.clone(), torch.zeros_like(problem.target)
+    index = (target < 0).nonzero()[:, 0]
+    if len(index):
+        x, source = problem.x[index], problem.source[index]
         nearest = nearest_boundary(
             _forward(oracle),
             x,
             source,
             effort=_RIVALS,
-            bounds=task.bounds(rows),
+            bounds=problem.bounds(index),
             margin_tol=settings.margin_tol,
             eps=oracle.eps,
         )
         rival = runner_up(oracle.logits(x), source).label
-        target[rows] = torch.where(nearest.success, nearest.target, rival)
-        n_evaluations[rows] = nearest.n_forward + nearest.n_backward + 1
+        target[index] = torch.where(nearest.success, nearest.target, rival)
+        n_evaluations[index] = nearest.n_forward + nearest.n_backward + 1
     return target, n_evaluations
 
 
 def _minimized(
-    oracle: Oracle, task: Task, settings: Settings, rows: Tensor, target: Tensor, start: Start
+    oracle: Oracle,
+    problem: Problem,
+    settings: Settings,
+    index: Tensor,
+    target: Tensor,
+    start: Start,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Minimize equation (1) from the starts of some rows, which stay where they are better.
+    """Minimize equation (1) from the starts of some samples, which stay where they are better.
 
-    Returns inner, outer, which pairs collapsed, and the rows that the classifier ran.
+    Returns inner, outer, which pairs collapsed, and the samples that the classifier ran.
     """
-    z, delta, gradient = (part[rows] for part in start[:3])
+    z, delta, gradient = (part[index] for part in start[:3])
     size = delta.flatten(1).norm(dim=1)
     penalty: float | Tensor
     if settings.penalty is None:
@@ -98,20 +103,20 @@ def _minimized(
         _forward(oracle),
         z,
         delta,
-        task.source[rows],
+        problem.source[index],
         target,
         penalty=penalty,
         norm=settings.norm,
         n_iter=_PM_STEPS[settings.effort],
         betas=(0.5, 0.9),
         learning_rate=1.5 * size / delta[0].numel() ** 0.5,
-        bounds=task.bounds(rows),
+        bounds=problem.bounds(index),
         margin_tol=settings.margin_tol,
         eps=oracle.eps,
     )
     # a start that is the optimum already, as it is where the network is linear, stays
     ends = torch.stack([z, z + delta, pairs.inner, pairs.outer])
-    labels = torch.stack([task.source[rows], target] * 2)
+    labels = torch.stack([problem.source[index], target] * 2)
     values, right = _objective(oracle, ends, labels, penalty, settings)
     better = values[0] < values[1]
     if settings.penalty is None:

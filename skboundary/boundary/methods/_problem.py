@@ -1,4 +1,4 @@
-"""What a method is given."""
+"""What a method gets: samples, classes, bounds, partners and settings."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skboundary.boundary._training_samples import Pool
+from skboundary.boundary._training_samples import TrainingSamples
 
 
 class Settings(NamedTuple):
@@ -20,11 +20,11 @@ class Settings(NamedTuple):
     penalty: float | None
     norm: Any
     margin_tol: float
-    generator: Any = None  # of method "deepdig": from the shape of a row to an autoencoder
+    generator: Any = None  # of method "deepdig": from the shape of a sample to an autoencoder
     pairs: bool = True  # False: only the outer end will be looked at
 
 
-class Task(NamedTuple):
+class Problem(NamedTuple):
     """Rows to find a partner for, and what may be used to do so."""
 
     x: Tensor  # (n, ...) on the device, in the classifier's dtype
@@ -33,25 +33,25 @@ class Task(NamedTuple):
     low: Tensor | None  # bounds, broadcastable to x, widened to hold it
     high: Tensor | None
     box: tuple[NDArray[Any], NDArray[Any]] | None  # bounds that are the same for all samples
-    partners: Tensor  # (n, k) rows of the pool across the boundary, nearest first; -1 is none
-    pool: Pool
-    seed: int  # random directions are the same for all rows of a call
+    partners: Tensor  # (n, k) training samples across the boundary, nearest first; -1: none
+    training: TrainingSamples
+    seed: int  # random directions are the same for all samples of a call
 
-    def select(self, rows: Tensor) -> Task:
-        """The task of some of the rows."""
-        low, high = self.bounds(rows) or (None, None)
+    def select(self, index: Tensor) -> Problem:
+        """The problem of some of the samples."""
+        low, high = self.bounds(index) or (None, None)
         return self._replace(
-            x=self.x[rows],
-            source=self.source[rows],
-            target=self.target[rows],
+            x=self.x[index],
+            source=self.source[index],
+            target=self.target[index],
             low=low,
             high=high,
-            partners=self.partners[rows],
+            partners=self.partners[index],
         )
 
-    def bounds(self, rows: Any = slice(None)) -> tuple[Tensor, Tensor] | None:
-        """Bounds of some of the rows."""
+    def bounds(self, index: Any = slice(None)) -> tuple[Tensor, Tensor] | None:
+        """Bounds of some of the samples."""
         if self.low is None or self.high is None:
             return None
         shape = len(self.x), *self.low.shape[1:]
-        return self.low.expand(shape)[rows], self.high.expand(shape)[rows]
+        return self.low.expand(shape)[index], self.high.expand(shape)[index]

@@ -13,7 +13,7 @@ from skboundary.boundary._pairs import Ends
 from skboundary.boundary.methods._deepdig import deepdig
 from skboundary.boundary.methods._minimal import minimal
 from skboundary.boundary.methods._pm import pm
-from skboundary.boundary.methods._problem import Settings, Task
+from skboundary.boundary.methods._problem import Problem, Settings
 from skboundary.boundary.methods._query import label, score
 from skboundary.boundary.methods._segment import segment
 
@@ -21,13 +21,13 @@ from skboundary.boundary.methods._segment import segment
 class Method(NamedTuple):
     """A way to find the boundary."""
 
-    search: Callable[[Oracle, Task, Settings], Ends]
+    search: Callable[[Oracle, Problem, Settings], Ends]
     needs: str  # "gradient", "score" or "label"
     norms: tuple[Any, ...]
-    n_partners: int  # training rows across the boundary that it starts from
+    n_partners: int  # training samples across the boundary that it starts from
     space: str = "latent"  # in which they are the nearest: "latent" or "input"
-    batched: bool = True  # False wants all rows of a call at once
-    one_sided: bool = True  # `transform` asks for the outer end alone
+    batched: bool = True  # False wants all samples of a call at once
+    one_sided: bool = True  # `transform` needs the outer end alone
     pooled: bool = True  # it looks at training samples
     trains: bool = False  # networks of its own
 

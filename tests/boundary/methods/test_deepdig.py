@@ -82,11 +82,11 @@ def test_a_class_pair_has_the_same_generators_whatever_else_is_asked(fitted, ima
 def test_yields_and_where_rows_are_carried(fitted, images):
     """Over to the target and back, on the training rows that are predicted rightly."""
     model = fitted._model
-    index = model.pool.of_class(1)[:20]
+    index = model.training.of_class(1)[:20]
     with consult(model.network, model.estimator, model.response) as oracle:
-        x = model.pool.take(index, torch.empty(0))
+        x = model.training.take(index, torch.empty(0))
         source = torch.ones(len(x), dtype=torch.long)
-        found = carry_over(oracle, model.pool, x, source, 0 * source, "fast", None, 0)
+        found = carry_over(oracle, model.training, x, source, 0 * source, "fast", None, 0)
         assert (oracle.labels(found.over[found.success]) == 0).all()
         assert (oracle.labels(found.back[found.success]) == 1).all()
     assert list(found.yields) == [(1, 0)] and min(found.yields[1, 0]) > 0.9
