@@ -48,14 +48,20 @@ def names_of(cls):
             yield f"{base}.{name}"
 
 
+def members_of(module):
+    """Names and objects in `__all__`, or without it the public ones that the module defines."""
+    for name, member in vars(module).items():
+        is_its_own = getattr(member, "__module__", None) == module.__name__
+        if name in getattr(module, "__all__", [name] * (is_its_own and name[0] != "_")):
+            yield name, member
+
+
 def public_names():
     """Every public class, method and function, with what its docstring may leave out."""
     for cls in [*CLASSES, BoundaryPairs]:
         yield from ((name, OPTIONAL) for name in names_of(cls))
     for module in MODULES:
-        for name, member in vars(module).items():
-            if name.startswith("_") or getattr(member, "__module__", None) != module.__name__:
-                continue
+        for name, member in members_of(module):
             if inspect.isclass(member):
                 yield from ((n, BRIEF) for n in names_of(member))
             elif inspect.isfunction(member):

@@ -27,7 +27,7 @@ from skboundary import (
 )
 from skboundary.networks._factory import as_network
 from skboundary.networks._torch_model import on_device
-from skboundary.utils.estimator_checks import _module_state
+from skboundary.utils._checks._modules import module_state
 
 
 def seeded(module):
@@ -387,11 +387,11 @@ META = torch.device("meta")  # another device that every machine has
 
 def test_a_copy_on_another_device_is_kept_and_follows_the_module():
     net = Net()
-    before = _module_state([net])
+    before = module_state([net])
     other = on_device(net, META)
     assert other is not net and next(other.parameters()).device == META
     assert on_device(net, META) is other and on_device(net, torch.device("cpu")) is net
-    assert _module_state([net]) == before
+    assert module_state([net]) == before
     changes = [
         lambda: nn.init.zeros_(net.head.bias),
         lambda: setattr(net, "slope", 1.0),

@@ -15,12 +15,12 @@ from torch import nn
 
 from skboundary import FrozenNetwork, LatentKNNClassifier
 from skboundary.networks._torch_model import borrowed
-from skboundary.utils.estimator_checks import _module_state
+from skboundary.utils._checks._modules import module_state
 
 
 def state(module):
     """Everything about a module that we must not change, by value."""
-    return _module_state([module])
+    return module_state([module])
 
 
 def test_predictions_are_the_networks(cnn, digits):

@@ -1,0 +1,3 @@
+"""The checks behind `skboundary.utils.estimator_checks`, by subject."""
+
+# SPDX-License-Identifier: BSD-3-Clause
