@@ -18,21 +18,23 @@ from sklearn.utils.validation import check_is_fitted
 
 from skboundary._batching import progress
 from skboundary._random import draw_seed
-from skboundary._validation import all_or_nothing, check_input, check_targets
+from skboundary._validation import all_or_nothing, check_targets
 from skboundary.boundary._extractor import BoundarySampleExtractor
 from skboundary.boundary._inputs import label_code, numbers
 from skboundary.boundary._pair_report import COLUMNS, Plan, Sets, measure
 from skboundary.networks._digest import digest
-from skboundary.networks._factory import NETWORK_CONSTRAINTS, takes_frames, takes_sparse
 from skboundary.networks._frozen import FrozenNetwork
+from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import encode_labels
+from skboundary.networks._parameters import NETWORK_CONSTRAINTS, fill_docstring
 
 # Parameters that may change between two calls of fit with warm_start.
 _FREE = {"pairs", "n_jobs", "verbose", "warm_start", "random_state"}
 _SHARE = {"deepdig": 16}  # ordered class pairs in a job, 2 for the others: both directions
 
 
-class BoundaryCharacterizer(BaseEstimator):
+@fill_docstring
+class BoundaryCharacterizer(NetworkHostMixin, BaseEstimator):
     """Describe the boundary between each ordered pair of classes.
 
     How often a search between the two classes succeeds, how far the boundary is from the data,
@@ -43,10 +45,7 @@ class BoundaryCharacterizer(BaseEstimator):
 
     Parameters
     ----------
-    estimator : estimator or torch.nn.Module, default=None
-        The classifier. A module, a :class:`FrozenNetwork` and a
-        :class:`~sklearn.frozen.FrozenEstimator` are used as they are; any other estimator is
-        cloned and fitted. None trains a small multilayer perceptron on standardized columns.
+    {estimator}
     pairs : "all" or list of (source, target), default="all"
         Ordered pairs of class labels.
     method : {"segment", "deepdig", "pm"}, default="segment"
@@ -75,11 +74,8 @@ class BoundaryCharacterizer(BaseEstimator):
         parameter other than `pairs`, `n_jobs` and `verbose`, all pairs are measured anew.
     n_jobs : int, default=None
         Processes between which class pairs are divided, through joblib.
-    device : str or torch.device, default="auto"
-        "auto" keeps a module on the accelerator where it is, else takes the best device there
-        is.
-    batch_size : "auto" or int, default="auto"
-        Rows in a batch; "auto" is bounded by memory. Halved when memory runs out.
+    {device}
+    {batch_size}
     random_state : int, RandomState instance or None, default=None
         Seeds training and the draws of rows.
     verbose : int, default=0
@@ -111,18 +107,13 @@ class BoundaryCharacterizer(BaseEstimator):
           training row of either class.
 
         NaN where there is nothing to measure.
-    estimator_ : estimator
-        The trained classifier.
+    {estimator_}
     classes_ : ndarray of shape (n_classes,)
         Sorted class labels.
-    device_ : torch.device
-        Where the network runs.
-    input_shape_ : tuple of int
-        Shape of one row of X.
-    n_features_in_ : int
-        Size of the second axis of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns, when X has names that are all strings.
+    {device_}
+    {input_shape_}
+    {n_features_in_}
+    {feature_names_in_}
 
     See Also
     --------
@@ -146,11 +137,7 @@ class BoundaryCharacterizer(BaseEstimator):
     """
 
     _parameter_constraints: dict[str, Any] = {
-        **{
-            k: v
-            for k, v in NETWORK_CONSTRAINTS.items()
-            if not k.startswith(("layer", "pool", "memory"))
-        },
+        **NETWORK_CONSTRAINTS,
         "pairs": [StrOptions({"all"}), list, tuple],
         "method": [StrOptions({"segment", "deepdig", "pm"})],
         "init": [StrOptions({"nearest", "random"})],
@@ -225,9 +212,7 @@ class BoundaryCharacterizer(BaseEstimator):
             classes, a method that the classifier does not offer, or a classifier whose content
             `warm_start` cannot compare.
         """
-        X = check_input(self, X, reset=True, keep_frame=takes_frames(self.estimator))
-        y = check_targets(self, X, y)
-        assert y is not None
+        X, y = self._check_fit(X, y)
         test = self._check_test_set(X_test, y_test)
         measured = self._state((X, y), test) if self.warm_start else None
         if measured is None or measured != getattr(self, "_measured", None):
@@ -319,7 +304,7 @@ class BoundaryCharacterizer(BaseEstimator):
             raise ValueError("X_test and y_test go together: give both or neither.")
         if X is None:
             return None
-        X = check_input(self, X, reset=False, keep_frame=takes_frames(self.estimator))
+        X = self._check_X(X)
         y = check_targets(self, X, y)
         assert y is not None
         return X, y
@@ -345,5 +330,4 @@ class BoundaryCharacterizer(BaseEstimator):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
-        tags.input_tags.sparse = takes_sparse(self.estimator)
         return tags

@@ -19,7 +19,7 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from skboundary._device import to_numpy
 from skboundary._random import draw_seed
-from skboundary._validation import all_or_nothing, check_input, check_targets
+from skboundary._validation import all_or_nothing, check_targets
 from skboundary.boundary._inputs import (
     check_inside,
     columns_of,
@@ -44,11 +44,13 @@ from skboundary.boundary.methods._problem import Settings
 from skboundary.boundary.methods._registry import METHODS, choose_method
 from skboundary.exceptions import BoundaryNotFoundWarning, warn_caller
 from skboundary.functional.margins import runner_up
-from skboundary.networks._factory import NETWORK_CONSTRAINTS, as_network, is_trained, takes_frames
+from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import encode_labels, resolve_labels
+from skboundary.networks._parameters import NETWORK_CONSTRAINTS, fill_docstring
 
 
-class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
+@fill_docstring
+class BoundarySampleExtractor(NetworkHostMixin, TransformerMixin, BaseEstimator):
     """Find the points where a classifier changes its mind.
 
     Each row gets a partner on the other side of the nearest boundary, or of the boundary to a
@@ -58,10 +60,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
 
     Parameters
     ----------
-    estimator : estimator or torch.nn.Module, default=None
-        The classifier. A module, a :class:`FrozenNetwork` and a
-        :class:`~sklearn.frozen.FrozenEstimator` are used as they are; any other estimator is
-        cloned and fitted. None trains a small multilayer perceptron on standardized columns.
+    {estimator}
     method : {"auto", "pm", "minimal", "deepdig", "score", "label", "segment"}, default="auto"
         "minimal" follows gradients to the nearest boundary point, and "pm" minimizes a
         perturbation together with its start, so that both ends are predicted with `confidence`.
@@ -104,20 +103,15 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
     n_jobs : int, default=None
         Processes between which class pairs are divided, through joblib. None computes all pairs
         in one batch job here.
-    device : str or torch.device, default="auto"
-        "auto" keeps a module on the accelerator where it is, else takes the best device there
-        is.
-    batch_size : "auto" or int, default="auto"
-        Rows in a batch; "auto" is bounded by memory. Halved when memory runs out.
+    {device}
+    {batch_size}
     random_state : int, RandomState instance or None, default=None
         Seeds training, random directions (the same for all rows) and the draws of `extract`.
-    verbose : int, default=0
-        A progress bar when positive.
+    {verbose}
 
     Attributes
     ----------
-    estimator_ : estimator
-        The trained classifier.
+    {estimator_}
     classes_ : ndarray of shape (n_classes,)
         Sorted class labels.
     response_ : {"gradient", "score", "label"}
@@ -125,14 +119,10 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
         or that disagree with `predict`, do not count.
     bounds_ : tuple of ndarray, or None
         Lowest and highest values, (n_features,) for vectors and () for other rows.
-    device_ : torch.device
-        Where the network runs.
-    input_shape_ : tuple of int
-        Shape of one row of X.
-    n_features_in_ : int
-        Size of the second axis of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns, when X has names that are all strings.
+    {device_}
+    {input_shape_}
+    {n_features_in_}
+    {feature_names_in_}
 
     See Also
     --------
@@ -155,11 +145,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict[str, Any] = {
-        **{
-            k: v
-            for k, v in NETWORK_CONSTRAINTS.items()
-            if not k.startswith(("layer", "pool", "memory"))
-        },
+        **NETWORK_CONSTRAINTS,
         "method": [StrOptions({"auto", *METHODS})],
         "target": [str, Real, np.bool_],
         "returns": [StrOptions({"boundary", "perturbation", "distance", "class_distances"})],
@@ -233,20 +219,11 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
             For input that is not finite, bounds that exclude X, an unknown target class, or a
             method or norm that the classifier or the method does not have.
         """
-        X = check_input(self, X, reset=True, keep_frame=takes_frames(self.estimator))
-        y = check_targets(self, X, y)
+        X, y = self._check_fit(X, y)
         rows = numbers(X)
         rng = check_random_state(self.random_state)
-        self.estimator_, network = as_network(
-            self.estimator,
-            rows if sparse.issparse(X) else X,
-            y,
-            device=self.device,
-            batch_size=self.batch_size,
-            random_state=rng,
-            verbose=self.verbose,
-            latent=False,
-            labels=True,
+        self.estimator_, network = self._as_network(
+            rows if sparse.issparse(X) else X, y, random_state=rng, latent=False, labels=True
         )
         network.verbose = 0  # progress is told here, by rows
         if not network.is_module and network.batch_size == "auto":
@@ -455,7 +432,7 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
     def _check(self, X: Any) -> tuple[NDArray[Any], NDArray[np.intp]]:
         """Validate rows, and say what they are predicted as."""
         self._validate_params()  # all but the classifier and bounds act without a refit
-        X = check_input(self, X, reset=False, keep_frame=takes_frames(self.estimator))
+        X = self._check_X(X)
         X = numbers(X)
         self._check_bounds(X)
         network, estimator, _, columns = self._model[:4]
@@ -549,7 +526,6 @@ class BoundarySampleExtractor(TransformerMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = not is_trained(self.estimator)
         tags.input_tags.sparse = True  # boundary points are dense, so rows become it at once
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

@@ -17,22 +17,19 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from skboundary._device import to_numpy
 from skboundary._random import draw_seed, spawn_generators
-from skboundary._validation import all_or_nothing, check_input, check_targets
+from skboundary._validation import all_or_nothing
 from skboundary.boundary._inputs import columns_of, numbers
 from skboundary.boundary._oracle import labels_of
 from skboundary.boundary._subspace_search import gradient_margins, label_margins
 from skboundary.boundary._subspaces import make_subspaces
 from skboundary.boundary._training_samples import TrainingSamples
-from skboundary.networks._factory import (
-    NETWORK_CONSTRAINTS,
-    as_network,
-    is_trained,
-    takes_frames,
-    takes_sparse,
-)
+from skboundary.networks._factory import is_trained
+from skboundary.networks._host import NetworkHostMixin
+from skboundary.networks._parameters import NETWORK_CONSTRAINTS, fill_docstring
 
 
-class SubspaceMargins(TransformerMixin, BaseEstimator):
+@fill_docstring
+class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
     """Measure how far the decision boundary is along chosen directions.
 
     Hold me tight [1]_: for each row, and for each of several subspaces, the length of the
@@ -43,10 +40,7 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
 
     Parameters
     ----------
-    estimator : estimator or torch.nn.Module, default=None
-        The classifier. A module, a :class:`FrozenNetwork` and a
-        :class:`~sklearn.frozen.FrozenEstimator` are used as they are; any other estimator is
-        cloned and fitted. None trains a small multilayer perceptron on standardized columns.
+    {estimator}
     subspaces : {"auto", "dct", "pca", "random"}, None or array-like, default="auto"
         "dct" slides a window over the frequencies of an image, from low to high along the
         diagonal; the last two axes of X are height and width, and each channel has its own
@@ -76,33 +70,24 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
         NaN.
     max_iter : int, default=100
         Steps of a search.
-    device : str or torch.device, default="auto"
-        "auto" keeps a module on the accelerator where it is, else takes the best device there
-        is.
+    {device}
     batch_size : "auto" or int, default="auto"
         Searches, pairs of a row and a subspace, that run side by side; with method "label" the
         rows, one subspace after the other. Halved when memory runs out.
     random_state : int, RandomState instance or None, default=None
         Seeds the training of the default network and of skorch nets, and random directions.
-    verbose : int, default=0
-        A progress bar when positive.
+    {verbose}
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        Sorted class labels; for a trained network all of its classes.
-    estimator_ : estimator
-        The trained classifier.
+    {classes_}
+    {estimator_}
     n_subspaces_ : int
         How many subspaces there are.
-    device_ : torch.device
-        Where the network runs.
-    input_shape_ : tuple of int
-        Shape of one row of X.
-    n_features_in_ : int
-        Size of the second axis of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns, when X has names that are all strings.
+    {device_}
+    {input_shape_}
+    {n_features_in_}
+    {feature_names_in_}
 
     See Also
     --------
@@ -128,10 +113,7 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict[str, Any] = {
-        **{
-            name: NETWORK_CONSTRAINTS[name]
-            for name in ("estimator", "device", "batch_size", "random_state", "verbose")
-        },
+        **NETWORK_CONSTRAINTS,
         "subspaces": [StrOptions({"auto", "dct", "pca", "random"}), "array-like", None],
         "window": [Interval(Integral, 1, None, closed="left"), None],
         "step": [Interval(Integral, 1, None, closed="left"), None],
@@ -195,19 +177,10 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
         ValueError
             For input that is not finite, a missing y, or subspaces that do not go with X.
         """
-        X = check_input(self, X, reset=True, keep_frame=takes_frames(self.estimator))
-        y = None if is_trained(self.estimator) else check_targets(self, X, y)
+        X, y = self._check_fit(X, None if is_trained(self.estimator) else y)
         rng = check_random_state(self.random_state)
-        self.estimator_, self._network = as_network(
-            self.estimator,
-            X,
-            y,
-            device=self.device,
-            batch_size=self.batch_size,
-            random_state=rng,
-            verbose=self.verbose,
-            latent=False,
-            labels=True,
+        self.estimator_, self._network = self._as_network(
+            X, y, random_state=rng, latent=False, labels=True
         )
         self._refuse_without_gradient()
         self.device_ = self._network.device
@@ -311,7 +284,7 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
     def _search(self, X: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Distances (n, n_subspaces), and whether they reached the boundary."""
         self._validate_params()  # those of the search act without a refit
-        X = check_input(self, X, reset=False, keep_frame=takes_frames(self.estimator))
+        X = self._check_X(X)
         params: Any = {
             "overshoot": self.overshoot,
             "max_iter": self.max_iter,
@@ -352,9 +325,7 @@ class SubspaceMargins(TransformerMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = not is_trained(self.estimator)
         tags.transformer_tags.preserves_dtype = []
-        tags.input_tags.sparse = takes_sparse(self.estimator)
         return tags
 
 

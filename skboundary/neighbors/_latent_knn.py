@@ -24,18 +24,13 @@ from torch import Tensor
 
 from skboundary._batching import progress
 from skboundary._device import to_numpy
-from skboundary._validation import all_or_nothing, check_input, check_targets
+from skboundary._validation import all_or_nothing, check_targets
 from skboundary.functional.latent_mixing import merge_lists, mix
 from skboundary.neighbors._exact import TorchNearestNeighbors
 from skboundary.neighbors._reports import diagnosis, score_grid
-from skboundary.networks._factory import (
-    NETWORK_CONSTRAINTS,
-    as_network,
-    is_trained,
-    takes_frames,
-    takes_sparse,
-)
+from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import encode_labels, resolve_labels
+from skboundary.networks._parameters import LATENT_CONSTRAINTS, fill_docstring
 
 # Rows whose latent vectors are held at once: enough to keep the search busy.
 _BLOCK = 4096
@@ -50,7 +45,8 @@ class _Found(NamedTuple):
     indices: NDArray[np.intp]  # (n, k)
 
 
-class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
+@fill_docstring
+class LatentKNNClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
     """Average what a network says of a sample with what it says of the sample's neighbors.
 
     LaSeNN [1]_: neighbors are found among the training samples by the activations of one
@@ -61,15 +57,9 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    estimator : estimator or torch.nn.Module, default=None
-        The classifier. A module, a :class:`FrozenNetwork` and a
-        :class:`~sklearn.frozen.FrozenEstimator` are used as they are; any other estimator is
-        cloned and fitted. None trains a small multilayer perceptron on standardized columns.
-    layer : str, int or callable, default="auto"
-        The latent space, as in :class:`LatentTransformer`; "auto" is the input of the last
-        `torch.nn.Linear` that runs.
-    pool : {"avg"}, default=None
-        Average feature maps over space; None flattens them.
+    {estimator}
+    {layer}
+    {pool}
     n_neighbors : int, default=3
         The number k of neighbors.
     query_weight : float in [0, 1], default=0.88
@@ -89,40 +79,26 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
     neighbors : object with `fit` and `kneighbors`, default=None
         Another search, cloned and fitted on the latent vectors; `metric` is then its own
         affair. None is :class:`TorchNearestNeighbors`, which is exact.
-    memory : path or joblib.Memory, default=None
-        Where to keep what a trained network gave for each row, so that a search with any folds
-        runs it once per row. It has no effect on an estimator that is fitted here.
-    memory_key : str, default=None
-        A name for what the network computes besides its weights. It replaces the digest of its
-        code and attributes in `memory`, where that refuses something that it cannot read.
-    device : str or torch.device, default="auto"
-        "auto" keeps a module on the accelerator where it is, else takes the best device there
-        is.
-    batch_size : "auto" or int, default="auto"
-        Rows that the network takes at a time. Halved when memory runs out.
-    random_state : int, RandomState instance or None, default=None
-        Seeds the training of the default network and of skorch nets.
-    verbose : int, default=0
-        A progress bar when positive: in fit, and over all samples of a later call.
+    {memory}
+    {memory_key}
+    {device}
+    {batch_size}
+    {random_state}
+    {verbose}
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         Sorted class labels; for a trained network all of its classes.
-    estimator_ : estimator
-        The trained classifier.
+    {estimator_}
     neighbors_ : object
         The search, fitted on the latent vectors of the training samples.
     n_samples_fit_ : int
         Number of training samples.
-    device_ : torch.device
-        Where the network runs.
-    input_shape_ : tuple of int
-        Shape of one row of X.
-    n_features_in_ : int
-        Size of the second axis of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns, when X has names that are all strings.
+    {device_}
+    {input_shape_}
+    {n_features_in_}
+    {feature_names_in_}
 
     See Also
     --------
@@ -153,7 +129,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict[str, Any] = {
-        **NETWORK_CONSTRAINTS,
+        **LATENT_CONSTRAINTS,
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "query_weight": [Interval(Real, 0, 1, closed="both")],
         "metric": [StrOptions({"euclidean", "sqeuclidean", "cosine"})],
@@ -223,23 +199,10 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
                 f"metric={self.metric!r} has no effect on neighbors={self.neighbors!r}: set the "
                 "metric on that object, and leave metric at its default."
             )
-        X = check_input(self, X, reset=True, keep_frame=takes_frames(self.estimator))
-        y = check_targets(self, X, y)
+        X, y = self._check_fit(X, y)
         self.n_samples_fit_ = X.shape[0]
         self._check_n_neighbors(self.n_neighbors)
-        self.estimator_, self._network = as_network(
-            self.estimator,
-            X,
-            y,
-            layer=self.layer,
-            pool=self.pool,
-            memory=self.memory,
-            memory_key=self.memory_key,
-            device=self.device,
-            batch_size=self.batch_size,
-            random_state=self.random_state,
-            verbose=self.verbose,
-        )
+        self.estimator_, self._network = self._as_network(X, y)
         self.device_ = self._network.device
         self.classes_, self._codes = resolve_labels(y, self._network.classes_)
         self._latent, self._logits = self._network.latent_and_logits(X)
@@ -478,7 +441,7 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
 
     def _check(self, X: Any) -> Any:
         self._validate_params()  # n_neighbors and query_weight may have been set since fit
-        return check_input(self, X, reset=False, keep_frame=takes_frames(self.estimator))
+        return self._check_X(X)
 
     def _validate(self, **params: Any) -> None:
         """Refuse values that the parameters do not take."""
@@ -550,12 +513,6 @@ class LatentKNNClassifier(ClassifierMixin, BaseEstimator):
         neighbors = self._neighbor_outputs(indices, average)
         mixed = mix(self._outputs(logits, average), neighbors, query_weight)
         return mixed if average == "proba" else self._network.proba(mixed)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = not is_trained(self.estimator)
-        tags.input_tags.sparse = takes_sparse(self.estimator)
-        return tags
 
 
 def _transformed(transform: Any, rows: Any) -> Any:

@@ -5,19 +5,15 @@
 from __future__ import annotations
 
 import sys
-from numbers import Integral
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing, get_tags
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -31,19 +27,6 @@ from skboundary.networks._lift import lift_head, lift_steps
 from skboundary.networks._protocol import Network
 from skboundary.networks._torch_model import TorchModel
 from skboundary.networks._view import NetworkView
-
-# What `estimator`, `layer` and the runtime may be, in every estimator of the package.
-NETWORK_CONSTRAINTS: dict[str, Any] = {
-    "estimator": [HasMethods(["fit", "predict"]), nn.Module, None],
-    "layer": [str, Integral, callable],
-    "pool": [StrOptions({"avg"}), None],
-    "memory": [str, PathLike, HasMethods(["cache"]), None],
-    "memory_key": [str, None],
-    "device": [str, torch.device],
-    "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-    "random_state": ["random_state"],
-    "verbose": ["verbose"],
-}
 
 
 def is_trained(estimator: Any) -> bool:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import pickle
 import sys
-from numbers import Integral
 from types import FrameType
 from typing import Any
 
@@ -14,16 +13,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from torch import nn
 
 from skboundary._device import resolve_device, to_numpy
 from skboundary._validation import all_or_nothing, check_input
 from skboundary.networks._labels import resolve_labels
+from skboundary.networks._parameters import RUNTIME_CONSTRAINTS, fill_docstring
 from skboundary.networks._torch_model import TorchModel, on_device
 from skboundary.networks._view import NetworkView
 
 
+@fill_docstring
 class FrozenNetwork(ClassifierMixin, BaseEstimator):
     """A trained `torch.nn.Module` as an already fitted classifier.
 
@@ -48,8 +49,7 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
     device : str or torch.device, default="auto"
         "auto" keeps a module on the accelerator where it is, else takes the best device there
         is. A copy of the module runs where it has to be moved.
-    batch_size : "auto" or int, default="auto"
-        Rows in a batch; "auto" is bounded by memory. Halved when memory runs out.
+    {batch_size}
     input_dtype : {"auto", "keep"}, default="auto"
         Samples are cast to the dtype of the module. "auto" hands integers over as integers
         (int64) where an `nn.Embedding` is the first layer with weights that runs, "keep"
@@ -89,8 +89,7 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         "classes": ["array-like", None],
         "preprocess": [callable, None],
         "output": [StrOptions({"logits", "proba"})],
-        "device": [str, torch.device],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        **RUNTIME_CONSTRAINTS,
         "input_dtype": [StrOptions({"auto", "keep"})],
     }
 

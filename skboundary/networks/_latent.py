@@ -16,64 +16,44 @@ from sklearn.base import (
 from sklearn.utils.validation import check_is_fitted
 
 from skboundary._device import to_numpy
-from skboundary._validation import all_or_nothing, check_input, check_targets
-from skboundary.networks._factory import (
-    NETWORK_CONSTRAINTS,
-    as_network,
-    is_trained,
-    takes_frames,
-    takes_sparse,
-)
+from skboundary._validation import all_or_nothing
+from skboundary.networks._factory import is_trained
+from skboundary.networks._host import NetworkHostMixin
+from skboundary.networks._parameters import LATENT_CONSTRAINTS, fill_docstring
 
 
-class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+@fill_docstring
+class LatentTransformer(
+    NetworkHostMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """Turn rows into the activations of a layer of a trained classifier.
 
     Read more in the :ref:`User Guide <networks>`.
 
     Parameters
     ----------
-    estimator : estimator or torch.nn.Module, default=None
-        The classifier. A module, a :class:`FrozenNetwork` and a
-        :class:`~sklearn.frozen.FrozenEstimator` are used as they are; any other estimator is
-        cloned and fitted. None trains a small multilayer perceptron on standardized columns.
+    {estimator}
     layer : str, int or callable, default="auto"
         "auto" is the input of the last `torch.nn.Linear` that runs; for a pipeline without a
         network the input of its last step, for any other classifier X itself. The dotted name
         of a submodule means its output, ``"name:input"`` its input, an integer the output of a
         leaf module counted in the order they run (-2 is the last but one), and a callable
         takes the module and a batch and returns the activations.
-    pool : {"avg"}, default=None
-        Average feature maps over all axes after the second; None flattens them.
-    memory : path or joblib.Memory, default=None
-        Where to keep what a trained network gave for each row. A row that comes again, in any
-        fold of any search, is not run again. It has no effect on an estimator that is fitted
-        here.
-    memory_key : str, default=None
-        A name for what the network computes besides its weights. It replaces the digest of its
-        code and attributes in `memory`, where that refuses something that it cannot read.
-    device : str or torch.device, default="auto"
-        "auto" keeps a module on the accelerator where it is, else takes the best device there
-        is.
-    batch_size : "auto" or int, default="auto"
-        Rows in a batch; "auto" is bounded by memory. Halved when memory runs out.
-    random_state : int, RandomState instance or None, default=None
-        Seeds the training of the default network and of skorch nets.
-    verbose : int, default=0
-        A progress bar when positive.
+    {pool}
+    {memory}
+    {memory_key}
+    {device}
+    {batch_size}
+    {random_state}
+    {verbose}
 
     Attributes
     ----------
-    estimator_ : estimator
-        The trained classifier.
-    device_ : torch.device
-        Where the network runs.
-    input_shape_ : tuple of int
-        Shape of one row of X.
-    n_features_in_ : int
-        Size of the second axis of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns, when X has names that are all strings.
+    {estimator_}
+    {device_}
+    {input_shape_}
+    {n_features_in_}
+    {feature_names_in_}
 
     See Also
     --------
@@ -88,7 +68,7 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     (150, 64)
     """
 
-    _parameter_constraints: dict[str, Any] = NETWORK_CONSTRAINTS
+    _parameter_constraints: dict[str, Any] = LATENT_CONSTRAINTS
 
     def __init__(
         self,
@@ -133,22 +113,8 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         ValueError
             For input that is not finite, a missing y, or a layer that is not there.
         """
-        X = check_input(self, X, reset=True, keep_frame=takes_frames(self.estimator))
-        y = None if is_trained(self.estimator) else check_targets(self, X, y)
-        self.estimator_, self._network = as_network(
-            self.estimator,
-            X,
-            y,
-            layer=self.layer,
-            pool=self.pool,
-            memory=self.memory,
-            memory_key=self.memory_key,
-            device=self.device,
-            batch_size=self.batch_size,
-            random_state=self.random_state,
-            verbose=self.verbose,
-            logits=False,
-        )
+        X, y = self._check_fit(X, None if is_trained(self.estimator) else y)
+        self.estimator_, self._network = self._as_network(X, y, logits=False)
         self.device_ = self._network.device
         self._n_features_out = self._network.n_latent
         return self
@@ -166,12 +132,9 @@ class LatentTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             In the dtype of the network, float32 at least.
         """
         check_is_fitted(self)
-        X = check_input(self, X, reset=False, keep_frame=takes_frames(self.estimator))
-        return to_numpy(self._network.latent(X))
+        return to_numpy(self._network.latent(self._check_X(X)))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.target_tags.required = not is_trained(self.estimator)
         tags.transformer_tags.preserves_dtype = []
-        tags.input_tags.sparse = takes_sparse(self.estimator)
         return tags

@@ -23,17 +23,17 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skboundary._device import to_numpy, to_tensor
-from skboundary._validation import all_or_nothing, check_input, check_targets
+from skboundary._validation import all_or_nothing
 from skboundary.functional.latent_mixing import class_means
 from skboundary.networks import Network
-from skboundary.networks._factory import (
-    NETWORK_CONSTRAINTS,
-    as_network,
-    is_trained,
-    takes_frames,
-    takes_sparse,
-)
+from skboundary.networks._factory import is_trained
+from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import resolve_labels
+from skboundary.networks._parameters import (
+    LAYER_CONSTRAINTS,
+    NETWORK_CONSTRAINTS,
+    fill_docstring,
+)
 from skboundary.over_sampling._class_pairs import find_class_pairs, pair_accuracy
 from skboundary.over_sampling._head import ContinuedHead, RefittedHead, seeded
 from skboundary.over_sampling._history import Rows, full_cost, pr_auc, recall, scores, sentence
@@ -52,7 +52,8 @@ def _head_has(method: str) -> Callable[[Any], bool]:
     return check
 
 
-class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
+@fill_docstring
+class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
     """Alternate between adding minority samples in the latent space and retraining the head.
 
     The procedure of class-specific biased extrapolation [1]_: train the network, go to its
@@ -68,9 +69,7 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
         The classifier that gives the latent space. A module, a :class:`FrozenNetwork` and a
         :class:`~sklearn.frozen.FrozenEstimator` are used as they are; any other estimator is
         cloned and fitted. None trains a small multilayer perceptron on standardized columns.
-    layer : str, int or callable, default="auto"
-        The latent space, as in :class:`LatentTransformer`; "auto" is the input of the last
-        `torch.nn.Linear` that runs.
+    {layer}
     sampler : over-sampler of imbalanced-learn or "passthrough", default=None
         What makes the samples. None is :class:`BiasedExtrapolationSampler`, whose `estimator`
         None here means the head. Its `sampling_strategy` says which classes grow, and at most
@@ -96,10 +95,8 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
     validation_fraction : float in [0, 1), default=0.1
         Share of each class that is kept from training. It serves `history_`, and the accuracy
         of the pairs of classes, never the stopping rule.
-    device : str or torch.device, default="auto"
-        Where the network runs.
-    batch_size : "auto" or int, default="auto"
-        Rows that the network takes at a time.
+    {device}
+    {batch_size}
     random_state : int, RandomState instance or None, default=None
         Seeds the training, the validation rows, the order of rows, and a sampler or head that
         has no `random_state` of its own.
@@ -109,8 +106,7 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,)
-        Sorted class labels; for a trained network all of its classes.
+    {classes_}
     estimator_ : estimator
         The trained classifier that gives the latent space.
     head_ : estimator
@@ -131,14 +127,10 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
         every class.
     n_iter_ : int
         The number of rounds.
-    device_ : torch.device
-        Where the network runs.
-    input_shape_ : tuple of int
-        Shape of one row of X.
-    n_features_in_ : int
-        Size of the second axis of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns, when X has names that are all strings.
+    {device_}
+    {input_shape_}
+    {n_features_in_}
+    {feature_names_in_}
 
     See Also
     --------
@@ -160,7 +152,8 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict[str, Any] = {
-        **{k: v for k, v in NETWORK_CONSTRAINTS.items() if not k.startswith(("pool", "memory"))},
+        **NETWORK_CONSTRAINTS,
+        **LAYER_CONSTRAINTS,
         "sampler": [HasMethods(["fit_resample"]), StrOptions({"passthrough"}), None],
         "head": [HasMethods(["fit", "predict"]), None],
         "n_iter": [Interval(Integral, 0, None, closed="left")],
@@ -223,8 +216,7 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
         TypeError
             For a sampler that is no over-sampler.
         """
-        X = check_input(self, X, reset=True, keep_frame=takes_frames(self.estimator))
-        y = check_targets(self, X, y)
+        X, y = self._check_fit(X, y)
         if self.head is not None and not is_classifier(self.head):
             raise ValueError(
                 f"head={type(self.head).__name__} is no classifier. Give one, or None to go on "
@@ -234,15 +226,8 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
         random = check_random_state(self.random_state)
         kept, held = _split(y, self.validation_fraction, random)
         to_fit = slice(None) if is_trained(self.estimator) else kept
-        self.estimator_, network = as_network(
-            self.estimator,
-            _safe_indexing(X, to_fit),
-            y[to_fit],
-            layer=self.layer,
-            device=self.device,
-            batch_size=self.batch_size,
-            random_state=random,
-            verbose=self.verbose,
+        self.estimator_, network = self._as_network(
+            _safe_indexing(X, to_fit), y[to_fit], random_state=random
         )
         classes, codes = resolve_labels(y, network.classes_)
         y = classes[codes]
@@ -305,8 +290,7 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
 
     def _latent(self, X: Any) -> NDArray[Any]:
         check_is_fitted(self, "head_")
-        X = check_input(self, X, reset=False, keep_frame=takes_frames(self.estimator))
-        return to_numpy(self._network.latent(X))
+        return to_numpy(self._network.latent(self._check_X(X)))
 
     # ----------------------------------------------------------------------------- the rounds
 
@@ -435,7 +419,7 @@ class BiasedExtrapolationClassifier(ClassifierMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = takes_sparse(self.estimator)
+        tags.target_tags.required = True
         return tags
 
 

@@ -28,12 +28,12 @@ from skboundary._validation import check_finite, check_input
 from skboundary.exceptions import FewParentsWarning, NoCrossingWarning, warn_caller
 from skboundary.networks import Network
 from skboundary.networks._factory import (
-    NETWORK_CONSTRAINTS,
-    as_network,
     is_trained,
     takes_frames,
 )
+from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import resolve_labels
+from skboundary.networks._parameters import NETWORK_CONSTRAINTS, fill_docstring
 from skboundary.over_sampling._class_pairs import (
     FOLDS,
     find_class_pairs,
@@ -45,7 +45,8 @@ from skboundary.over_sampling._plan import Plan, join, make_rows, plan_class
 from skboundary.over_sampling._space import Space
 
 
-class BiasedExtrapolationSampler(BaseOverSampler):
+@fill_docstring
+class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
     """Over-sample small classes with points between them and their neighbors across a boundary.
 
     Class-specific biased extrapolation [1]_, on decision-boundary re-sampling [2]_: a sample of
@@ -111,11 +112,8 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         ``(1 - accuracy) / 0.5`` of a pair's samples and places the rest with "random".
     tau : float in [0, 1], default=0.7
         Balanced accuracy above which two classes count as told apart.
-    device : str or torch.device, default="auto"
-        "auto" keeps a module on the accelerator where it is, else takes the best device there
-        is.
-    batch_size : "auto" or int, default="auto"
-        Rows that a network takes at a time. Halved when memory runs out.
+    {device}
+    {batch_size}
     random_state : int, RandomState instance or None, default=None
         Seeds the random choices, each class by itself, and the training of networks.
     verbose : int, default=0
@@ -125,8 +123,7 @@ class BiasedExtrapolationSampler(BaseOverSampler):
     ----------
     sampling_strategy_ : dict
         From class to the number of its new samples.
-    estimator_ : estimator
-        The trained classifier.
+    {estimator_}
     classes_ : ndarray of shape (n_classes,)
         Sorted classes of the classifier.
     pairs_ : list of tuple
@@ -155,12 +152,9 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         on its own side of the boundary.
     device_ : torch.device
         Where the network ran.
-    input_shape_ : tuple of int
-        Shape of one row of X.
-    n_features_in_ : int
-        Size of the second axis of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns, when X has names that are all strings.
+    {input_shape_}
+    {n_features_in_}
+    {feature_names_in_}
 
     See Also
     --------
@@ -196,10 +190,7 @@ class BiasedExtrapolationSampler(BaseOverSampler):
 
     _parameter_constraints: dict[str, Any] = {
         **BaseOverSampler._parameter_constraints,
-        **{
-            name: NETWORK_CONSTRAINTS[name]
-            for name in ("estimator", "device", "batch_size", "verbose")
-        },
+        **NETWORK_CONSTRAINTS,
         "class_pairs": [StrOptions({"nearest", "one-to-one"}), Mapping],
         "instance_pairing": [StrOptions({"one-to-one", "nearest", "nearest-major"})],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
@@ -259,6 +250,7 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         self.verbose = verbose
 
     def _check_X_y(self, X: Any, y: Any) -> tuple[Any, NDArray[Any], bool]:
+        self._refuse_metadata()
         y, binarize_y = check_target_type(y, indicate_one_vs_all=True)
         self._container = Container(X)
         X = check_input(self, X, reset=True)
@@ -276,7 +268,7 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         by_name = self.estimator is None or takes_frames(self.estimator)
         wrap = container.wrap if by_name else _as_it_is
         seed = draw_seed(self.random_state)
-        self.estimator_, network = self._as_network(wrap(rows), y, seed)
+        self.estimator_, network = self._fit_network(wrap(rows), y, seed)
         self.classes_, codes = resolve_labels(y, network.classes_)
         self.device_ = network.device
         assert codes is not None  # as y is given
@@ -339,7 +331,7 @@ class BiasedExtrapolationSampler(BaseOverSampler):
                         "or leave the class out."
                     )
 
-    def _as_network(self, X: Any, y: NDArray[Any], seed: int) -> tuple[Any, Network]:
+    def _fit_network(self, X: Any, y: NDArray[Any], seed: int) -> tuple[Any, Network]:
         estimator = self.estimator
         if estimator is None:
             if X.ndim > 2:
@@ -355,15 +347,7 @@ class BiasedExtrapolationSampler(BaseOverSampler):
                 "an estimator that was fitted on the columns of X."
             )
         with config_context(skip_parameter_validation=False):  # imblearn skips nested ones
-            return as_network(
-                estimator,
-                X,
-                y,
-                device=self.device,
-                batch_size=self.batch_size,
-                random_state=seed,
-                verbose=self.verbose,
-            )
+            return self._as_network(X, y, estimator=estimator, random_state=seed)
 
     def _plan(self, space: Space, y: NDArray[Any], wanted: dict[Any, int], seed: int) -> Plan:
         """Decide between which rows, and where, all new samples lie."""
@@ -379,7 +363,7 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         if self.class_specific is not None:
             logits = space.logits
             if not is_trained(self.estimator):
-                logits = out_of_fold_logits(self._as_network, space.wrap(space.X), y, seed)
+                logits = out_of_fold_logits(self._fit_network, space.wrap(space.X), y, seed)
             accuracies = (pair_accuracy(logits, space.codes, *pair) for pair in pairs)
             self.pair_accuracy_ = dict(zip(self.pairs_, accuracies, strict=True))
             shares = {pair: self._biased_share(a) for pair, a in self.pair_accuracy_.items()}
@@ -395,6 +379,12 @@ class BiasedExtrapolationSampler(BaseOverSampler):
         if self.class_specific == "threshold":
             return float(accuracy <= self.tau)
         return min(1.0, (1 - accuracy) / 0.5)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.input_tags.sparse = True  # densified here, whatever the estimator takes
+        return tags
 
 
 def _as_it_is(rows: Any) -> Any:
