@@ -1,10 +1,13 @@
 import configparser
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
+
+import pytest
 
 import skboundary
 
@@ -58,6 +61,21 @@ def test_the_lower_bounds_are_those_that_ci_installs():
     names = {re.match(r"[\w-]+", name).group() for name in declared.split()}
     assert names == set(bounds) | {"torch"}
     assert "-c constraints-min.txt" in (ROOT / ".ci/run").read_text()
+
+
+def test_the_source_distribution_holds_every_file():
+    git = shutil.which("git") and (ROOT / ".git").exists()
+    if not git:
+        pytest.skip("not a checkout of the repository")
+    run = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    words = [line.split() for line in (ROOT / "MANIFEST.in").read_text().splitlines()]
+    folders = {name for first, *names in words if first == "graft" for name in names}
+    included = {name for first, *names in words if first == "include" for name in names}
+    included |= {"MANIFEST.in", "README.md", "LICENSE", "pyproject.toml", "setup.cfg"}  # always
+    for name in run.stdout.splitlines():
+        in_package = name.startswith("skboundary/") and name.endswith((".py", "py.typed"))
+        assert in_package or name in included or name.partition("/")[0] in folders, name
+    assert {"tests", "docs", "benchmarks"} <= folders
 
 
 def test_import_is_light():
