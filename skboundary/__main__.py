@@ -16,20 +16,21 @@ if TYPE_CHECKING:
     from skboundary._tour import Recipe
 
 _ABOUT = """\
-Train small networks on scikit-learn's handwritten digits, or on your own data, and show what
-skboundary says of them: the bare network against LatentKNNClassifier with clean and with permuted
-labels, the sweep over k and query_weight, the neighbors of the test rows that the network is least
-certain of; borderline pairs of the first two classes by BoundarySampleExtractor, from noise and
-from training rows, saved as a picture; and BiasedExtrapolationSampler against SMOTE and logit
-adjustment in the latent space of a network that saw too few rows of every second class. Every
-figure printed is also written to DIR/figures.json.
+Train small networks on scikit-learn's handwritten digits, or on your own data, and run the main
+estimators of skboundary on them. The first part compares LatentKNNClassifier with its base network,
+for clean and for permuted labels, sweeps k and query_weight, and lists the neighbors of the least
+confident predictions. The second part extracts borderline pairs of the first two classes with
+BoundarySampleExtractor, from noise and from training samples, and saves a picture of them. The
+third part compares BiasedExtrapolationSampler with SMOTE and logit adjustment in the latent space
+of a network trained with few samples of every second class. All printed figures are also written
+to DIR/figures.json.
 """
 
 _DATA = """\
-your own data: a numpy archive with X_train, y_train, X_test and y_test. Rows are images (n, H, W),
-(n, H, W, C) or (n, C, H, W), where the shorter of the second and last axis counts the channels, or
-vectors (n, d). Labels may be of any kind. At most 2,000 training and 2,000 test rows are used,
-drawn with a seed where there are more, which keeps the time to a minute or so.
+your own data: an npz file with X_train, y_train, X_test and y_test. Samples are images (n, H, W),
+(n, H, W, C) or (n, C, H, W), where the shorter of the second and the last axis holds the channels,
+or vectors (n, n_features). Labels may be numbers or strings. At most 2,000 training and 2,000 test
+samples are used, drawn with a fixed seed, which limits the time to about a minute.
 """
 
 
@@ -39,24 +40,25 @@ def main(argv: Sequence[str] | None = None, recipe: Recipe | None = None) -> int
     Parameters
     ----------
     argv : sequence of str, default=None
-        The command line after the program's name; None reads the real one.
+        Command-line arguments; None reads those of the process.
     recipe : Recipe, default=None
-        Sizes and seeds other than the tour's own.
+        Sizes, seeds and settings; None takes the defaults of the tour.
 
     Returns
     -------
     code : int
-        0, or 2 for input that cannot be used.
+        Exit status: 0, or 2 for invalid input.
     """
     arguments = _parser().parse_args(argv)
     start = time.perf_counter()
-    from skboundary import _tour  # torch: only now, so that --help is quick
+    from skboundary import _tour  # imports torch; done here, so that --help is fast
     from skboundary._device import resolve_device
+    from skboundary._random import one_thread
 
     try:
         device = resolve_device(arguments.device)
         problem = _tour.load_problem(arguments.data, device, recipe or _tour.Recipe())
-        path = _claim(Path(arguments.out))
+        path = _make_output(Path(arguments.out))
     except (ValueError, OSError) as error:
         print("skboundary:", " ".join(str(error).split()), file=sys.stderr)
         return 2
@@ -69,7 +71,7 @@ def main(argv: Sequence[str] | None = None, recipe: Recipe | None = None) -> int
         "problem": problem.description,
     }
     seconds = {}
-    with _tour.one_thread():
+    with one_thread():  # faster for small networks, and sums are the same on any machine
         for name, part in _tour.PARTS.items():
             before = time.perf_counter()
             figures[name] = part(problem, path.parent)
@@ -84,16 +86,21 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m skboundary", description=_ABOUT)
     parser.add_argument("--data", metavar="FILE.npz", help=_DATA)
     parser.add_argument(
-        "--out", metavar="DIR", default="tour", help="where figures.json goes (default: ./tour)"
+        "--out",
+        metavar="DIR",
+        default="tour",
+        help="folder for figures.json and the picture (default: ./tour)",
     )
     parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, mps ...; auto (the default) takes the best"
+        "--device",
+        default="auto",
+        help="cpu, cuda, mps ...; auto (the default) takes an accelerator if there is one",
     )
     return parser
 
 
-def _claim(folder: Path) -> Path:
-    """Make the folder and see now, not after a minute, whether figures.json can be written."""
+def _make_output(folder: Path) -> Path:
+    """Create the folder and check at once that figures.json can be written."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "figures.json"
     path.open("a").close()
@@ -101,7 +108,7 @@ def _claim(folder: Path) -> Path:
 
 
 def _plain(value: Any) -> Any:
-    """Turn numpy's scalars and arrays into what JSON knows."""
+    """Convert numpy scalars and arrays to types that JSON supports."""
     return value.tolist()
 
 

@@ -1,4 +1,4 @@
-"""The tour: end to end at a small size, its figures, and one clear line for every bad input."""
+"""The tour: a small run end to end, its figures, and one line for every invalid input."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -31,7 +31,7 @@ TINY = Recipe(
 
 
 def save(path, **changes):
-    """Write a small archive of digits, with parts exchanged; None leaves a part out."""
+    """Write a small npz file of digits with some arrays replaced; None leaves an array out."""
     X, y = load_digits(return_X_y=True)
     X = X.reshape(-1, 8, 8).astype(np.uint8)
     parts = {"X_train": X[:200], "y_train": y[:200], "X_test": X[200:280], "y_test": y[200:280]}
@@ -41,7 +41,7 @@ def save(path, **changes):
 
 
 def tour(capsys, out, *options, recipe=TINY):
-    """Run it; return what it printed and what it wrote."""
+    """Run the tour; return the printed text and the figures written."""
     code = main(["--out", str(out), "--device", "cpu", *options], recipe)
     printed = capsys.readouterr()
     assert (code, printed.err) == (0, "")
@@ -49,7 +49,7 @@ def tour(capsys, out, *options, recipe=TINY):
 
 
 def refusal(capsys, *options):
-    """Run it on input it must refuse; return the one line."""
+    """Run the tour on invalid input; return the one line of the error."""
     assert main(list(options), TINY) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -57,10 +57,10 @@ def refusal(capsys, *options):
     return printed.err
 
 
-# ---------------------------------------------------------------------------- what it shows
+# ---------------------------------------------------------------------------------- figures
 
 
-def test_figures_are_what_is_printed(capsys, tmp_path):
+def test_printed_figures_of_the_neighbors_are_those_written(capsys, tmp_path):
     printed, figures = tour(capsys, tmp_path / "new" / "folder")
     assert set(figures) == {
         "arguments",
@@ -69,7 +69,7 @@ def test_figures_are_what_is_printed(capsys, tmp_path):
         "problem",
         "neighbors",
         "boundary",
-        "missing",
+        "over_sampling",
         "seconds",
     }
     assert figures["recipe"]["seeds"] == [0, 1]
@@ -80,15 +80,15 @@ def test_figures_are_what_is_printed(capsys, tmp_path):
 
     for name, row in part["accuracy"].items():
         line = next(line for line in lines if line.startswith(name))
-        for key in ("bare", "paper", "chosen"):
+        for key in ("base", "paper", "chosen"):
             assert len(row["scores"][key]) == 2
             assert row["mean"][key] == pytest.approx(np.mean(row["scores"][key]))
             assert row["std"][key] == pytest.approx(np.std(row["scores"][key], ddof=1))
             assert f"{row['mean'][key]:.3f} +- {row['std'][key]:.3f}" in line
     assert part["verdict"] in printed.replace("\n", " ")
     last = part["accuracy"]["32% permuted, last epoch"]["mean"]
-    early = part["accuracy"]["32% permuted, early stop"]["mean"]["bare"]
-    beats = early > max(last["bare"], last["paper"], last["chosen"])
+    early = part["accuracy"]["32% permuted, early stop"]["mean"]["base"]
+    beats = early > max(last["base"], last["paper"], last["chosen"])
     assert ("beats both" in part["verdict"]) is bool(beats)
     assert "not memorized" in part["verdict"]  # three epochs
 
@@ -99,11 +99,11 @@ def test_figures_are_what_is_printed(capsys, tmp_path):
         line = next(line for line in lines if line.replace("*", "").split()[:1] == [str(k)])
         assert line.replace("*", "").split()[1:] == [f"{s:.3f}" for s in scores]
     assert printed.count("*") == 1
-    # the grid, the star and the table speak of the same network
+    # the grid, the star and the table belong to the same network
     memorized = part["accuracy"]["32% permuted, last epoch"]
     k, w = sweep["chosen"]
     assert [k, w] == memorized["settings"][0]
-    assert grid[:, -1] == pytest.approx(memorized["scores"]["bare"][0])
+    assert grid[:, -1] == pytest.approx(memorized["scores"]["base"][0])
     assert grid[1, 1] == pytest.approx(memorized["scores"]["paper"][0])
     place = sweep["n_neighbors"].index(k), sweep["query_weight"].index(w)
     assert grid[place] == pytest.approx(memorized["scores"]["chosen"][0])
@@ -111,12 +111,14 @@ def test_figures_are_what_is_printed(capsys, tmp_path):
     y = load_digits().target
     assert len(part["least_certain"]) == 3
     for row in part["least_certain"]:
-        assert row["true"] == y[row["test_row"]]
-        assert f"test row {row['test_row']}: true {row['true']}" in printed
+        assert row["true"] == y[row["test_sample"]]
+        assert f"test sample {row['test_sample']}: true label {row['true']}" in printed
         assert len(row["neighbors"]) == k
-        distances = [near["distance"] for near in row["neighbors"]]
+        distances = [neighbor["distance"] for neighbor in row["neighbors"]]
         assert distances == sorted(distances)
-        assert all(near["true"] == y[near["train_row"]] for near in row["neighbors"])
+        assert all(
+            neighbor["true"] == y[neighbor["training_sample"]] for neighbor in row["neighbors"]
+        )
     befores = [row["before"][1] for row in part["least_certain"]]
     assert befores == sorted(befores)
 
@@ -130,15 +132,15 @@ def boundary_part(capsys, out, path=None, **changes):
     return capsys.readouterr().out, part
 
 
-def test_borderline_pairs_are_what_is_printed(capsys, tmp_path):
+def test_printed_figures_of_the_pairs_are_those_written(capsys, tmp_path):
     printed, part = boundary_part(capsys, tmp_path, pairs=8)
     assert part["classes"] == [0, 1] and 0 < part["network"]["accuracy"] <= 1
-    assert set(part["starts"]) == {"noise", "training rows"}
+    assert set(part["starts"]) == {"noise", "training samples"}
     for name, row in part["starts"].items():
         assert row["pairs"] == 8 == sum(row["status"].values())
         assert row["found"] == row["status"].get("ok", 0) >= 6
         median = row["median"]
-        assert median["length"] > 0 and median["rows"] > 60
+        assert median["length"] > 0 and median["evaluations"] > 60
         assert 0.6 < min(median["p_source"], median["p_target"]) < 1
         line = next(line for line in printed.splitlines() if line.startswith(name + "   "))
         assert line.split()[-6:] == [
@@ -152,7 +154,7 @@ def test_borderline_pairs_are_what_is_printed(capsys, tmp_path):
         assert str(tmp_path / "borderline.png") in printed
 
 
-def test_no_picture_says_why(capsys, tmp_path, monkeypatch):
+def test_a_missing_picture_is_explained(capsys, tmp_path, monkeypatch):
     X, y = load_digits(return_X_y=True)
     names = np.array(list("jihgfedcba"))[y]
     path = save(
@@ -163,8 +165,8 @@ def test_no_picture_says_why(capsys, tmp_path, monkeypatch):
         y_test=names[200:280],
     )
     printed, part = boundary_part(capsys, tmp_path, path)
-    assert "No picture: rows that are vectors have none." in printed
-    assert part["classes"] == ["a", "b"]  # the two first
+    assert "No picture: samples that are vectors cannot be drawn." in printed
+    assert part["classes"] == ["a", "b"]  # the first two
     monkeypatch.setattr("skboundary._tour._boundary.find_spec", lambda name: None)
     printed, part = boundary_part(capsys, tmp_path)
     assert "No picture: matplotlib is not installed (the plot extra)." in printed
@@ -172,17 +174,19 @@ def test_no_picture_says_why(capsys, tmp_path, monkeypatch):
     assert not (tmp_path / "borderline.png").exists()
 
 
-def test_no_pairs_where_the_network_knows_no_row_of_a_class(capsys, tmp_path):
+def test_pairs_are_skipped_when_no_sample_of_a_class_is_predicted_correctly(capsys, tmp_path):
     _X, y = load_digits(return_X_y=True)
-    rare = np.where(np.arange(200) == 0, -1, y[:200] // 5 + 1)  # one row, and that one wrong
+    rare = np.where(np.arange(200) == 0, -1, y[:200] // 5 + 1)  # one sample, predicted as another
     path = save(tmp_path / "my.npz", y_train=rare, y_test=y[200:280] // 5 + 1)
     printed, part = boundary_part(capsys, tmp_path, path, enough=0.0)
-    assert part == {"skipped": "Skipped: the network predicts no training row of class -1 rightly."}
+    assert part == {
+        "skipped": "Skipped: the network predicts no training sample of class -1 correctly."
+    }
     assert part["skipped"] in printed
 
 
 @pytest.mark.parametrize("channels", [2, 3])
-def test_colors_and_other_channels_are_drawn(capsys, tmp_path, channels):
+def test_images_of_any_number_of_channels_are_drawn(capsys, tmp_path, channels):
     pytest.importorskip("matplotlib")
     X, _ = load_digits(return_X_y=True)
     images = np.repeat(X.reshape(-1, 1, 8, 8), channels, 1).astype(np.uint8)
@@ -192,19 +196,19 @@ def test_colors_and_other_channels_are_drawn(capsys, tmp_path, channels):
     assert (tmp_path / "borderline.png").exists()
 
 
-def test_missing_samples_are_what_is_printed(capsys, tmp_path):
+def test_printed_figures_of_the_over_samplers_are_those_written(capsys, tmp_path):
     printed, figures = tour(capsys, tmp_path, recipe=TINY._replace(max_train=400))
-    part = figures["missing"]
+    part = figures["over_sampling"]
     lines = printed.splitlines()
-    assert part["small_classes"] == [1, 3, 5, 7, 9]
+    assert part["rare_classes"] == [1, 3, 5, 7, 9]
     y = load_digits().target
-    for label, n in part["rows"].items():
+    for label, n in part["n_samples"].items():
         share = 10 if int(label) % 2 else 1
-        assert 0.6 * 40 <= n * share <= 1.5 * 40 or n == 6  # about 40 of each in 400 rows
-    assert sum(part["rows"].values()) < 300 and len(y) > 400
+        assert 0.6 * 40 <= n * share <= 1.5 * 40 or n == 6  # about 40 of each in 400 samples
+    assert sum(part["n_samples"].values()) < 300 and len(y) > 400
     assert set(part["methods"]) == {
-        "no new samples",
-        "no new samples, adjusted",
+        "no over-sampling",
+        "logit adjustment",
         "SMOTE",
         "biased extrapolation",
     }
@@ -222,8 +226,8 @@ def test_missing_samples_are_what_is_printed(capsys, tmp_path):
     assert " ".join(words) in " ".join(printed.split())
 
 
-def test_missing_samples_are_scored_as_scikit_learn_does():
-    from skboundary._tour._missing import _scores
+def test_over_samplers_are_scored_as_in_scikit_learn():
+    from skboundary._tour._over_sampling import _scores
 
     problem = load_problem(None, torch.device("cpu"), TINY._replace(max_test=400))
     p = np.random.default_rng(0).random((len(problem.y_test), 10))
@@ -239,23 +243,21 @@ def test_missing_samples_are_scored_as_scikit_learn_does():
 @pytest.mark.parametrize(
     "change, words",
     [
-        (lambda y: np.where(np.arange(len(y)) == 0, 77, y % 2), "class 77 has 1 training row"),
+        (lambda y: np.where(np.arange(len(y)) == 0, 77, y % 2), "class 77 has 1 training sample"),
         (lambda y: np.where(y == 0, 0, 1), "none of the classes"),
     ],
 )
-def test_missing_samples_are_skipped_where_there_is_nothing_to_show(
-    capsys, tmp_path, change, words
-):
+def test_over_samplers_are_skipped_for_unsuitable_data(capsys, tmp_path, change, words):
     X, y = load_digits(return_X_y=True)
     y_train, y_test = change(y[:200]), np.zeros(80, dtype=int)
     path = save(
         tmp_path / "my.npz", X_train=X[:200], y_train=y_train, y_test=y_test, X_test=X[200:280]
     )
     printed, figures = tour(capsys, tmp_path, "--data", path, recipe=TINY._replace(max_train=200))
-    assert words in printed and words in figures["missing"]["skipped"]
+    assert words in printed and words in figures["over_sampling"]["skipped"]
 
 
-def test_reproducible_and_alone_with_its_randomness(capsys, tmp_path):
+def test_runs_are_reproducible_and_restore_global_state(capsys, tmp_path):
     first = tour(capsys, tmp_path)
     torch.rand(3), np.random.rand(3)
     states, threads = (torch.get_rng_state(), np.random.get_state()), torch.get_num_threads()
@@ -283,7 +285,7 @@ NUMBERS, LETTERS = np.arange(10) - 3, np.array(list("jihgfedcba"))
         (lambda X: X[:, :3, :3] > 8, (1, 3, 3), NUMBERS),
     ],
 )
-def test_data_of_the_user(capsys, tmp_path, monkeypatch, arrange, shape, names):
+def test_data_of_the_user_in_any_layout(capsys, tmp_path, monkeypatch, arrange, shape, names):
     built = []
 
     def spy(shape, n_classes):
@@ -302,33 +304,33 @@ def test_data_of_the_user(capsys, tmp_path, monkeypatch, arrange, shape, names):
     )
     recipe = TINY._replace(max_epochs=1)
     printed, figures = tour(capsys, tmp_path, "--data", path, recipe=recipe)
-    assert "150 of 200 training rows and 60 of 80 test rows" in printed
+    assert "150 of 200 training samples and 60 of 80 test samples" in printed
     assert set(built) == {(shape, 10)}
     for row in figures["neighbors"]["least_certain"]:
-        assert row["true"] == names[y[200 + row["test_row"]]].item()
-        for near in row["neighbors"]:
-            assert near["true"] == names[y[near["train_row"]]].item()
+        assert row["true"] == names[y[200 + row["test_sample"]]].item()
+        for neighbor in row["neighbors"]:
+            assert neighbor["true"] == names[y[neighbor["training_sample"]]].item()
 
 
 def test_permuted_labels_and_their_neighbors(capsys, tmp_path):
-    """Given labels differ from true ones for some, and only where noise was asked for."""
+    """Some given labels differ from the true ones with noise, and none without."""
     recipe = TINY._replace(n_neighbors=(3,), noise=1.0, query_weight=(0.5,))
     _, figures = tour(capsys, tmp_path, recipe=recipe)
-    nears = [n for row in figures["neighbors"]["least_certain"] for n in row["neighbors"]]
-    assert any(near["given"] != near["true"] for near in nears)
+    neighbors = [n for row in figures["neighbors"]["least_certain"] for n in row["neighbors"]]
+    assert any(neighbor["given"] != neighbor["true"] for neighbor in neighbors)
     _, figures = tour(capsys, tmp_path, recipe=recipe._replace(noise=0.0))
-    nears = [n for row in figures["neighbors"]["least_certain"] for n in row["neighbors"]]
-    assert all(near["given"] == near["true"] for near in nears)
+    neighbors = [n for row in figures["neighbors"]["least_certain"] for n in row["neighbors"]]
+    assert all(neighbor["given"] == neighbor["true"] for neighbor in neighbors)
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 224, 224), (1, 1, 40), (2, 5, 90), (7,)])
-def test_network_takes_every_size(shape):
+def test_network_accepts_every_shape(shape):
     net = build_network(shape, 4)
     assert net(torch.zeros(2, *shape)).shape == (2, 4)
     assert sum(p.numel() for p in net.parameters()) < 200_000
 
 
-# --------------------------------------------------------------------------- what it refuses
+# --------------------------------------------------------------------------- invalid input
 
 Z = np.zeros
 LABELS = np.arange(200) % 10
@@ -342,27 +344,30 @@ LABELS = np.arange(200) % 10
         ({"X_train": Z(200)}, "X_train has shape (200,)"),
         ({"X_test": Z((80, 2, 2, 2, 2))}, "X_test has shape (80, 2, 2, 2, 2)"),
         ({"X_test": Z((0, 8, 8))}, "X_test has shape (0, 8, 8)"),
-        ({"X_test": Z((80, 8, 9))}, "rows of shape (8, 8), but X_test has rows of shape (8, 9)"),
-        ({"X_test": Z((80, 64))}, "rows of shape (8, 8), but X_test has rows of shape (64,)"),
+        (
+            {"X_test": Z((80, 8, 9))},
+            "samples of shape (8, 8), but X_test has samples of shape (8, 9)",
+        ),
+        ({"X_test": Z((80, 64))}, "samples of shape (8, 8), but X_test has samples of shape (64,)"),
         ({"X_train": np.full((200, 8, 8), np.nan)}, "X_train contains NaN in sample 0"),
         ({"X_test": np.full((80, 8, 8), np.inf)}, "X_test contains infinity in sample 0"),
         ({"X_test": np.full((80, 8, 8), 1e300)}, "X_test as float32 contains infinity in sample 0"),
         ({"X_train": np.full((200, 8, 8), "a")}, "X_train holds <U1, not numbers"),
         ({"X_train": np.full((200, 8, 8), None)}, "Object arrays cannot be loaded"),
         ({"y_train": np.full(200, None)}, "Object arrays cannot be loaded"),
-        ({"y_train": LABELS[:150]}, "X_train has 200 rows, but y_train has 150 labels"),
-        ({"y_test": LABELS}, "X_test has 80 rows, but y_test has 200 labels"),
+        ({"y_train": LABELS[:150]}, "X_train has 200 samples, but y_train has 150 labels"),
+        ({"y_test": LABELS}, "X_test has 80 samples, but y_test has 200 labels"),
         ({"y_train": LABELS[:, None]}, "y_train has shape (200, 1)"),
         ({"y_train": LABELS * np.nan}, "y_train contains NaN"),
         ({"y_train": LABELS + 0.5}, "continuous"),
         ({"y_train": LABELS * 1j}, "y_train holds complex128"),
         ({"y_train": LABELS * 0}, "y_train holds 1 class, 0"),
-        ({"y_train": LABELS % 9}, "y_test holds 9, which y_train does not"),
-        ({"y_train": LABELS.astype(str)}, "y_test holds 0, which y_train does not"),
-        ({"X_train": Z((20, 8, 8)), "y_train": LABELS[:20]}, "X_train has 20 rows"),
+        ({"y_train": LABELS % 9}, "y_test contains the label 9, which y_train does not"),
+        ({"y_train": LABELS.astype(str)}, "y_test contains the label 0, which y_train does not"),
+        ({"X_train": Z((20, 8, 8)), "y_train": LABELS[:20]}, "X_train has 20 samples"),
     ],
 )
-def test_refuses_in_one_line(capsys, tmp_path, changes, words):
+def test_invalid_arrays_are_refused_in_one_line(capsys, tmp_path, changes, words):
     path = save(tmp_path / "bad.npz", **changes)
     out = tmp_path / "out"
     assert words in refusal(capsys, "--data", path, "--out", str(out))
@@ -386,12 +391,12 @@ def _pickled(path):
     path.write_bytes(b"\x80\x04K\x01.")
 
 
-def _cut(path):
+def _truncated(path):
     save(path)
     path.write_bytes(path.read_bytes()[:5000])
 
 
-def _spoilt(path):
+def _corrupt(path):
     save(path)
     raw = bytearray(path.read_bytes())
     raw[300:400] = bytes(100)
@@ -411,23 +416,23 @@ def _folder(path):
 @pytest.mark.parametrize(
     "make, words",
     [
-        (_text, "is no npz file"),
-        (_empty, "is no npz file"),
-        (_npy, "is no npz file"),
-        (_pickled, "is no npz file"),
-        (_cut, "is no npz file"),
-        (_spoilt, "cannot be read"),
+        (_text, "is not an npz file"),
+        (_empty, "is not an npz file"),
+        (_npy, "is not an npz file"),
+        (_pickled, "is not an npz file"),
+        (_truncated, "is not an npz file"),
+        (_corrupt, "cannot be read"),
         (_not_arrays, "not numbers"),
         (_folder, "s.npz"),
     ],
 )
-def test_refuses_files_that_are_no_archive(capsys, tmp_path, make, words):
+def test_files_other_than_npz_are_refused_in_one_line(capsys, tmp_path, make, words):
     path = tmp_path / "s.npz"
     make(path)
     assert words in refusal(capsys, "--data", str(path), "--out", str(tmp_path / "out"))
 
 
-def test_refuses_devices_and_folders(capsys, tmp_path):
+def test_unusable_devices_and_folders_are_refused_in_one_line(capsys, tmp_path):
     assert "device='abacus'" in refusal(capsys, "--device", "abacus", "--out", str(tmp_path))
     assert "device='cuda:99'" in refusal(capsys, "--device", "cuda:99", "--out", str(tmp_path))
     taken = tmp_path / "taken"
@@ -438,16 +443,16 @@ def test_refuses_devices_and_folders(capsys, tmp_path):
     assert "figures.json" in refusal(capsys, "--out", str(tmp_path / "out"))
 
 
-def test_help_names_the_real_limits(capsys):
+def test_help_states_the_limits(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     assert stop.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     limits = Recipe()
-    assert f"{limits.max_train:,} training and {limits.max_test:,} test rows" in text
+    assert f"{limits.max_train:,} training and {limits.max_test:,} test samples" in text
 
 
-# ---------------------------------------------------------------------------- the real thing
+# ----------------------------------------------------------------------- the command itself
 
 
 def run(folder, *options):
@@ -463,22 +468,22 @@ def test_missing_file_on_the_command_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_neighbors_repair_memorized_labels(tmp_path):
+def test_neighbors_correct_memorized_labels(tmp_path):
     done = run(tmp_path, "--device", "cpu")
     assert (done.returncode, done.stderr) == (0, "")
     figures = json.loads((tmp_path / "tour" / "figures.json").read_text())
     accuracy = figures["neighbors"]["accuracy"]
     memorized = accuracy["32% permuted, last epoch"]["scores"]
     assert min(memorized["train"]) > 0.9
-    gains = np.subtract(memorized["chosen"], memorized["bare"])
+    gains = np.subtract(memorized["chosen"], memorized["base"])
     assert gains.min() > 0.05  # measured: .13 to .19
-    assert accuracy["clean, last epoch"]["mean"]["bare"] > 0.95
+    assert accuracy["clean, last epoch"]["mean"]["base"] > 0.95
     early = accuracy["32% permuted, early stop"]["mean"]
-    assert early["bare"] > np.mean(memorized["bare"]) + 0.05
+    assert early["base"] > np.mean(memorized["base"]) + 0.05
 
 
 @pytest.mark.slow
-def test_rows_with_labels_that_are_words(tmp_path):
+def test_vectors_with_string_labels(tmp_path):
     X, y = load_iris(return_X_y=True)
     names = np.array(["setosa", "versicolor", "virginica"])[y]
     test = np.arange(len(y)) % 3 == 0

@@ -1,12 +1,11 @@
-"""What the tour shows: one function for each part, in `PARTS`."""
+"""The tour of ``python -m skboundary``: one function for each part, listed in `PARTS`."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +16,17 @@ import torch
 import skboundary
 from skboundary._tour._boundary import part_boundary
 from skboundary._tour._data import Problem, Recipe, load_problem
-from skboundary._tour._missing import part_missing
 from skboundary._tour._neighbors import part_neighbors
+from skboundary._tour._over_sampling import part_over_sampling
 
-__all__ = ["PARTS", "Problem", "Recipe", "load_problem", "one_thread", "versions"]
+__all__ = ["PARTS", "Problem", "Recipe", "load_problem", "versions"]
 
-# What the tour shows, in this order; a part prints, may save into `out`, returns its figures.
+# The parts in order; each prints its results, may save files to `out` and returns its figures.
 PARTS: dict[str, Callable[[Problem, Path], dict[str, Any]]] = {
     "neighbors": part_neighbors,
     "boundary": part_boundary,
-    "missing": part_missing,
+    "over_sampling": part_over_sampling,
 }
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute with one thread: more only wait for each other in networks this small.
-
-    And sums come out the same on any machine.
-    """
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def versions() -> dict[str, str]:

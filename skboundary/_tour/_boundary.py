@@ -1,4 +1,4 @@
-"""The tour's second part: where is the boundary?"""
+"""The second part of the tour: borderline pairs of two classes."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -17,18 +17,18 @@ from skboundary._tour._network import Fold, train
 from skboundary.boundary import BoundaryPairs, BoundarySampleExtractor
 from skboundary.networks import FrozenNetwork
 
-_STARTS = {"noise": "random", "training rows": "data"}  # what `init` calls them
-_LAYOUT = "{:18}{:>8}{:>10}{:>22}{:>12}{:>14}{:>9}"
-_SHOWN = 5  # pairs of each start in the picture
+_STARTS = {"noise": "random", "training samples": "data"}  # values of `init`
+_LAYOUT = "{:18}{:>8}{:>10}{:>22}{:>12}{:>14}{:>13}"
+_N_DRAWN = 5  # pairs of each start in the picture
 _PICTURE = "borderline.png"
 
 
 def part_boundary(problem: Problem, out: Path) -> dict[str, Any]:
-    """Borderline pairs of two classes, from noise and from training rows."""
+    """Extract borderline pairs of two classes, from noise and from training samples."""
     source, target = problem.classes[:2]
-    _heading(f"Where is the boundary between {source} and {target}?")
-    seed, rows = problem.recipe.seeds[0], np.arange(len(problem.y_train))
-    net, epochs = train(problem, Fold(rows, rows, problem.y_train), seed)["last"]
+    _heading(f"Borderline pairs between {source} and {target}")
+    seed, everything = problem.recipe.seeds[0], np.arange(len(problem.y_train))
+    net, epochs = train(problem, Fold(everything, everything, problem.y_train), seed)["last"]
     reason = _reason_to_skip(problem, net)
     if reason:
         print(reason)
@@ -41,9 +41,9 @@ def part_boundary(problem: Problem, out: Path) -> dict[str, Any]:
         for name, init in _STARTS.items()
     }
     print(
-        f"PM finds pairs z and z + delta: the network calls one {source} and the other {target}, "
-        f"both with probability\n{extractor.confidence:g} or so, and delta is as short as it can "
-        "be. Medians of the pairs that were found:\n"
+        f"PM finds pairs z and z + delta with the shortest delta for which the network predicts "
+        f"one as {source} and the\nother as {target}, each with a probability of about "
+        f"{extractor.confidence:g}. Medians of the pairs that were found:\n"
     )
     print(
         _LAYOUT.format(
@@ -53,7 +53,7 @@ def part_boundary(problem: Problem, out: Path) -> dict[str, Any]:
             "length of delta",
             f"p({source}) at z",
             f"p({target}) beyond",
-            "rows run",
+            "evaluations",
         )
     )
     figures = {name: _figures(net, found) for name, found in pairs.items()}
@@ -75,11 +75,11 @@ def part_boundary(problem: Problem, out: Path) -> dict[str, Any]:
 
 
 def _reason_to_skip(problem: Problem, net: FrozenNetwork) -> str:
-    """Why there are no rows to start from, in one line; empty when there are."""
-    right = problem.y_train[net.predict(problem.X_train) == problem.y_train]
+    """Return why there are no samples to start from, in one line, or an empty string."""
+    correct = problem.y_train[net.predict(problem.X_train) == problem.y_train]
     for label in problem.classes[:2]:
-        if label not in right:
-            return f"Skipped: the network predicts no training row of class {label} rightly."
+        if label not in correct:
+            return f"Skipped: the network predicts no training sample of class {label} correctly."
     return ""
 
 
@@ -89,7 +89,7 @@ def _figures(net: FrozenNetwork, pairs: BoundaryPairs) -> dict[str, Any]:
         "length": pairs.distance[ok],
         "p_source": _proba(net, pairs.inner[ok], pairs.source[ok]),
         "p_target": _proba(net, pairs.outer[ok], pairs.target[ok]),
-        "rows": pairs.n_evaluations[ok],
+        "evaluations": pairs.n_evaluations[ok],
     }
     status, counts = np.unique(pairs.status, return_counts=True)
     return {
@@ -101,7 +101,7 @@ def _figures(net: FrozenNetwork, pairs: BoundaryPairs) -> dict[str, Any]:
 
 
 def _proba(net: FrozenNetwork, X: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
-    """What the network says of the class that each row is meant to have."""
+    """Predicted probability of the given label of each sample."""
     if not len(X):
         return np.empty(0)
     columns = np.searchsorted(net.classes_, labels)
@@ -109,12 +109,12 @@ def _proba(net: FrozenNetwork, X: NDArray[Any], labels: NDArray[Any]) -> NDArray
 
 
 def _picture(pairs: dict[str, BoundaryPairs], out: Path) -> dict[str, Any]:
-    """Save z, z + delta and delta of the first pairs, and say where or why not."""
+    """Save a picture of z, z + delta and delta of the first pairs, or print why there is none."""
     X = next(iter(pairs.values())).inner
-    shown = {name: np.flatnonzero(found.success)[:_SHOWN] for name, found in pairs.items()}
+    shown = {name: np.flatnonzero(found.success)[:_N_DRAWN] for name, found in pairs.items()}
     reason = ""
     if X.ndim != 4:
-        reason = "rows that are vectors have none"
+        reason = "samples that are vectors cannot be drawn"
     elif not any(map(len, shown.values())):
         reason = "no pair was found"
     elif find_spec("matplotlib") is None:
@@ -150,7 +150,7 @@ def _draw(pairs: dict[str, BoundaryPairs], shown: dict[str, NDArray[np.intp]], p
 
 
 def _show(ax: Any, image: NDArray[Any], low: float, high: float, cmap: str) -> None:
-    """Draw an image (channels, height, width): three channels as colors, else the first."""
+    """Draw an image (channels, height, width): three channels in color, otherwise the first."""
     if len(image) == 3:
         ax.imshow(((image - low) / (high - low or 1)).transpose(1, 2, 0).clip(0, 1))
     else:

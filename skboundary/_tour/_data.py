@@ -1,4 +1,4 @@
-"""The tour's data: scikit-learn's digits, or the user's file, checked."""
+"""The data of the tour: scikit-learn's digits, or a file of the user."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -29,11 +29,11 @@ class Recipe(NamedTuple):
     seeds: tuple[int, ...] = (0, 1, 2)
     max_train: int = 2000
     max_test: int = 2000
-    validation: float = 0.2  # share of the training rows that the network does not see
+    validation: float = 0.2  # share of the training samples that are held out
     noise: float = 0.32  # share of the training labels that are permuted
-    imbalance: int = 10  # by how much every second class is thinned out
+    imbalance: int = 10  # factor by which every second class is reduced
     max_epochs: int = 80
-    enough: float = 0.99  # training accuracy at which training ends
+    enough: float = 0.99  # training accuracy at which training stops
     batch_size: int = 64
     learning_rate: float = 0.002
     n_neighbors: tuple[int, ...] = (1, 3, 8, 20)
@@ -42,27 +42,27 @@ class Recipe(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """The data: images (n, channels, height, width) or vectors (n, d), and labels."""
+    """The data: images (n, channels, height, width) or vectors (n, n_features), and labels."""
 
     description: str
     X_train: NDArray[Any]
     y_train: NDArray[Any]
     X_test: NDArray[Any]
     y_test: NDArray[Any]
-    train_rows: NDArray[np.intp]  # where the rows stand in the data they were drawn from
-    test_rows: NDArray[np.intp]
+    train_index: NDArray[np.intp]  # positions in the data that the samples were drawn from
+    test_index: NDArray[np.intp]
     classes: NDArray[Any]
     device: torch.device
     recipe: Recipe
 
 
 def load_problem(path: str | None, device: torch.device, recipe: Recipe) -> Problem:
-    """Take scikit-learn's digits, or the rows of a file.
+    """Load scikit-learn's digits, or the samples of a file.
 
     Raises
     ------
     ValueError, OSError
-        For a file that cannot be used, in one line.
+        If the file cannot be used; the message is one line.
     """
     if path is None:
         return _digits(device, recipe)
@@ -70,24 +70,28 @@ def load_problem(path: str | None, device: torch.device, recipe: Recipe) -> Prob
     X_train, X_test = _images_or_vectors(parts, "X_train"), _images_or_vectors(parts, "X_test")
     if X_train.shape[1:] != X_test.shape[1:]:
         raise ValueError(
-            f"X_train has rows of shape {parts['X_train'].shape[1:]}, but X_test has rows of "
+            f"X_train has samples of shape {parts['X_train'].shape[1:]}, but X_test has samples of "
             f"shape {parts['X_test'].shape[1:]}."
         )
     y_train, y_test = _labels(parts, "train"), _labels(parts, "test")
     if len(y_train) < _MIN_TRAIN:
-        raise ValueError(f"X_train has {len(y_train)} rows; the tour needs {_MIN_TRAIN} or more.")
+        raise ValueError(
+            f"X_train has {len(y_train)} samples; the tour needs {_MIN_TRAIN} or more."
+        )
     classes = np.unique(y_train)
     if len(classes) < 2:
         raise ValueError(f"y_train holds 1 class, {classes[0]}; the tour needs 2 or more.")
     known = set(classes.tolist())
     unknown = [c for c in np.unique(y_test).tolist() if c not in known]
     if unknown:
-        raise ValueError(f"y_test holds {unknown[0]!r}, which y_train does not.")
+        raise ValueError(
+            f"y_test contains the label {unknown[0]!r}, which y_train does not contain."
+        )
     train = _draw(len(y_train), recipe.max_train)
     test = _draw(len(y_test), recipe.max_test)
     description = (
-        f"{path}: {len(train)} of {len(y_train)} training rows and {len(test)} of {len(y_test)} "
-        f"test rows of shape {parts['X_train'].shape[1:]}, {len(classes)} classes."
+        f"{path}: {len(train)} of {len(y_train)} training samples and {len(test)} of {len(y_test)} "
+        f"test samples of shape {parts['X_train'].shape[1:]}, {len(classes)} classes."
     )
     y_test = classes[np.searchsorted(classes, y_test)]  # one dtype
     return Problem(
@@ -121,7 +125,7 @@ def _digits(device: torch.device, recipe: Recipe) -> Problem:
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     with path.open("rb") as file:
         if not zipfile.is_zipfile(file):
-            raise ValueError(f"{path} is no npz file (numpy.savez writes one).")
+            raise ValueError(f"{path} is not an npz file, as numpy.savez writes it.")
         file.seek(0)
         try:
             archive = np.load(file, allow_pickle=False)
@@ -135,19 +139,19 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _images_or_vectors(parts: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
-    """Check rows; images get their channels first, integers stay integers."""
+    """Check samples; move the channels of images first; integers stay integers."""
     X = parts[name]
     if X.dtype.kind not in "biuf":
         raise ValueError(f"{name} holds {X.dtype}, not numbers.")
     if X.ndim not in (2, 3, 4) or X.size == 0:
         raise ValueError(
-            f"{name} has shape {X.shape}; images (n, H, W), (n, H, W, C) or (n, C, H, W), or "
-            "vectors (n, d) are wanted."
+            f"{name} has shape {X.shape}; expected images (n, H, W), (n, H, W, C) or "
+            "(n, C, H, W), or vectors (n, n_features)."
         )
     check_finite(X, name)
     if X.dtype.kind == "f":
         with np.errstate(over="ignore"):
-            X = X.astype(np.float32)  # what the network computes in
+            X = X.astype(np.float32)  # the dtype of the network
         check_finite(X, f"{name} as float32")
     if X.ndim == 3:
         return X[:, None]
@@ -157,11 +161,13 @@ def _images_or_vectors(parts: dict[str, NDArray[Any]], name: str) -> NDArray[Any
 
 
 def _labels(parts: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
-    y, n_rows = parts[f"y_{name}"], len(parts[f"X_{name}"])
+    y, n_samples = parts[f"y_{name}"], len(parts[f"X_{name}"])
     if y.ndim != 1:
-        raise ValueError(f"y_{name} has shape {y.shape}; one label a row, (n,), is wanted.")
-    if len(y) != n_rows:
-        raise ValueError(f"X_{name} has {n_rows} rows, but y_{name} has {len(y)} labels.")
+        raise ValueError(
+            f"y_{name} has shape {y.shape}; expected one label per sample, shape (n,)."
+        )
+    if len(y) != n_samples:
+        raise ValueError(f"X_{name} has {n_samples} samples, but y_{name} has {len(y)} labels.")
     if y.dtype.kind not in "biufUS":
         raise ValueError(f"y_{name} holds {y.dtype}, neither numbers nor strings.")
     check_finite(y, f"y_{name}")
@@ -170,8 +176,8 @@ def _labels(parts: dict[str, NDArray[Any]], name: str) -> NDArray[Any]:
     return y
 
 
-def _draw(n_rows: int, most: int) -> NDArray[np.intp]:
-    """All rows, or `most` of them at random, in their order."""
-    if n_rows <= most:
-        return np.arange(n_rows)
-    return np.sort(np.random.default_rng(0).permutation(n_rows)[:most])
+def _draw(n_samples: int, most: int) -> NDArray[np.intp]:
+    """Indices of all samples, or of at most `most` random ones, in increasing order."""
+    if n_samples <= most:
+        return np.arange(n_samples)
+    return np.sort(np.random.default_rng(0).permutation(n_samples)[:most])

@@ -1,4 +1,4 @@
-"""The tour's first part: what do the neighbors say?"""
+"""The first part of the tour: LatentKNNClassifier against its base network."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -17,43 +17,43 @@ from skboundary.networks import FrozenNetwork
 
 
 class Assessed(NamedTuple):
-    """A trained network and what it reaches on the test rows."""
+    """A trained network and its scores on the test samples."""
 
-    clf: LatentKNNClassifier  # with the setting that the validation rows chose
+    clf: LatentKNNClassifier  # with the setting selected on the validation samples
     net: FrozenNetwork
     epochs: int
     scores: dict[str, float]
 
 
 def part_neighbors(problem: Problem, out: Path) -> dict[str, Any]:
-    """LatentKNNClassifier: where it helps, its two parameters, and what it explains."""
+    """Compare LatentKNNClassifier with its base network, sweep it and explain predictions."""
     recipe, noise = problem.recipe, problem.recipe.noise
     noisy = f"{noise:.0%} permuted"
-    rows: dict[str, list[Assessed]] = {
+    runs: dict[str, list[Assessed]] = {
         "clean, last epoch": [],
         f"{noisy}, last epoch": [],
         f"{noisy}, early stop": [],
     }
-    clean, memorized, stopped = rows
+    clean, memorized, stopped = runs
     folds = {}
     for seed in recipe.seeds:
         fold = _fold(problem, seed, 0.0)
-        rows[clean].append(_assess(problem, fold, *train(problem, fold, seed)["last"]))
+        runs[clean].append(_assess(problem, fold, *train(problem, fold, seed)["last"]))
         fold = folds[seed] = _fold(problem, seed, noise)
         snapshots = train(problem, fold, seed)
-        rows[memorized].append(_assess(problem, fold, *snapshots["last"]))
-        rows[stopped].append(_assess(problem, fold, *snapshots["early"]))
+        runs[memorized].append(_assess(problem, fold, *snapshots["last"]))
+        runs[stopped].append(_assess(problem, fold, *snapshots["early"]))
     first = recipe.seeds[0]
     return {
-        "accuracy": _print_accuracy(rows, recipe),
-        "verdict": _print_verdict(rows[memorized], rows[stopped]),
-        "sweep": _print_sweep(problem, rows[memorized][0].clf, first),
-        "least_certain": _print_explanations(problem, rows[memorized][0], folds[first], first),
+        "accuracy": _print_accuracy(runs, recipe),
+        "verdict": _print_verdict(runs[memorized], runs[stopped]),
+        "sweep": _print_sweep(problem, runs[memorized][0].clf, first),
+        "least_certain": _print_explanations(problem, runs[memorized][0], folds[first], first),
     }
 
 
 def _fold(problem: Problem, seed: int, noise: float) -> Fold:
-    """Permute a share of the labels among themselves (some keep theirs), then split."""
+    """Permute a share of the labels (a few keep their value), then split."""
     rng = np.random.default_rng(seed)
     y = problem.y_train.copy()
     n_validation = round(problem.recipe.validation * len(y))
@@ -69,36 +69,36 @@ def _assess(problem: Problem, fold: Fold, net: FrozenNetwork, epochs: int) -> As
     clf = LatentKNNClassifier(net, metric="cosine", device=problem.device).fit(X[fit], y[fit])
     scores = {
         "train": net.score(X[fit], y[fit]),
-        "bare": net.score(*test),
+        "base": net.score(*test),
         "paper": clf.score(*test),
     }
     swept = clf.sweep(
         X[val], y[val], n_neighbors=recipe.n_neighbors, query_weight=recipe.query_weight
     )
-    # of equally good settings the one nearest to the bare network
+    # of equally good settings the one nearest to the base network
     ranked = zip(swept["rank_test_score"], swept["params"], strict=True)
     chosen = min(ranked, key=lambda pair: (pair[0], -pair[1]["query_weight"]))[1]
     scores["chosen"] = clf.set_params(**chosen).score(*test)
     return Assessed(clf, net, epochs, scores)
 
 
-def _print_accuracy(rows: dict[str, list[Assessed]], recipe: Recipe) -> dict[str, Any]:
-    _heading("LatentKNNClassifier against the bare network")
+def _print_accuracy(runs: dict[str, list[Assessed]], recipe: Recipe) -> dict[str, Any]:
+    _heading("LatentKNNClassifier against the base network")
     print(
-        f"Accuracy on the test rows, whose labels are clean: mean +- deviation of "
-        f"{len(recipe.seeds)} seeds.\nPaper: k=3, w=0.88. Chosen: the k and w that are best on "
-        f"validation rows, a {recipe.validation:.0%}\nof the training rows that the network does "
-        "not see and whose labels are as noisy.\n"
+        "Accuracy on the test samples, whose labels are clean: mean +- standard deviation over "
+        f"{len(recipe.seeds)} seeds.\nPaper: k=3, w=0.88. Chosen: the k and w with the best "
+        f"accuracy on a held-out {recipe.validation:.0%} of\nthe training samples, whose labels "
+        "are as noisy.\n"
     )
     layout = "{:25}{:>6}{:>7}{:>17}{:>17}{:>17}"
-    print(layout.format("training labels", "epochs", "train", "bare net", "paper", "chosen"))
-    figures = {name: _summary(runs) for name, runs in rows.items()}
+    print(layout.format("training labels", "epochs", "train", "base network", "paper", "chosen"))
+    figures = {name: _summary(assessed) for name, assessed in runs.items()}
     for name, figure in figures.items():
         mean, std = figure["mean"], figure["std"]
-        cells = [f"{mean[key]:.3f} +- {std[key]:.3f}" for key in ("bare", "paper", "chosen")]
+        cells = [f"{mean[key]:.3f} +- {std[key]:.3f}" for key in ("base", "paper", "chosen")]
         epochs = f"{np.mean(figure['epochs']):.0f}"
         print(layout.format(name, epochs, f"{mean['train']:.3f}", *cells))
-    print("\nChosen k/w of each seed:")
+    print("\nChosen k/w for each seed:")
     for name, figure in figures.items():
         print(f"{name:25}", " ".join(f"{k}/{w:g}" for k, w in figure["settings"]))
     return figures
@@ -116,26 +116,26 @@ def _summary(runs: list[Assessed]) -> dict[str, Any]:
 
 
 def _print_verdict(memorized: list[Assessed], stopped: list[Assessed]) -> str:
-    """Say what early stopping does by itself, and whether there was anything to repair."""
+    """Compare with early stopping, and state whether there was noise to correct."""
     last, early = _summary(memorized), _summary(stopped)
-    bare, neighbors = last["mean"]["bare"], max(last["mean"]["paper"], last["mean"]["chosen"])
-    stopped_bare = early["mean"]["bare"]
-    gap = stopped_bare - max(bare, neighbors)
+    base, neighbors = last["mean"]["base"], max(last["mean"]["paper"], last["mean"]["chosen"])
+    stopped_base = early["mean"]["base"]
+    gap = stopped_base - max(base, neighbors)
     first, then = "beats both", "and"
     if gap <= 0:
-        first, then = ("beats", "but not") if stopped_bare > bare else ("beats neither", "nor")
+        first, then = ("beats", "but not") if stopped_base > base else ("beats neither", "nor")
     lines = [
-        f"The bare early-stopped net ({stopped_bare:.3f}) {first} the bare net of the last epoch "
-        f"({bare:.3f})",
-        f"{then} that net with its neighbors ({neighbors:.3f}); with its own neighbors it "
-        f"reaches {early['mean']['chosen']:.3f}.",
+        f"The base network stopped early ({stopped_base:.3f}) {first} the base network of the "
+        f"last epoch ({base:.3f})",
+        f"{then} LatentKNNClassifier on the latter ({neighbors:.3f}); on the network stopped "
+        f"early, LatentKNNClassifier reaches {early['mean']['chosen']:.3f}.",
     ]
-    if 0 < abs(gap) <= max(early["std"]["bare"], last["std"]["chosen"]):
-        lines.append(f"The gap of {abs(gap):.3f} is no larger than the deviation between seeds.")
+    if 0 < abs(gap) <= max(early["std"]["base"], last["std"]["chosen"]):
+        lines.append(f"The gap of {abs(gap):.3f} is within one standard deviation over the seeds.")
     if last["mean"]["train"] < 0.9:
         lines.append(
-            f"The noisy labels are not memorized (training accuracy {last['mean']['train']:.3f}): "
-            "expect less of neighbors."
+            f"The noisy labels are not memorized (training accuracy {last['mean']['train']:.3f}), "
+            "so neighbors are expected to help less."
         )
     print("\n" + "\n".join(lines))
     return " ".join(lines)
@@ -148,8 +148,8 @@ def _print_sweep(problem: Problem, clf: LatentKNNClassifier, seed: int) -> dict[
     grid = swept["mean_test_score"].reshape(len(ks), len(ws))
     _heading("Sweep over k and query_weight")
     print(
-        f"Accuracy on the test rows: permuted labels, last epoch, seed {seed}. The star marks "
-        "what the\nvalidation rows chose; w=1 is the bare net.\n"
+        f"Accuracy on the test samples: permuted labels, last epoch, seed {seed}. The star marks "
+        "the setting\nselected on the validation samples; w=1 is the base network.\n"
     )
     print("  k \\ w" + "".join(f"{w:>8g}" for w in ws))
     for k, scores in zip(ks, grid, strict=True):
@@ -160,7 +160,7 @@ def _print_sweep(problem: Problem, clf: LatentKNNClassifier, seed: int) -> dict[
         )
     return {
         "seed": seed,
-        "rows": "test",
+        "samples": "test",
         "n_neighbors": ks,
         "query_weight": ws,
         "accuracy": grid,
@@ -172,31 +172,31 @@ def _print_explanations(
     problem: Problem, run: Assessed, fold: Fold, seed: int
 ) -> list[dict[str, Any]]:
     clf = run.clf
-    certainty = run.net.predict_proba(problem.X_test).max(1)
-    least = np.argsort(certainty, kind="stable")[:3]
-    why = clf.explain(problem.X_test[least])
-    _heading("Neighbors of the test rows that the bare net is least certain of")
+    confidence = run.net.predict_proba(problem.X_test).max(1)
+    least = np.argsort(confidence, kind="stable")[:3]
+    explanation = clf.explain(problem.X_test[least])
+    _heading("Neighbors of the test samples with the least confident predictions")
     print(
         f"Permuted labels, last epoch, seed {seed}, k={clf.n_neighbors}, w={clf.query_weight:g}; "
-        f"at most five are listed. Each neighbor\ncounts {why.weights[0, 0]:.3f}, with what "
-        "the network says of it, not with its label."
+        f"at most five neighbors are listed.\nEach neighbor contributes the network's output for "
+        f"it, not its label, with weight {explanation.weights[0, 0]:.3f}."
     )
     found = []
-    for i, row in enumerate(least):
+    for i, sample in enumerate(least):
         figures = {
-            "test_row": problem.test_rows[row],
-            "true": problem.y_test[row],
-            "before": _said(problem.classes, why.query_outputs[i]),
-            "after": _said(problem.classes, why.proba[i]),
+            "test_sample": problem.test_index[sample],
+            "true": problem.y_test[sample],
+            "before": _prediction(problem.classes, explanation.query_outputs[i]),
+            "after": _prediction(problem.classes, explanation.proba[i]),
             "neighbors": [
                 {
-                    "train_row": problem.train_rows[j],
-                    "given": why.labels[i, place],
+                    "training_sample": problem.train_index[j],
+                    "given": explanation.labels[i, rank],
                     "true": problem.y_train[j],
-                    "says": _said(problem.classes, why.outputs[i, place]),
-                    "distance": why.distances[i, place],
+                    "predicted": _prediction(problem.classes, explanation.outputs[i, rank]),
+                    "distance": explanation.distances[i, rank],
                 }
-                for place, j in enumerate(fold.fit[why.indices[i]])
+                for rank, j in enumerate(fold.fit[explanation.indices[i]])
             ],
         }
         _print_explanation(figures)
@@ -207,18 +207,19 @@ def _print_explanations(
 def _print_explanation(figures: dict[str, Any]) -> None:
     before, after = figures["before"], figures["after"]
     print(
-        f"\ntest row {figures['test_row']}: true {figures['true']}; bare net {before[0]} "
-        f"({before[1]:.2f}); with neighbors {after[0]} ({after[1]:.2f})"
+        f"\ntest sample {figures['test_sample']}: true label {figures['true']}; base network "
+        f"{before[0]} ({before[1]:.2f}); with neighbors {after[0]} ({after[1]:.2f})"
     )
-    for near in figures["neighbors"][:5]:
-        says, probability = near["says"]
+    for neighbor in figures["neighbors"][:5]:
+        label, probability = neighbor["predicted"]
         print(
-            f"    training row {near['train_row']:>5}: distance {near['distance']:.4f}, given "
-            f"{near['given']}, true {near['true']}, network says {says} ({probability:.2f})"
+            f"    training sample {neighbor['training_sample']:>5}: distance "
+            f"{neighbor['distance']:.4f}, given label {neighbor['given']}, true label "
+            f"{neighbor['true']}, predicted as {label} ({probability:.2f})"
         )
 
 
-def _said(classes: NDArray[Any], outputs: NDArray[Any]) -> tuple[Any, float]:
+def _prediction(classes: NDArray[Any], outputs: NDArray[Any]) -> tuple[Any, float]:
     return classes[outputs.argmax()], float(outputs.max())
 
 

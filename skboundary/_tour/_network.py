@@ -1,4 +1,4 @@
-"""The tour's network, and its training until the labels are known by heart."""
+"""The network of the tour and its training, which goes on until the labels are memorized."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -19,15 +19,15 @@ from skboundary.networks import FrozenNetwork
 
 
 class Fold(NamedTuple):
-    """Training rows of one seed: what the network sees, and what is kept for choosing."""
+    """A split of the training samples: one part trains the network, one selects its settings."""
 
     fit: NDArray[np.intp]
     val: NDArray[np.intp]
-    y: NDArray[Any]  # labels of all training rows, with noise if any
+    y: NDArray[Any]  # labels of all training samples, with noise if any
 
 
 class Standardize(nn.Module):
-    """Subtract a mean and divide by a deviation: of each column, or of all pixels."""
+    """Subtract the mean and divide by the standard deviation of each feature, or of all pixels."""
 
     mean: Tensor
     std: Tensor
@@ -35,7 +35,7 @@ class Standardize(nn.Module):
     def __init__(self, X: NDArray[Any]) -> None:
         super().__init__()
         axis = 0 if X.ndim == 2 else None
-        sample = X if X.ndim == 2 else X[:500]  # so many images tell, and large ones fit
+        sample = X if X.ndim == 2 else X[:500]  # enough for two moments, and bounds the memory
         std = np.asarray(sample.std(axis=axis, dtype=np.float64))
         self.register_buffer("mean", torch.tensor(sample.mean(axis=axis, dtype=np.float64)).float())
         self.register_buffer("std", torch.tensor(np.where(std > 0, std, 1.0)).float())
@@ -46,11 +46,11 @@ class Standardize(nn.Module):
 
 
 def build_network(shape: tuple[int, ...], n_classes: int) -> nn.Module:
-    """Two convolutions and a hidden layer for images, two hidden layers for vectors."""
+    """Build two convolutions and a hidden layer for images, two hidden layers for vectors."""
     if len(shape) == 1:
         front = [nn.Linear(shape[0], 256), nn.ReLU()]
     else:
-        # strides bring an image to about 14 x 14 pixels, and pooling to about 4 x 4
+        # strides reduce an image to about 14 x 14 pixels, and pooling to about 4 x 4
         stride = [max(1, round(side / 14)) for side in shape[1:]]
         pool = [max(1, side // s // 4) for side, s in zip(shape[1:], stride, strict=True)]
         kernel = (stride[0] + 2, stride[1] + 2)
@@ -67,13 +67,14 @@ def build_network(shape: tuple[int, ...], n_classes: int) -> nn.Module:
 
 
 def train(problem: Problem, fold: Fold, seed: int) -> dict[str, tuple[FrozenNetwork, int]]:
-    """Train until the training labels are known by heart.
+    """Train until the training labels are memorized.
 
     Returns
     -------
     snapshots : dict
-        "last": the network at the end; "early": the same run at its best validation accuracy,
-        the labels of which are as noisy as those of training. Each with its number of epochs.
+        "last": the network at the end; "early": the same run at its best accuracy on the
+        validation samples, whose labels are as noisy as those of the training samples. Each with
+        its number of epochs.
     """
     recipe = problem.recipe
     standardize = Standardize(problem.X_train[fold.fit]).to(problem.device)
