@@ -1,10 +1,11 @@
-"""What neighbors cost on top of a network: LatentKNNClassifier end to end on CIFAR-10.
+"""Cost of LatentKNNClassifier relative to its base network, on CIFAR-10.
 
     python benchmarks/latent_knn.py [--reference 50000] [--queries 2000] [--rounds 5]
 
-A small convolutional network, trained for one pass over 5,000 images so that its features have
-clusters; the time of a pass does not depend on its weights. Everything is timed in turn in one
-process, figures are medians over the rounds. Needs the folder named by SKBOUNDARY_DATA.
+The network is a small convolutional one, trained for one epoch on 5,000 images so that its
+features form clusters; the time of a pass does not depend on the weights. All contenders are timed
+in turn in one process, and figures are medians over the rounds. Requires the folder named by
+SKBOUNDARY_DATA.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -41,7 +42,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "user_guide" / "latent_knn.rst"
 
 
 def load_cifar(reference: int, queries: int) -> tuple[Any, Any, Any, Any]:
-    """CIFAR-10 as uint8 images (n, 3, 32, 32), read by the data folder's own reader."""
+    """Load CIFAR-10 as uint8 images (n, 3, 32, 32) with the reader of the data folder."""
     load = data_reader()
     X, y = load.cifar10("train", limit=reference)
     X_test, y_test = load.cifar10("test", limit=queries)
@@ -49,7 +50,7 @@ def load_cifar(reference: int, queries: int) -> tuple[Any, Any, Any, Any]:
 
 
 def make_network(X: Any, y: Any) -> nn.Module:
-    """Six convolutions in the manner of VGG, one pass of training."""
+    """Train a VGG-like network of six convolutions for one epoch."""
     torch.manual_seed(0)
     layers: list[nn.Module] = []
     for n_in, n_out in [(3, 32), (32, 32), (32, 64), (64, 64), (64, 128), (128, 128)]:
@@ -71,12 +72,12 @@ def make_network(X: Any, y: Any) -> nn.Module:
 
 
 def scale(x: torch.Tensor) -> torch.Tensor:
-    """Bring bytes to about [-1, 1]."""
+    """Scale bytes to [-1, 1]."""
     return x / 127.5 - 1
 
 
 def median_seconds(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median wall time of each, all of them in turn, after one round to warm up."""
+    """Median wall time of each contender; all run in turn, after one warm-up round."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for i in range(rounds + 1):
         for name, run in contenders.items():
@@ -88,7 +89,7 @@ def median_seconds(contenders: dict[str, Callable[[], Any]], rounds: int) -> dic
 
 
 def end_to_end(net: FrozenNetwork, X: Any, y: Any, X_test: Any, y_test: Any, rounds: int) -> Any:
-    """Predicting and sweeping beside the bare network."""
+    """Time predictions and sweeps against the base network, and searches for one query."""
     clf = LatentKNNClassifier(net, metric="cosine").fit(X, y)
     grid = {"n_neighbors": [1, 2, 3, 8], "query_weight": list(np.linspace(0, 1, 10))}
     seconds = median_seconds(
@@ -100,8 +101,8 @@ def end_to_end(net: FrozenNetwork, X: Any, y: Any, X_test: Any, y_test: Any, rou
         rounds,
     )
     latent = clf._network.latent(X_test[:1]).numpy()
-    rows = clf._latent.numpy()
-    unit, query = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (rows, latent))
+    stored = clf._latent.numpy()
+    unit, query = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (stored, latent))
     ours = TorchNearestNeighbors(3).fit(unit)
     theirs = NearestNeighbors(n_neighbors=3, algorithm="brute").fit(unit)
     searches = {
@@ -112,11 +113,11 @@ def end_to_end(net: FrozenNetwork, X: Any, y: Any, X_test: Any, y_test: Any, rou
         index = faiss.IndexFlatL2(unit.shape[1])
         index.add(unit)
         searches["faiss"] = lambda: index.search(query, 3)
-    return seconds, median_seconds(searches, 20 * rounds), list(rows.shape)
+    return seconds, median_seconds(searches, 20 * rounds), list(stored.shape)
 
 
 def grid_search(net: FrozenNetwork, X: Any, y: Any, rounds: int) -> dict[str, float]:
-    """A search over 12 settings with memory, beside one fit and score of the same folds."""
+    """Time a grid search over 12 settings with memory against one fit and score of one fold."""
     grid = {"n_neighbors": [1, 3, 8], "query_weight": [0.25, 0.52, 0.76, 0.88]}
     half = len(X) // 2
 
@@ -131,18 +132,23 @@ def grid_search(net: FrozenNetwork, X: Any, y: Any, rounds: int) -> dict[str, fl
     return median_seconds({"fit and score": one, "search of 12": search}, rounds)
 
 
+def title(name: str) -> str:
+    """Name of a ratio in the guide."""
+    return name.replace("bare", "base")
+
+
 def write_guide(results: dict[str, Any], page: Path = PAGE) -> None:
-    """Put the ratios, and the milliseconds of one query, into the lines of the guide's tables."""
+    """Write the ratios, and the milliseconds of one query, into the tables of the guide."""
     milliseconds = {name: 1e3 * value for name, value in results["one_query_seconds"].items()}
     text = page.read_text()
     for name, value in (results["ratios"] | milliseconds).items():
-        line = rf"^({re.escape(name)} +)[\d.]+$"
+        line = rf"^({re.escape(title(name))} +)[\d.]+$"
         text = re.sub(line, rf"\g<1>{value:.2f}", text, count=1, flags=re.MULTILINE)
     page.write_text(text)
 
 
 def main() -> None:
-    """Run, print, and write the JSON and the guide."""
+    """Run the benchmark, print the results, and write the JSON and the guide."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reference", type=int, default=50_000)
     parser.add_argument("--queries", type=int, default=2_000)
