@@ -68,7 +68,7 @@ def test_the_measured_table_is_that_of_the_results():
     for name, row in results["neighbors"]["accuracy"].items():
         (line,) = re.findall(rf"^{re.escape(name)}  +(.*)$", text, re.MULTILINE)
         expected = [row["mean"]["train"]]
-        for key in ("bare", "paper", "chosen"):
+        for key in ("base", "paper", "chosen"):
             expected += [row["mean"][key], row["std"][key]]
         epochs, *figures = [float(figure) for figure in line.split()]
         assert epochs == round(sum(row["epochs"]) / len(row["epochs"]))
@@ -87,8 +87,9 @@ def test_the_measured_times_are_those_of_the_results():
         assert line in re.sub(" +", " ", text)
     text = (ROOT / "docs/user_guide/latent_knn.rst").read_text()
     results = json.loads((ROOT / "benchmarks/results/latent_knn.json").read_text())
+    title = load_script("latent_knn.py").title
     for name, ratio in results["ratios"].items():
-        assert f"{name} {ratio:.2f}" in re.sub(" +", " ", text)
+        assert f"{title(name)} {ratio:.2f}" in re.sub(" +", " ", text)
     for name, seconds in results["one_query_seconds"].items():
         assert f"{name} {1e3 * seconds:.2f}\n" in re.sub(" +", " ", text)
 
@@ -115,7 +116,7 @@ def test_the_borderline_pairs_are_those_of_the_results():
             round(m["length"], 2),
             round(m["p_source"], 3),
             round(m["p_target"], 3),
-            m["rows"],
+            m["evaluations"],
         ]
         assert [float(figure) for figure in line.split()] == expected
 

@@ -1,4 +1,4 @@
-"""The script that reproduces LaSeNN's tables: its attacks, labels, metrics and page."""
+"""The script that reproduces the tables of LaSeNN: attacks, labels, metrics and pages."""
 
 import importlib.util
 import json
@@ -23,17 +23,17 @@ def lasenn():
     return module
 
 
-def test_permuted_labels__the_share_asked_for__are_the_same_labels(lasenn):
+def test_permuted_labels_are_a_permutation_of_the_requested_share(lasenn):
     y = np.arange(200)
     noisy = lasenn.permute_labels(y, 0.3, np.random.default_rng(0))
     assert np.array_equal(np.sort(noisy), y) and np.array_equal(y, np.arange(200))
-    assert 50 < (noisy != y).sum() <= 60  # some keep theirs
+    assert 50 < (noisy != y).sum() <= 60  # a few keep their value
     assert np.array_equal(lasenn.permute_labels(y, 0.0, np.random.default_rng(0)), y)
 
 
 @pytest.mark.parametrize("name", ["BIM", "PGD"])
-def test_attack__linear_network__goes_to_the_corner_of_the_ball(lasenn, name):
-    """The sign of the gradient is the same everywhere, so the end is known."""
+def test_attack_on_a_linear_network_reaches_the_corner_of_the_ball(lasenn, name):
+    """The sign of the gradient is constant, so the result is known."""
     settings = dict(lasenn.DEFAULTS[name])
     generator = torch.Generator().manual_seed(0) if settings.pop("random") else None
     net = nn.Sequential(nn.Flatten(), nn.Linear(48, 2)).double()
@@ -45,14 +45,14 @@ def test_attack__linear_network__goes_to_the_corner_of_the_ball(lasenn, name):
     before, after = (net(z).softmax(1)[range(20), target] for z in (x, moved))
     assert (after > before).all()
     weight = net[1].weight.detach().view(2, 3, 4, 4)
-    if generator is None:  # ten steps of half eps reach it, forty of a thirtieth from any start not
+    if generator is None:  # 10 steps of eps / 2 reach it, 40 of eps / 30 do not from every start
         corner = x + settings["eps"] * (weight[target] - weight[1 - target]).sign()
         torch.testing.assert_close(moved, corner.clamp(0, 1))
     other = lasenn.attack(net, x, target, eps=0.0, step=0.1, steps=3)
     assert torch.equal(other, x)
 
 
-def test_attack__same_generator__same_result_another__another(lasenn):
+def test_attack_is_reproducible_with_the_same_generator(lasenn):
     net, x = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), torch.full((2, 3, 2, 2), 0.5)
     first, again, other = (
         lasenn.attack(
@@ -69,25 +69,25 @@ def test_attack__same_generator__same_result_another__another(lasenn):
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_grid__each_average__is_what_the_classifier_scores(lasenn, cnn, digits):
+def test_grid_holds_the_scores_of_the_classifier(lasenn, cnn, digits):
     X, y = digits
     clf = LatentKNNClassifier(FrozenNetwork(cnn), layer="hidden", metric="cosine")
     clf.fit(X[:300], y[:300])
     scores = lasenn.grid(clf, X[300:], y[300:], ["proba", "logits"])
-    bare = FrozenNetwork(cnn).fit(X[:1]).score(X[300:], y[300:])
+    base = FrozenNetwork(cnn).fit(X[:1]).score(X[300:], y[300:])
     for average in ("proba", "logits"):
         for k, w in ((3, 0.25), (20, 0.0)):
             clf.set_params(n_neighbors=k, query_weight=w, average=average)
             expected = clf.score(X[300:], y[300:])
             i, j = lasenn.NEIGHBORS.index(k), lasenn.WEIGHTS.index(w)
             assert scores[average][i][j] == expected
-            assert lasenn.change(scores, k, w, average) == pytest.approx(expected - bare)
-    assert lasenn.bare(scores) == bare
+            assert lasenn.change(scores, k, w, average) == pytest.approx(expected - base)
+    assert lasenn.base_accuracy(scores) == base
     assert scores["proba"] != scores["logits"]
 
 
 @pytest.mark.parametrize("sizes", ["SMALL", "FULL"])
-def test_networks__the_layers_of_the_paper__are_there(lasenn, sizes):
+def test_networks_have_the_layers_of_the_paper(lasenn, sizes):
     sizes = getattr(lasenn, sizes)
     x = np.zeros((2, 3, 32, 32), np.float32)
     for name, net in {
@@ -101,10 +101,10 @@ def test_networks__the_layers_of_the_paper__are_there(lasenn, sizes):
         for layer in net.layers.values():
             clf = LatentKNNClassifier(frozen, layer=layer, n_neighbors=1).fit(x)
             widths.append(clf.neighbors_.n_features_in_)
-        assert widths == sorted(widths)  # from the end to the front
+        assert widths == sorted(widths)  # from the last layer to the first
 
 
-def test_pages__are_made_from_the_results(lasenn):
+def test_pages_equal_those_generated_from_the_results(lasenn):
     results = json.loads((ROOT / "benchmarks/results/lasenn.json").read_text())
     assert (ROOT / "benchmarks/results/lasenn.md").read_text() == lasenn.markdown(results)
     guide = (ROOT / "docs/user_guide/latent_knn.rst").read_text()
@@ -112,9 +112,7 @@ def test_pages__are_made_from_the_results(lasenn):
 
 
 @pytest.mark.data
-def test_quick_run__stores_each_cell_and_goes_on_where_it_stopped(
-    lasenn, data_folder, tmp_path, monkeypatch
-):
+def test_quick_run_stores_each_cell_and_resumes(lasenn, data_folder, tmp_path, monkeypatch):
     pytest.importorskip("PIL", reason="the images are JPEG files: install the bench extra")
     out = tmp_path / "lasenn.json"
     monkeypatch.setattr("sys.argv", ["lasenn.py", "--quick", "--out", str(out)])
@@ -126,7 +124,7 @@ def test_quick_run__stores_each_cell_and_goes_on_where_it_stopped(
     layers = record["layers"]
     assert layers["4th last conv"]["proba"] == record["last"]["proba"]
     assert out.with_suffix(".md").read_text() == lasenn.markdown(results)
-    # the cell taken out runs again, to the same figures, and no other does
+    # only the removed cell runs again, with the same figures
     kept = {key: c for key, c in results["cells"].items() if key != "vgg/0/0.32"}
     out.write_text(json.dumps(results | {"cells": kept}))
     monkeypatch.setattr(lasenn, "run_photos", None)

@@ -1,13 +1,13 @@
-"""LaSeNN's tables on CIFAR-10, beside the figures of the paper (arXiv 2310.03927).
+"""Reproduction of the tables of LaSeNN on CIFAR-10 (arXiv 2310.03927).
 
     python benchmarks/reproductions/lasenn.py --jobs 2 [--quick | --full]
-    python benchmarks/reproductions/lasenn.py --table     # only rewrite the Markdown
+    python benchmarks/reproductions/lasenn.py --table     # only write the Markdown
 
-A VGG-like and a ResNet-like network, as the paper trains them (SGD, no augmentation, until the
-loss is near zero), sized for two cores; --full takes the paper's networks, images and epochs and
-wants a GPU. A cell is one network, seed and share of permuted labels; cells that the JSON holds
-already are not run again. Changes in accuracy are those of LatentKNNClassifier against the bare
-network on the same test images. Needs the folder named by SKBOUNDARY_DATA.
+A VGG-like and a ResNet-like network are trained as in the paper (SGD, no augmentation, until the
+loss is near zero), with sizes for two cores; --full uses the paper's networks, images and epochs
+and needs a GPU. A cell is one network, seed and share of permuted labels; cells that are in the
+JSON are not run again. Changes in accuracy are those of LatentKNNClassifier relative to the base
+network on the same test images. Requires the folder named by SKBOUNDARY_DATA.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from skboundary import FrozenNetwork, LatentKNNClassifier
 
-# run as a script, it sees its own folder alone
+# a script finds only modules of its own folder
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import itertools
 
@@ -42,8 +42,8 @@ BEGIN, END = ".. begin of the changes", ".. end of the changes"
 NEIGHBORS = [1, 2, 3, 4, 8, 20]
 WEIGHTS = [0.0, 0.25, 0.52, 0.76, 0.88, 0.94, 0.97, 1.0]
 NOISES = [0.0, 0.01, 0.04, 0.08, 0.16, 0.32]
-# advertorch's defaults on inputs in [0, 1], and a quarter of them: the same numbers, were they
-# meant for inputs divided by their deviation, of which the paper says nothing
+# advertorch's defaults for inputs in [0, 1], and a quarter of them, which is what the same numbers
+# mean for inputs divided by their standard deviation; the paper does not state its scaling
 DEFAULTS = {
     "BIM": {"eps": 0.1, "step": 0.05, "steps": 10, "random": False},
     "PGD": {"eps": 0.3, "step": 0.01, "steps": 40, "random": True},
@@ -91,7 +91,7 @@ PAPER_DIAGNOSTICS = {
 
 
 class Sizes(NamedTuple):
-    """How much of everything a run takes."""
+    """Sizes of a run."""
 
     train: int
     validation: int
@@ -101,7 +101,7 @@ class Sizes(NamedTuple):
     epochs: int
     batch: int
     rate: float  # learning rate, divided by 10 after half and three quarters of the epochs
-    vgg: tuple[int, ...]  # widths of the convolutions, 0 is a pooling
+    vgg: tuple[int, ...]  # widths of the convolutions; 0 is a pooling layer
     resnet: tuple[int, ...]  # widths of the blocks
     stride: int  # of the first convolution
     seeds: tuple[int, ...]
@@ -156,14 +156,14 @@ FULL = Sizes(
 
 
 def convolution(n_in: int, n_out: int, stride: int = 1) -> nn.Sequential:
-    """3 x 3, batch norm, ReLU."""
+    """Build a 3 x 3 convolution with batch normalization and ReLU."""
     return nn.Sequential(
         nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()
     )
 
 
 class Vgg(nn.Module):
-    """Convolutions and poolings in a row, one dense layer. Input in [0, 1]."""
+    """A sequence of convolutions and poolings, and one dense layer. Input in [0, 1]."""
 
     def __init__(self, widths: tuple[int, ...], stride: int) -> None:
         super().__init__()
@@ -186,12 +186,12 @@ class Vgg(nn.Module):
         self.layer = self.layers["4th last conv"]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (n, 10)."""
+        """Compute the logits (n, 10)."""
         return self.head(self.body((x - 0.47) / 0.25).flatten(1))
 
 
 class Block(nn.Module):
-    """Two convolutions and a shortcut."""
+    """Two convolutions with a shortcut connection."""
 
     def __init__(self, n_in: int, n_out: int, stride: int) -> None:
         super().__init__()
@@ -204,12 +204,12 @@ class Block(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Feature maps."""
+        """Compute the feature maps."""
         return torch.relu(self.inner(x) + self.shortcut(x))
 
 
 class ResNet(nn.Module):
-    """A block of each width, one dense layer. Input in [0, 1]."""
+    """One block per width, and one dense layer. Input in [0, 1]."""
 
     def __init__(self, widths: tuple[int, ...], stride: int) -> None:
         super().__init__()
@@ -227,13 +227,13 @@ class ResNet(nn.Module):
         self.layer = "block4"
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (n, 10)."""
+        """Compute the logits (n, 10)."""
         x = self.block2(self.block1(self.stem((x - 0.47) / 0.25)))
         return self.head(self.block4(self.block3(x)).mean((2, 3)))
 
 
 class Split(NamedTuple):
-    """Images (n, 3, 32, 32) float32 in [0, 1] and labels; those of train and validation noisy."""
+    """Images (n, 3, 32, 32), float32 in [0, 1], and labels, noisy except for the test images."""
 
     X: Any
     y: Any
@@ -244,7 +244,7 @@ class Split(NamedTuple):
 
 
 def permute_labels(y: Any, share: float, rng: np.random.Generator) -> Any:
-    """Permute the labels of a random share of the samples among themselves (some keep theirs)."""
+    """Permute the labels of a random share of the samples (a few keep their value)."""
     y = y.copy()
     chosen = rng.permutation(len(y))[: round(share * len(y))]
     y[chosen] = y[rng.permutation(chosen)]
@@ -261,9 +261,9 @@ def attack(
     steps: int,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Move images in [0, 1] toward a class by sign steps within eps: PGD; BIM if no generator.
+    """Attack images in [0, 1] by sign steps within eps: PGD, or BIM without a generator.
 
-    The gradient is the bare network's: who attacks knows nothing of the neighbors.
+    The gradient is that of the base network: the attacker does not use the neighbors.
     """
     low, high = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
     moved = x
@@ -281,7 +281,10 @@ def attack(
 def train(
     name: str, split: Split, sizes: Sizes, seed: int, device: torch.device
 ) -> tuple[nn.Module, nn.Module, dict[str, Any]]:
-    """Train until the loss is near zero: the last network, the best one on validation, a log."""
+    """Train until the loss is near zero.
+
+    Returns the last network, the best one on the validation images, and a log.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net: nn.Module = (
@@ -318,20 +321,23 @@ def train(
 
 
 def fitted(net: nn.Module, split: Split, layer: str, metric: str) -> LatentKNNClassifier:
-    """A classifier with the paper's k and weight."""
+    """Fit a classifier with the paper's k and weight."""
     frozen = FrozenNetwork(net, classes=np.arange(10))
     return LatentKNNClassifier(frozen, layer=layer, metric=metric).fit(split.X, split.y)
 
 
 def grid(clf: LatentKNNClassifier, X: Any, y: Any, averages: list[str]) -> dict[str, Any]:
-    """Accuracy by average, neighbors and weight."""
+    """Accuracy for each average, number of neighbors and weight."""
     table = clf.sweep(X, y, n_neighbors=NEIGHBORS, query_weight=WEIGHTS, average=averages)
     scores = table["mean_test_score"].reshape(len(averages), len(NEIGHBORS), len(WEIGHTS))
     return dict(zip(averages, scores.tolist()))
 
 
 def with_chosen(clf: LatentKNNClassifier, split: Split) -> dict[str, Any]:
-    """A grid, and the test accuracy of what is best on validation (of ties, most weight)."""
+    """Grid of accuracies, and the test accuracy of the best setting on the validation images.
+
+    Ties are resolved by the larger weight.
+    """
     scores = grid(clf, split.X_test, split.y_test, ["proba"])
     validation = np.asarray(grid(clf, split.X_val, split.y_val, ["proba"])["proba"])
     ks, ws = np.nonzero(validation == validation.max())
@@ -341,7 +347,7 @@ def with_chosen(clf: LatentKNNClassifier, split: Split) -> dict[str, Any]:
 
 
 def diagnose(clf: LatentKNNClassifier, X: Any, y: Any) -> dict[str, float]:
-    """Section 3.2; and is the middle between two classes where predictions change?"""
+    """Diagnostics of section 3.2, and the share of samples midway between two class means."""
     found = clf.diagnose(X, y)
     middle, changed = [], []
     for c, other in enumerate(found.nearest_class):
@@ -368,7 +374,7 @@ def diagnose(clf: LatentKNNClassifier, X: Any, y: Any) -> dict[str, float]:
 def attacked(
     net: nn.Module, clf: LatentKNNClassifier, split: Split, n: int, seed: int
 ) -> dict[str, Any]:
-    """Accuracy and reached targets under attacks on the bare network."""
+    """Accuracy, and share of targets reached, under attacks on the base network."""
     device = next(net.parameters()).device
     y = split.y_test[:n]
     target = torch.from_numpy((y + 1) % 10).to(device)
@@ -386,15 +392,15 @@ def attacked(
         ).numpy()
         scores = grid(clf, moved, y, ["proba"])
         hits = (clf.predict(moved) == target.cpu().numpy()).mean()
-        bare_hits = (clf.estimator_.predict(moved) == target.cpu().numpy()).mean()
-        results[name] = scores | {"target": float(hits), "target_bare": float(bare_hits)}
+        base_hits = (clf.estimator_.predict(moved) == target.cpu().numpy()).mean()
+        results[name] = scores | {"target": float(hits), "target_bare": float(base_hits)}
     return results
 
 
 def run_cell(
     name: str, seed: int, noise: float, clean: Split, sizes: Sizes, device: torch.device
 ) -> dict[str, Any]:
-    """Train one network on noisy labels and take all that the tables need from it."""
+    """Train one network on noisy labels and compute all figures of the tables."""
     rng = np.random.default_rng(seed)
     y = permute_labels(np.concatenate([clean.y, clean.y_val]), noise, rng)
     split = clean._replace(y=y[: len(clean.y)], y_val=y[len(clean.y) :])
@@ -420,14 +426,14 @@ def run_cell(
 
 
 class Pooled(nn.Module):
-    """A MobileNet on bytes whose pooled features pass through a layer with a name."""
+    """A MobileNet on bytes whose pooled features pass through a named layer."""
 
     def __init__(self, net: nn.Module, side: int) -> None:
         super().__init__()
         self.net, self.side, self.pooled = net, side, nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (n, 1001)."""
+        """Compute the logits (n, 1001)."""
         x = nn.functional.interpolate(x.float(), self.side, mode="bilinear", antialias=True)
         logits, features = self.net(x / 127.5 - 1, features=True)
         self.pooled(features)
@@ -435,7 +441,7 @@ class Pooled(nn.Module):
 
 
 def run_photos(which: str, sizes: Sizes, device: torch.device) -> dict[str, Any]:
-    """Table 9's mechanics: flip queries, w = .94, k = 3; there is one photo of each class."""
+    """Flip queries as in table 9, w = .94, k = 3, with one photo of each class."""
     load = data_reader()
     X, y, _ = load.imagenet_sample(np.arange(sizes.photos))
     X, y = X.transpose(0, 3, 1, 2), y + 1  # output 0 is "background"
@@ -450,51 +456,51 @@ def run_photos(which: str, sizes: Sizes, device: torch.device) -> dict[str, Any]
     queries, truth = X[1::2], y[1::2]
     flipped = clf.explain(queries)
     plain = clf.set_params(query_transforms=None).explain(queries)
-    bare = flipped.query_outputs.argmax(1)
-    near = flipped.distances.mean(1)
-    changed = flipped.proba.argmax(1) != bare
+    base = flipped.query_outputs.argmax(1)
+    distance = flipped.distances.mean(1)
+    changed = flipped.proba.argmax(1) != base
     return {
         "reference": len(X[::2]),
         "queries": len(queries),
-        "bare": float((bare == truth).mean()),
+        "bare": float((base == truth).mean()),
         "plain queries": float((plain.proba.argmax(1) == truth).mean()),
         "flip queries": float((flipped.proba.argmax(1) == truth).mean()),
-        "changed by plain queries": float((plain.proba.argmax(1) != bare).mean()),
+        "changed by plain queries": float((plain.proba.argmax(1) != base).mean()),
         "changed by flip queries": float(changed.mean()),
         "lists changed by flips": float((plain.indices != flipped.indices).any(1).mean()),
         "distance plain": float(plain.distances.mean()),
-        "distance flip": float(near.mean()),
-        "distance correct": float(near[bare == truth].mean()),
-        "distance wrong": float(near[bare != truth].mean()),
-        "distance changed": float(near[changed].mean()) if changed.any() else float("nan"),
+        "distance flip": float(distance.mean()),
+        "distance correct": float(distance[base == truth].mean()),
+        "distance wrong": float(distance[base != truth].mean()),
+        "distance changed": float(distance[changed].mean()) if changed.any() else float("nan"),
     }
 
 
 def change(scores: dict[str, Any], k: int = 3, w: float = 0.88, average: str = "proba") -> float:
-    """Accuracy of a setting less that of the bare network (w = 1)."""
+    """Accuracy of a setting minus that of the base network (w = 1)."""
     table = np.asarray(scores[average])
-    return float(table[NEIGHBORS.index(k), WEIGHTS.index(w)] - bare(scores))
+    return float(table[NEIGHBORS.index(k), WEIGHTS.index(w)] - base_accuracy(scores))
 
 
-def bare(scores: dict[str, Any]) -> float:
-    """Accuracy of the network alone."""
+def base_accuracy(scores: dict[str, Any]) -> float:
+    """Accuracy of the base network."""
     return scores["proba"][0][WEIGHTS.index(1.0)]
 
 
 def default_layer(cell: dict[str, Any]) -> dict[str, Any]:
-    """The grid of both averages at the paper's layer."""
+    """Grid of both averages for the paper's layer."""
     layers = cell["layers"]
     return layers.get("4th last conv", layers.get("prior to pool"))
 
 
 def spread(values: list[float], digits: int = 3) -> str:
-    """Mean and deviation over the seeds."""
+    """Mean and standard deviation over the seeds."""
     deviation = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
     return f"{np.mean(values):.{digits}f}{deviation}"
 
 
 def delta_row(label: str, values: list[float], paper: float | None, extra: str = "") -> str:
-    """One line: measured change, the paper's, and whether their signs differ."""
+    """One row: the measured change, the paper's, and whether their signs differ."""
     mean = float(np.mean(values))
     deviation = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
     ours = f"{mean:+.4f}{deviation}"
@@ -506,7 +512,7 @@ def delta_row(label: str, values: list[float], paper: float | None, extra: str =
 
 def delta_table(title: str, first: str, rows: list[str]) -> list[str]:
     """A Markdown table of changes in accuracy."""
-    head = [f"| {first} | change | paper | sign | bare |", "|---|---|---|---|---|"]
+    head = [f"| {first} | change | paper | sign | base |", "|---|---|---|---|---|"]
     return ["", f"**{title}**", "", *head, *rows]
 
 
@@ -525,9 +531,9 @@ def network_tables(name: str, cells: dict[str, Any]) -> list[str]:
         "",
         f"## {'VGG-like' if name == 'vgg' else 'ResNet-like'} network",
         "",
-        f"{len(clean)} seeds; bare test accuracy {spread([bare(s) for s in last])}, training "
-        f"accuracy {spread([c['log']['train_accuracy'] for c in clean])} after {epochs:.0f} "
-        f"epochs, final loss {spread([c['log']['loss'][-1] for c in clean])}.",
+        f"{len(clean)} seeds; base test accuracy {spread([base_accuracy(s) for s in last])}, "
+        f"training accuracy {spread([c['log']['train_accuracy'] for c in clean])} after "
+        f"{epochs:.0f} epochs, final loss {spread([c['log']['loss'][-1] for c in clean])}.",
     ]
     euclidean = [c["euclidean"] for c in clean]
     text += delta_table(
@@ -587,7 +593,7 @@ def network_tables(name: str, cells: dict[str, Any]) -> list[str]:
                 f"{noise:g}{'' if len(of_noise) == len(clean) else f' ({len(of_noise)} seeds)'}",
                 [change(c["last"]) for c in of_noise],
                 paper["noise"][noise],
-                spread([bare(c["last"]) for c in of_noise]) + " ",
+                spread([base_accuracy(c["last"]) for c in of_noise]) + " ",
             )
             for noise, of_noise in runs.items()
             if of_noise
@@ -595,32 +601,32 @@ def network_tables(name: str, cells: dict[str, Any]) -> list[str]:
     )
     text += [
         "",
-        "**Permuted labels: the setting that the (noisy) validation images choose, and the "
-        'network stopped early by the same images**; "trained" is the training accuracy',
+        "**Permuted labels: the setting selected on the (noisy) validation images, and the "
+        'network stopped early on the same images**; "trained" is the training accuracy',
         "",
-        "| share | trained | bare | chosen | early, bare | early, paper | early, chosen |",
+        "| share | trained | base | chosen | early, base | early, paper | early, chosen |",
         "|---|---|---|---|---|---|---|",
     ]
     for noise, of_noise in runs.items():
         if of_noise:
             columns = [
                 [c["log"]["train_accuracy"] for c in of_noise],
-                [bare(c["last"]) for c in of_noise],
+                [base_accuracy(c["last"]) for c in of_noise],
                 [c["last"]["chosen"]["accuracy"] for c in of_noise],
-                [bare(c["early"]) for c in of_noise],
-                [bare(c["early"]) + change(c["early"]) for c in of_noise],
+                [base_accuracy(c["early"]) for c in of_noise],
+                [base_accuracy(c["early"]) + change(c["early"]) for c in of_noise],
                 [c["early"]["chosen"]["accuracy"] for c in of_noise],
             ]
             text.append(f"| {noise:g} | " + " | ".join(spread(v) for v in columns) + " |")
     text += delta_table(
-        "Table 8: targeted attacks on the bare network",
+        "Table 8: targeted attacks on the base network",
         "attack",
         [
             delta_row(
                 attack_name,
                 [change(c["attacks"][attack_name]) for c in clean],
                 paper["attack"].get(attack_name),
-                spread([bare(c["attacks"][attack_name]) for c in clean]) + " ",
+                spread([base_accuracy(c["attacks"][attack_name]) for c in clean]) + " ",
             )
             for attack_name in ATTACKS
         ],
@@ -631,7 +637,7 @@ def network_tables(name: str, cells: dict[str, Any]) -> list[str]:
     }
     text += [
         "",
-        f"Targets reached ({', '.join(ATTACKS)}): bare {', '.join(targets['target_bare'])}; "
+        f"Targets reached ({', '.join(ATTACKS)}): base {', '.join(targets['target_bare'])}; "
         f"with neighbors {', '.join(targets['target'])}.",
         "",
         "**Section 3.2, L2, k = 3, w = .88**",
@@ -648,8 +654,8 @@ def network_tables(name: str, cells: dict[str, Any]) -> list[str]:
             d["distance_changed"] / d["distance_correct"] for d in found
         ],
         "purity": [d["purity"] for d in found],
-        "in the middle third between two classes, all": [d["middle_all"] for d in found],
-        "in the middle third, changed predictions": [d["middle_changed"] for d in found],
+        "midway between two class means, all samples": [d["middle_all"] for d in found],
+        "midway between two class means, changed predictions": [d["middle_changed"] for d in found],
     }.items():
         text.append(f"| {title} | {spread(values)} | {PAPER_DIAGNOSTICS.get(title, '')} |")
     text.append(f"| largest p-value | {max(d['p_value'] for d in found):.1e} | |")
@@ -657,7 +663,7 @@ def network_tables(name: str, cells: dict[str, Any]) -> list[str]:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """All tables, from the JSON alone."""
+    """All tables, computed from the JSON alone."""
     sizes, cells = results["sizes"], results["cells"]
     seconds = sum(c["cpu_seconds"] for c in cells.values())
     text = [
@@ -667,12 +673,12 @@ def markdown(results: dict[str, Any]) -> str:
         f"training, {sizes['validation']:,} validation, {sizes['test']:,} test images "
         f"(JPEG copies), {sizes['attacked']:,} of them attacked; at most {sizes['epochs']} epochs "
         f"of SGD without augmentation, stopped at a loss of .02. {seconds / 60:.0f} minutes of "
-        f"{results['machine']['processor']}, one thread a cell.",
+        f"{results['machine']['processor']}, one thread per cell.",
         "",
-        "A change is accuracy with neighbors less that of the bare network on the same images, "
-        "mean and deviation over seeds; k = 3, w = .88, cosine and the paper's layer unless said "
-        'otherwise. "Paper" is ResNet-10 and VGG13 with all 50,000 images. Signs are compared '
-        "after rounding to three digits.",
+        "A change is the accuracy with neighbors minus that of the base network on the same "
+        "images, mean and standard deviation over seeds; k = 3, w = .88, cosine distance and the "
+        'paper\'s layer unless stated otherwise. "Paper" is ResNet-10 and VGG13 with all 50,000 '
+        "images. Signs are compared after rounding to three digits.",
     ]
     wanted = [
         f"{name}/{seed}/{noise:g}"
@@ -688,12 +694,12 @@ def markdown(results: dict[str, Any]) -> str:
     if photos:
         text += [
             "",
-            "## Pretrained MobileNets on ImageNet photos: table 9's mechanics",
+            "## Flip queries with pretrained MobileNets on ImageNet photos (table 9)",
             "",
-            "One photo a class, half of the classes as reference and the others as queries, so no "
-            "neighbor is ever of the query's class: this shows what flip queries do, not what "
-            "they gain. w = .94, k = 3, cosine, pooled features. The paper's gains for three "
-            "larger networks: +.0005 to +.0010.",
+            "There is one photo per class. Half of the classes are references and the others "
+            "queries, so no neighbor has the class of its query: the table shows what flip queries "
+            "change, not how much they improve accuracy. w = .94, k = 3, cosine, pooled features. "
+            "The paper reports +.0005 to +.0010 for three larger networks.",
             "",
             "| | " + " | ".join(photos) + " |",
             "|---|" + "---|" * len(photos),
@@ -701,12 +707,12 @@ def markdown(results: dict[str, Any]) -> str:
         for row in next(iter(photos.values())):
             if row != "cpu_seconds":
                 values = " | ".join(f"{c[row]:.4g}" for c in photos.values())
-                text.append(f"| {row} | {values} |")
+                text.append(f"| {row.replace('bare', 'base')} | {values} |")
     return "\n".join(text) + "\n"
 
 
 def summary(results: dict[str, Any]) -> str:
-    """The guide's table of mean changes in accuracy, from the JSON alone."""
+    """The table of mean changes in accuracy in the guide, computed from the JSON alone."""
     cells = results["cells"]
 
     def mean(name: str, noise: str, figure: Any) -> str:
@@ -726,9 +732,12 @@ def summary(results: dict[str, Any]) -> str:
         "32% permuted, w = 0.88": ("0.32", lambda c: change(c["last"])),
         "32% permuted, chosen": (
             "0.32",
-            lambda c: c["last"]["chosen"]["accuracy"] - bare(c["last"]),
+            lambda c: c["last"]["chosen"]["accuracy"] - base_accuracy(c["last"]),
         ),
-        "32% permuted, stopped early": ("0.32", lambda c: bare(c["early"]) - bare(c["last"])),
+        "32% permuted, stopped early": (
+            "0.32",
+            lambda c: base_accuracy(c["early"]) - base_accuracy(c["last"]),
+        ),
     }
     rule = "===========================  ========  ======="
     lines = [rule, "change in accuracy           VGG-like  ResNet", rule]
@@ -740,13 +749,15 @@ def summary(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run the cells that are missing; write the JSON after each, and the tables."""
+    """Run the missing cells; write the JSON after each, and the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a handful of images, for a look")
+    parser.add_argument("--quick", action="store_true", help="a few images, as a test")
     parser.add_argument("--full", action="store_true", help="the paper's sizes, for a GPU")
-    parser.add_argument("--table", action="store_true", help="only rewrite the tables")
-    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, a thread for each")
-    parser.add_argument("--minutes", type=float, default=np.inf, help="begin no cell after these")
+    parser.add_argument("--table", action="store_true", help="only write the tables")
+    parser.add_argument("--jobs", type=int, default=1, help="cells run at a time, one thread each")
+    parser.add_argument(
+        "--minutes", type=float, default=np.inf, help="start no cell after this time"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     sizes = FULL if args.full else QUICK if args.quick else SMALL
@@ -765,7 +776,7 @@ def main() -> None:
         if args.table:
             results = stored
         elif any(stored[key] != results[key] for key in ("sizes", "settings")):
-            sys.exit(f"{args.out} holds a run of other sizes: name another file by --out.")
+            sys.exit(f"{args.out} contains a run of other sizes; give another file with --out.")
         results["cells"] = stored["cells"]
     if not args.table:
         deadline = time.monotonic() + 60 * args.minutes
@@ -785,7 +796,7 @@ def run_missing(
     deadline: float,
     n_jobs: int,
 ) -> None:
-    """Run cell by cell, clean labels first, and store each."""
+    """Run the cells, clean labels first, and store each."""
     load = data_reader()
     n = sizes.train + sizes.validation
     X, y = load.cifar10("train", limit=n)
@@ -807,7 +818,7 @@ def run_missing(
         for key, (run, arguments) in jobs.items()
         if key not in results["cells"] and time.monotonic() < deadline
     )
-    # memory-mapped images would be read-only, which torch warns of
+    # memory-mapped images would be read-only, about which torch warns
     parallel = Parallel(
         n_jobs, pre_dispatch=n_jobs, max_nbytes=None, return_as="generator_unordered"
     )
@@ -819,7 +830,7 @@ def run_missing(
 
 
 def timed(key: str, run: Any, *arguments: Any) -> tuple[str, dict[str, Any]]:
-    """Run a cell on one thread: its key and its record."""
+    """Run a cell on one thread; return its key and its record."""
     torch.set_num_threads(1)
     start = time.process_time()
     return key, run(*arguments) | {"cpu_seconds": time.process_time() - start}
