@@ -1,13 +1,13 @@
-"""Exact nearest neighbors beside scikit-learn, faiss and the bare matrix product.
+"""Exact nearest neighbors against scikit-learn, faiss and the matrix product alone.
 
-    python benchmarks/neighbors.py --data clustered      # and gaussian; a part replaces its records
-    python benchmarks/neighbors.py --table               # only rewrite the table of the guide
+    python benchmarks/neighbors.py --data clustered      # replaces the records of this part only
+    python benchmarks/neighbors.py --table               # only write the table of the guide
 
 All contenders run in turn in one process, round after round; a figure is the median over the
 rounds: CPU time on one thread, wall time on more. scikit-learn, by far the slowest, runs in the
-first round only. "mm" is torch.mm of the same FLOPs in the blocks of our search, all of its
-results written. Correctness is the share of neighbors equal to scikit-learn's on float64 data.
-With --device cuda it is us and the product alone, timed by CUDA events.
+first round only. "mm" is torch.mm with the same number of operations in the blocks of our search,
+with all results written. Correctness is the share of neighbors equal to those of scikit-learn on
+float64 data. With --device cuda only our search and the product are timed, by CUDA events.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -22,8 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# The OpenBLAS in faiss's wheel may not know a new processor and fall back to a kernel some six
-# times slower: name one that the processor has, before faiss is loaded.
+# The OpenBLAS in faiss's wheel may not recognize a new processor and fall back to a kernel about
+# six times slower, so a supported kernel is set before faiss is loaded.
 _FLAGS = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
 if "avx512f" in _FLAGS:
     os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
@@ -37,8 +37,8 @@ from threadpoolctl import threadpool_limits
 
 from skboundary.functional.nearest_neighbors import _strips, build_index, search
 
-# At its first search scikit-learn notes which BLAS it will hold to one thread. Were faiss's
-# among them, which shares OpenMP's setting, scikit-learn would hold itself to one thread too.
+# At its first search scikit-learn records which BLAS libraries it limits to one thread. If faiss's
+# were among them, which shares the setting of OpenMP, scikit-learn would limit itself as well.
 NearestNeighbors(algorithm="brute").fit(np.eye(9)).kneighbors()
 
 try:
@@ -46,8 +46,8 @@ try:
 except ImportError:
     faiss = None
 
-# name: rows, dimensions, neighbors, queries. Queries x dimensions stay above 128000, below
-# which faiss leaves its matrix product.
+# name: samples, dimensions, neighbors, queries. Below 128000 queries x dimensions faiss uses no
+# matrix product.
 WORKLOADS = {
     "50kx512-k3": (50_000, 512, 3, 2048),
     "50kx2048-k3": (50_000, 2048, 3, 512),
@@ -62,7 +62,7 @@ BEGIN, END = ".. begin of the table", ".. end of the table"
 
 
 def make_data(kind: str, n: int, d: int, q: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows and queries from one distribution: "gaussian", or 100 "clustered" Gaussians."""
+    """Draw samples and queries from one distribution: a "gaussian", or 100 "clustered" ones."""
     generator = torch.Generator().manual_seed(seed)
     X = torch.randn(n + q, d, generator=generator)
     if kind == "clustered":
@@ -72,23 +72,23 @@ def make_data(kind: str, n: int, d: int, q: int, seed: int) -> tuple[torch.Tenso
 
 
 def product(queries: torch.Tensor, strips: torch.Tensor, batch_size: int) -> None:
-    """Compute every score and look at none: a floor for anything that compares all rows."""
+    """Compute all scores without reading them: a lower bound for searches of all samples."""
     block = _strips(len(strips), batch_size)
     buffer = strips.new_empty(block, batch_size, strips.shape[2])
-    for rows in queries.split(batch_size):
-        for some in strips.split(block):
-            out = buffer[: len(some), : len(rows)]
+    for batch in queries.split(batch_size):
+        for group in strips.split(block):
+            out = buffer[: len(group), : len(batch)]
             if strips.is_cuda:
-                torch.bmm(rows.expand(len(some), -1, -1), some, out=out)
+                torch.bmm(batch.expand(len(group), -1, -1), group, out=out)
             else:
-                for strip, scores in zip(some, out):
-                    torch.mm(rows, strip, out=scores)
+                for strip, scores in zip(group, out):
+                    torch.mm(batch, strip, out=scores)
 
 
 def contenders(
     X: torch.Tensor, Q: torch.Tensor, k: int, batch_size: int, device: torch.device
 ) -> dict[str, Callable]:
-    """Give calls that search all of Q and return the indices."""
+    """Return calls that search all of Q and return the indices."""
     index, queries = build_index(X.to(device)), Q.to(device)
     calls = {
         "ours": lambda: search(index, queries, k, batch_size=batch_size).indices.cpu().numpy(),
@@ -160,7 +160,7 @@ def run(name: str, kind: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     del reference
     calls = contenders(X, Q, k, args.batch_size, args.device)
     calls["mm"]()
-    searches = calls.keys() & {"ours", "faiss"}  # a first round, not timed
+    searches = calls.keys() & {"ours", "faiss"}  # an untimed first round
     equal = {name: float((calls[name]()[some] == truth).mean()) for name in sorted(searches)}
     records = []
     for threads in args.threads:
@@ -186,7 +186,7 @@ def run(name: str, kind: str, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def place(record: dict[str, Any]) -> tuple[Any, ...]:
-    """Where a record stands among the others."""
+    """Sort key of a record."""
     order = list(WORKLOADS).index(record["workload"])
     return order, record["data"], record["threads"], record.get("device", "cpu")
 
@@ -222,7 +222,7 @@ def print_record(record: dict[str, Any]) -> None:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The guide's table, from the JSON alone."""
+    """The table of the guide, computed from the JSON alone."""
     rule = "  ".join("=" * width for width in (11, 9, 7, 10, 7, 12, 11))
     names = "workload     data       threads  ours/faiss  ours/mm  sklearn/ours  beyond data"
     lines = [rule, names, rule]
@@ -237,17 +237,17 @@ def table(results: dict[str, Any]) -> str:
 
 
 def write_table(results: dict[str, Any]) -> None:
-    """Put the table into the guide, between its two marks."""
+    """Write the table into the guide, between its two marks."""
     text = PAGE.read_text()
     first, last = text.index(BEGIN) + len(BEGIN), text.index(END)
     PAGE.write_text(f"{text[:first]}\n\n{table(results)}\n{text[last:]}")
 
 
 def main() -> None:
-    """Run the workloads asked for, print a table, write the JSON and the guide's table."""
+    """Run the workloads, print the results, and write the JSON and the table of the guide."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes, for a look")
-    parser.add_argument("--table", action="store_true", help="only rewrite the guide's table")
+    parser.add_argument("--quick", action="store_true", help="small sizes, as a test")
+    parser.add_argument("--table", action="store_true", help="only write the table of the guide")
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--data", nargs="+", default=["clustered", "gaussian"])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])

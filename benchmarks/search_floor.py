@@ -1,10 +1,10 @@
-"""What the passes of an exact search cost beside the matrix product, one thread.
+"""Cost of the passes of an exact search relative to the matrix product, on one thread.
 
     python benchmarks/search_floor.py
 
-512 queries and 16 strips of 512 rows, each pass timed in turn, medians of CPU time over the
-product whose scores stay in the cache. This is what the design of
-functional/nearest_neighbors.py rests on.
+512 queries and 16 strips of 512 samples; each pass is timed in turn. Figures are medians of CPU
+time, relative to the product whose scores stay in the cache. The design of
+functional/nearest_neighbors.py is based on them.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -27,13 +27,13 @@ QUERIES, STRIPS, STRIP, GROUP = 512, 16, 512, 8
 
 
 def passes(d: int) -> dict[str, Callable[[], Any]]:
-    """Give calls that each run one pass over the same scores."""
+    """Return calls that each run one pass over the same scores."""
     generator = torch.Generator().manual_seed(0)
     queries = torch.randn(QUERIES, d + 1, generator=generator)
-    rows = torch.randn(STRIPS, STRIP, d + 1, generator=generator)
-    wide_queries, wide_strips = queries, rows.transpose(1, 2).contiguous()
+    samples = torch.randn(STRIPS, STRIP, d + 1, generator=generator)
+    wide_queries, wide_strips = queries, samples.transpose(1, 2).contiguous()
     queries, strips = queries[:, :d].contiguous(), wide_strips[:, :d].contiguous()
-    flat, halves = rows[:, :, :d].reshape(-1, d), rows[:, :, d].contiguous()
+    flat, halves = samples[:, :, :d].reshape(-1, d), samples[:, :, d].contiguous()
     cached, block = torch.empty(QUERIES, STRIP), torch.empty(STRIPS, QUERIES, STRIP)
     whole = block.view(QUERIES, -1)
     low = torch.empty(STRIPS, QUERIES, STRIP // GROUP)
@@ -67,7 +67,7 @@ def passes(d: int) -> dict[str, Callable[[], Any]]:
 
 
 def measure(d: int, rounds: int) -> dict[str, float]:
-    """Median CPU seconds of each pass, over those of the first."""
+    """Median CPU time of each pass relative to that of the first."""
     calls = passes(d)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for i in range(rounds + 1):
@@ -82,7 +82,7 @@ def measure(d: int, rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, print and write the JSON."""
+    """Run the benchmark, print the results and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path, default=RESULTS)
