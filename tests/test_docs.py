@@ -232,9 +232,9 @@ def test_the_measured_margins_are_those_of_the_results():
     missed = [
         name
         for name, value in results["figures"].items()
-        if not met[benchmark.BARS[name][0]](value, benchmark.BARS[name][1])
+        if not met[benchmark.TARGETS[name][0]](value, benchmark.TARGETS[name][1])
     ]
-    # the guide says that this one is missed, and why
+    # the guide reports that this target is missed
     assert missed == ["largest deviation of the first 15 medians, median of three networks"]
 
 

@@ -1,4 +1,4 @@
-"""Hold me tight: margins along frequencies, for MNIST, CIFAR-10 and Gaussian data.
+"""Reproduction of Hold me tight: margins along frequencies (arXiv 2002.06349).
 
     python benchmarks/reproductions/hold_me_tight.py [--quick | --full] [--cells NAME ...]
     python benchmarks/reproductions/hold_me_tight.py --table
@@ -6,14 +6,13 @@
 Cells: "mnist" (LeNet, 21 subspaces, 100 test images) and two more trainings of it,
 "mnist_flipped" (trained on images whose frequencies are flipped), "mnist_robust" (adversarial
 training, L2 PGD), "cifar" (a small residual network, 13 subspaces), "cifar_low_pass" (trained on
-low-passed images), "gaussian" (one direction that tells the classes apart, 99 that do not, two
-trainings), "time_mnist" and "time_cifar" (beside the procedure of the authors, image by image),
-"scale" (100, 1000 and 2000 CIFAR images on two threads, with peak memory). The timings want a
-machine that does nothing else.
+low-pass images), "gaussian" (one direction separates the classes, 99 do not, two trainings),
+"time_mnist" and "time_cifar" (against the procedure of the authors, image by image), "scale" (100,
+1000 and 2000 CIFAR images on two threads, with peak memory). Run the timings on an idle machine.
 
-Trained networks are kept in --work, finished cells in the JSON; a second run goes on from there.
-Needs the folder named by SKBOUNDARY_DATA. LeNet is trained for the paper's 30 epochs; --full takes
-as many and all training images for the other networks too, and wants a GPU.
+Trained networks are stored in --work and finished cells in the JSON; a second run resumes there.
+1000 and 2000 CIFAR images on two threads, with peak memory). Run timings on an idle machine.
+so with all training images for the other networks too, and needs a GPU.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -39,7 +38,7 @@ from torch import Tensor, nn
 from skboundary import SubspaceMargins
 from skboundary.functional.subspaces import dct_windows, frequency_flip, low_pass
 
-# run as a script, it sees its own folder alone
+# a script finds only modules of its own folder
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data_folder import data_reader
 from peak_memory import added_memory
@@ -97,7 +96,7 @@ SECOND = [
     45.47,
 ]
 TRAININGS = ["mnist", "mnist_seed_1", "mnist_seed_2"]
-BARS = {
+TARGETS = {
     "Spearman with the reference, median of three networks": (">=", 0.98),
     "largest deviation of the first 15 medians, median of three networks": ("<=", 0.15),
     "Spearman of the flipped curve with the reversed one": (">=", 0.9),
@@ -108,7 +107,7 @@ BARS = {
 
 
 class Scale(nn.Module):
-    """Subtract the mean and divide by the deviation, which are numbers or images."""
+    """Subtract the mean and divide by the standard deviation, which are numbers or images."""
 
     def __init__(self, mean: Tensor, deviation: Tensor) -> None:
         super().__init__()
@@ -116,12 +115,12 @@ class Scale(nn.Module):
         self.register_buffer("deviation", deviation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scaled images."""
+        """Scale a batch of images."""
         return (x - self.mean) / self.deviation
 
 
 class Block(nn.Module):
-    """Two convolutions and a shortcut."""
+    """Two convolutions with a shortcut connection."""
 
     def __init__(self, n_in: int, n_out: int, stride: int) -> None:
         super().__init__()
@@ -139,12 +138,12 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Feature maps."""
+        """Compute the feature maps."""
         return torch.relu(self.body(x) + self.shortcut(x))
 
 
 def lenet() -> nn.Sequential:
-    """The paper's LeNet."""
+    """Build the paper's LeNet."""
     return nn.Sequential(
         nn.Conv2d(1, 6, 5, padding=2),
         nn.ReLU(),
@@ -162,7 +161,7 @@ def lenet() -> nn.Sequential:
 
 
 def resnet() -> nn.Sequential:
-    """A residual network of seven convolutions."""
+    """Build a residual network of seven convolutions."""
     return nn.Sequential(
         nn.Conv2d(3, 16, 3, 1, 1, bias=False),
         nn.BatchNorm2d(16),
@@ -177,7 +176,7 @@ def resnet() -> nn.Sequential:
 
 
 def load_images(name: str, n_train: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Images (n, channels, height, width) in [0, 1] and labels, training and test."""
+    """Load training and test images (n, channels, height, width) in [0, 1] and their labels."""
     load = data_reader()
     if name == "mnist":
         X, y, X_test, y_test = load.images("mnist")
@@ -191,7 +190,7 @@ def load_images(name: str, n_train: int | None) -> tuple[Tensor, Tensor, Tensor,
 
 
 def perturb(net: nn.Module, x: Tensor, y: Tensor, radius: float, n_iter: int) -> Tensor:
-    """L2 PGD: maximize the loss within a ball, in steps of 2.5 radius / n_iter."""
+    """Attack by L2 PGD: maximize the loss in a ball, in steps of 2.5 radius / n_iter."""
     delta = torch.zeros_like(x)
     for _ in range(n_iter):
         delta.requires_grad_()
@@ -214,17 +213,17 @@ def train(
     seed: int = 0,
     attack: Callable[..., Tensor] | None = None,
 ) -> nn.Module:
-    """The paper's schedule: momentum .9, decay 5e-4, batches of 128, a triangular rate."""
+    """Train with the paper's schedule: momentum .9, decay 5e-4, batches of 128, triangular rate."""
     optimizer = torch.optim.SGD(net.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
     generator, steps = torch.Generator().manual_seed(seed), -(-len(y) // 128)
     net.train()
     for epoch in range(epochs):
-        for i, rows in enumerate(torch.randperm(len(y), generator=generator).split(128)):
+        for i, batch in enumerate(torch.randperm(len(y), generator=generator).split(128)):
             t = epoch + (i + 1) / steps
             rate = float(np.interp(t, [0, epochs * 2 / 5, epochs], [0, peak, 0]))
             optimizer.param_groups[0]["lr"] = rate
-            x = X[rows] if attack is None else attack(net, X[rows], y[rows])
-            loss = nn.functional.cross_entropy(net(x), y[rows])
+            x = X[batch] if attack is None else attack(net, X[batch], y[batch])
+            loss = nn.functional.cross_entropy(net(x), y[batch])
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(net.parameters(), 0.5)
@@ -233,25 +232,25 @@ def train(
 
 
 def train_plainly(net: nn.Module, X: Tensor, y: Tensor, epochs: int) -> nn.Module:
-    """A constant rate of .1, momentum .9, no decay and no clipping."""
+    """Train with a constant rate of .1 and momentum .9, without decay and clipping."""
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     generator = torch.Generator().manual_seed(0)
     for _ in range(epochs):
-        for rows in torch.randperm(len(y), generator=generator).split(128):
+        for batch in torch.randperm(len(y), generator=generator).split(128):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(net(X[rows]), y[rows]).backward()
+            nn.functional.cross_entropy(net(X[batch]), y[batch]).backward()
             optimizer.step()
     return net.eval()
 
 
 def accuracy(net: nn.Module, X: Tensor, y: Tensor) -> float:
-    """Share of right predictions."""
+    """Share of correct predictions."""
     with torch.no_grad():
         return float((torch.cat([net(x) for x in X.split(500)]).argmax(1) == y).double().mean())
 
 
 def trained(name: str, args: argparse.Namespace) -> tuple[nn.Module, Tensor, dict[str, Any]]:
-    """The network of a cell, its test images, and facts about its training."""
+    """Return the network of a cell, its test images, and facts about its training."""
     mnist = name.startswith("mnist")
     robust = name == "mnist_robust"
     n_train = (args.n_robust if robust else args.n_mnist) if mnist else args.n_cifar
@@ -297,12 +296,12 @@ def trained(name: str, args: argparse.Namespace) -> tuple[nn.Module, Tensor, dic
 
 
 def chosen(X: Tensor, n: int) -> Tensor:
-    """Random test images, the same in every cell."""
+    """Draw random test images, the same in every cell."""
     return X[torch.randperm(len(X), generator=torch.Generator().manual_seed(0))[:n]]
 
 
 def spectrum_cell(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Medians and quantiles per subspace."""
+    """Compute medians and quantiles per subspace."""
     net, X_test, facts = trained(name, args)
     X = chosen(X_test, args.samples).numpy()
     start = time.process_time()
@@ -317,7 +316,7 @@ def spectrum_cell(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def gaussian_cell(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """x = U (eps y e_1 + w): only the first direction tells the classes apart."""
+    """Margins for x = U (eps y e_1 + w), whose classes differ along the first direction only."""
     generator, d, eps = torch.Generator().manual_seed(0), 100, 5.0
     U = torch.linalg.qr(torch.randn(d, d, generator=generator)).Q
 
@@ -363,9 +362,9 @@ def gaussian_cell(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def literal(net: nn.Module, image: Tensor, S: Tensor, *, weights: bool) -> float:
-    """The authors' procedure for one image (1, ...) and one subspace S (d, k).
+    """Apply the authors' procedure to one image (1, ...) and one subspace S (d, k).
 
-    With `weights`, as published, every backward pass reaches the parameters of the network too.
+    With `weights`, as published, every backward pass also computes gradients of the parameters.
     """
     ranking = net(image)[0].argsort(descending=True)[:10]
     r, steps, predicted, at = torch.zeros_like(image), 0, ranking[0], image.clone()
@@ -396,7 +395,7 @@ def literal(net: nn.Module, image: Tensor, S: Tensor, *, weights: bool) -> float
 
 
 def time_cell(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of the batch and of two loops over images and subspaces, in turn, medians."""
+    """Median times of the batch and of two loops over images and subspaces, run in turn."""
     which = name.removeprefix("time_")
     net, X_test, _ = trained(which, args)
     X = chosen(X_test, args.timed)
@@ -444,7 +443,7 @@ def time_cell(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def scale_cell(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Time and peak memory of few and of many images, each in a process of its own."""
+    """Time and peak memory for few and many images, each in a separate process."""
     out = {}
     for n in (args.scale // 10, args.scale, 2 * args.scale):
         command = [sys.executable, __file__, "--child", str(n), "--work", str(args.work)]
@@ -455,7 +454,7 @@ def scale_cell(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def child(n: int, args: argparse.Namespace) -> None:
-    """Measure n CIFAR images on two threads; print a line of JSON."""
+    """Measure n CIFAR images on two threads and print a line of JSON."""
     torch.set_num_threads(2)
     net, X_test, _ = trained("cifar", args)
     X = np.resize((chosen(X_test, n) * 255).byte().numpy(), (n, 3, 32, 32))
@@ -488,16 +487,16 @@ CELLS: dict[str, Callable[[str, argparse.Namespace], dict[str, Any]]] = {
 
 
 def largest_deviation(curve: Any) -> float:
-    """Of the first 15 medians, from the reference."""
+    """Largest relative deviation of the first 15 medians from the reference."""
     return float(np.abs(np.divide(curve, REFERENCE) - 1)[:15].max())
 
 
 def figures(cells: dict[str, Any]) -> dict[str, float]:
-    """The figures that have a bar, of the cells that are there."""
+    """Figures with a target, for the cells that are present."""
     out = {}
     curve = {name: np.array(cell["median"]) for name, cell in cells.items() if "median" in cell}
     if set(TRAININGS) <= set(curve):
-        spearman, deviation = list(BARS)[:2]
+        spearman, deviation = list(TARGETS)[:2]
         out[spearman] = float(np.median([spearmanr(curve[n], REFERENCE)[0] for n in TRAININGS]))
         out[deviation] = float(np.median([largest_deviation(curve[n]) for n in TRAININGS]))
     if {"mnist", "mnist_flipped"} <= set(curve):
@@ -506,8 +505,9 @@ def figures(cells: dict[str, Any]) -> dict[str, float]:
             spearmanr(curve["mnist"], reversed_curve)[0]
         )
     if {"mnist", "mnist_robust"} <= set(curve):
-        read = curve["mnist"] < 2 * curve["mnist"].min()  # the subspaces that the net reads
-        ratio = (curve["mnist_robust"] / curve["mnist"])[read].min()
+        # subspaces with small margins, on which the network depends
+        discriminative = curve["mnist"] < 2 * curve["mnist"].min()
+        ratio = (curve["mnist_robust"] / curve["mnist"])[discriminative].min()
         out["robust over plain margins, smallest of the discriminative"] = float(ratio)
     for key, label in (("time_mnist", "MNIST"), ("time_cifar", "CIFAR-10")):
         if key in cells:
@@ -518,7 +518,7 @@ def figures(cells: dict[str, Any]) -> dict[str, float]:
 
 
 def tables(cells: dict[str, Any]) -> list[str]:
-    """What the guide shows."""
+    """Tables of the guide."""
     lines: list[str] = []
     for title, names in {
         "MNIST": ["reference", "second", *TRAININGS, "mnist_flipped", "mnist_robust"],
@@ -527,16 +527,16 @@ def tables(cells: dict[str, Any]) -> list[str]:
         if not cells.keys() & set(names):
             continue
         known = {"reference": REFERENCE, "second": SECOND}
-        there = [n for n in names if n in cells or n in known]
-        columns = [known.get(n) or cells[n]["median"] for n in there]
-        rows = [[f"{title}, window", *there]]
+        present = [n for n in names if n in cells or n in known]
+        columns = [known.get(n) or cells[n]["median"] for n in present]
+        rows = [[f"{title}, window", *present]]
         for i, medians in enumerate(zip(*columns)):
             first = i if title == "MNIST" else 2 * i
             rows.append([f"{first} to {first + 7}", *(f"{m:.2f}" for m in medians)])
-        accuracies = [f"{cells[n]['accuracy']:.4f}" if n in cells else "" for n in there]
+        accuracies = [f"{cells[n]['accuracy']:.4f}" if n in cells else "" for n in present]
         rows.append(["test accuracy", *accuracies])
-        if title == "MNIST":  # of the networks that saw plain images
-            plain = [n in known or n in TRAININGS for n in there]
+        if title == "MNIST":  # of the networks trained on unmodified images
+            plain = [n in known or n in TRAININGS for n in present]
             rows.append(
                 [
                     "deviation",
@@ -552,10 +552,10 @@ def tables(cells: dict[str, Any]) -> list[str]:
                     if name != "accuracy":
                         rows.append([name, *(f"{v:.2f}" for v in values)])
                 lines += [*rst_table(rows), ""]
-    rows = [["figure", "value", "bar"]]
+    rows = [["figure", "value", "target"]]
     for name, value in figures(cells).items():
-        sign, bar = BARS[name]
-        rows.append([name, f"{value:.3f}", f"{sign} {bar}"])
+        sign, target = TARGETS[name]
+        rows.append([name, f"{value:.3f}", f"{sign} {target}"])
     lines += [*rst_table(rows), ""]
     if "scale" in cells:
         rows = [["CIFAR-10 images", "wall s", "CPU s", "added MB"]]
@@ -567,7 +567,7 @@ def tables(cells: dict[str, Any]) -> list[str]:
 
 
 def draw(cells: dict[str, Any], file: Path) -> None:
-    """The curves, medians with the middle half of the samples."""
+    """Draw the curves: medians with the interquartile range of the samples."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -596,24 +596,26 @@ def draw(cells: dict[str, Any], file: Path) -> None:
 
 
 def write(results: dict[str, Any], out: Path) -> None:
-    """Keep what is finished."""
+    """Write the finished cells."""
     results["figures"] = figures(results["cells"])
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def main() -> None:
-    """Run what is missing, or print the tables."""
+    """Run the missing cells, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one epoch, few samples")
     parser.add_argument("--full", action="store_true", help="30 epochs, all training images")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--cells", nargs="+", choices=list(CELLS), default=list(CELLS))
-    parser.add_argument("--picture", type=Path, help="file for the curves")
+    parser.add_argument("--picture", type=Path, help="file for the picture of the curves")
     parser.add_argument("--samples", type=int, default=100)
-    parser.add_argument("--timed", type=int, default=8, help="images of the timing")
+    parser.add_argument("--timed", type=int, default=8, help="number of timed images")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--scale", type=int, default=1000, help="images; also a tenth, and twice")
+    parser.add_argument(
+        "--scale", type=int, default=1000, help="number of images; a tenth and twice of it also run"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     folder = Path(tempfile.gettempdir()) / "skboundary_hold_me_tight"
     parser.add_argument("--work", type=Path, default=folder, help="folder for trained networks")
