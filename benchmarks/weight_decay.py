@@ -1,10 +1,10 @@
-"""Which two classes does a net confuse most sharply, and did weight decay smooth that boundary?
+"""Effect of weight decay on the decision boundaries of a network.
 
     python benchmarks/weight_decay.py [--seeds 5] [--decays 0 1] [--noise 0.1] [--table]
 
-A multilayer perceptron on scikit-learn's handwritten digits, a tenth of whose training labels are
-drawn anew, with and without weight decay; BoundaryCharacterizer with method "segment" on each. A
-minute on one core.
+A multilayer perceptron is trained on scikit-learn's handwritten digits, with random labels for a
+tenth of the training samples, with and without weight decay, and characterized by
+BoundaryCharacterizer with method "segment". It takes a minute on one core.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -30,7 +30,7 @@ COLUMNS = ("length", "oscillation", "error_rate_borderline", "success_rate")
 
 
 def train(X: Any, y: Any, decay: float, seed: int) -> FrozenNetwork:
-    """Eighty passes of AdamW over the training rows."""
+    """Train for 80 epochs with AdamW."""
     torch.manual_seed(seed)
     net = nn.Sequential(
         nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 10)
@@ -45,7 +45,7 @@ def train(X: Any, y: Any, decay: float, seed: int) -> FrozenNetwork:
 
 
 def run(decay: float, seed: int, noise: float) -> dict[str, Any]:
-    """Train one net and describe its 90 boundaries."""
+    """Train one network and characterize its 90 boundaries."""
     X, y = load_digits(return_X_y=True)
     X, X_test, y, y_test = train_test_split(np.float32(X / 16), y, test_size=0.3, random_state=seed)
     rng = np.random.default_rng(seed)
@@ -63,7 +63,7 @@ def run(decay: float, seed: int, noise: float) -> dict[str, Any]:
 
 
 def sharpest(report: dict[str, list[float]]) -> int:
-    """The ordered pair with the shortest segments across its boundary."""
+    """Index of the ordered pair with the shortest segments across its boundary."""
     return int(np.nanargmin(report["length"]))
 
 
@@ -78,10 +78,10 @@ def table(results: dict[str, Any]) -> list[str]:
         train_accuracy = np.mean([r["train_accuracy"] for r in records])
         figures = [train_accuracy, accuracy, *means]
         lines.append(f"{decay:<7g}" + "".join(f"{v:<11.4f}" for v in figures).rstrip())
-    plain = {r["seed"]: r["report"] for r in results["records"] if r["decay"] == decays[0]}
-    other = {r["seed"]: r["report"] for r in results["records"] if r["decay"] == decays[-1]}
-    for seed, before in plain.items():
-        i, after = sharpest(before), other[seed]
+    without = {r["seed"]: r["report"] for r in results["records"] if r["decay"] == decays[0]}
+    with_decay = {r["seed"]: r["report"] for r in results["records"] if r["decay"] == decays[-1]}
+    for seed, before in without.items():
+        i, after = sharpest(before), with_decay[seed]
         j = sharpest(after)
         pair = f"{before['source'][i]} to {before['target'][i]}"
         figures = [report[name][i] for name in COLUMNS[:2] for report in (before, after)]
@@ -95,7 +95,7 @@ def table(results: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Run, print and write the JSON."""
+    """Run the benchmark, print the results and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--decays", nargs="+", type=float, default=[0.0, 1.0])

@@ -1,15 +1,16 @@
-"""DeepDIG beside its baselines and PM on MNIST and CIFAR-10, all ordered class pairs.
+"""Comparison of DeepDIG with its baselines and PM on MNIST and CIFAR-10 (arXiv 1912.11460).
 
     python benchmarks/reproductions/deepdig.py [--nets cnn fcn] [--methods deepdig nearest ...]
     python benchmarks/reproductions/deepdig.py --table
 
-Methods: "deepdig"; "random" pairs rows at random (RPBS); "nearest" pairs each row with the nearest
-of the other class in the latent space (EPBS); "pm" is perturbation minimization. Each is followed
-by the same halving of segments and the same measures. Nets: the paper's CNN and FCN for MNIST, a
-small ResNet for CIFAR-10 (its convolutional generators take minutes a pair on a CPU: --sources,
---targets). Goes on where it was interrupted: one cell per net, method and source class. Nets are
-kept in a folder for temporary files. --full takes all training rows, the paper's epochs and
-segments: for a GPU. Needs the folder named by SKBOUNDARY_DATA.
+All ordered pairs of classes are characterized. Methods: "deepdig"; "random" pairs samples at random
+(RPBS); "nearest" pairs each sample with the nearest of the other class in the latent space (EPBS);
+"pm" is Perturbation Minimization. Each is followed by the same bisection of segments and the same
+measures. Networks: the paper's CNN and FCN for MNIST, a small ResNet for CIFAR-10 (its generators
+take minutes per pair on a CPU: see --sources, --targets). An interrupted run is resumed, with one
+cell per network, method and source class. Networks are stored in a temporary folder. --full uses
+all training samples and the paper's epochs and segments, and needs a GPU. Requires the folder named
+by SKBOUNDARY_DATA.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -31,7 +32,7 @@ from torch import nn
 
 from skboundary import BoundaryCharacterizer, BoundarySampleExtractor, FrozenNetwork
 
-# run as a script, it sees its own folder alone
+# a script finds only modules of its own folder
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data_folder import data_reader
 from provenance import note_run
@@ -48,7 +49,7 @@ Data = tuple[Any, Any, Any, Any]
 
 
 def load(name: str) -> Data:
-    """Images (n, channels, height, width) in [0, 1] and labels, of training and of test."""
+    """Load training and test images (n, channels, height, width) in [0, 1] and their labels."""
     reader = data_reader()
     if name == "mnist":
         X, y, X_test, y_test = reader.images("mnist")
@@ -61,7 +62,7 @@ def load(name: str) -> Data:
 
 
 def cnn() -> nn.Module:
-    """The paper's network of two convolutions; its latent space has 50 dimensions."""
+    """Build the paper's network of two convolutions, with a latent space of 50 dimensions."""
     return nn.Sequential(
         nn.Conv2d(1, 10, 3),
         nn.ReLU(),
@@ -77,14 +78,14 @@ def cnn() -> nn.Module:
 
 
 def fcn() -> nn.Module:
-    """The paper's fully connected network."""
+    """Build the paper's fully connected network."""
     return nn.Sequential(
         nn.Flatten(), nn.Linear(784, 50), nn.ReLU(), nn.Linear(50, 50), nn.ReLU(), nn.Linear(50, 10)
     )
 
 
 class Block(nn.Module):
-    """Two convolutions and what goes past them."""
+    """Two convolutions with a shortcut connection."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -96,15 +97,15 @@ class Block(nn.Module):
             nn.Conv2d(n_out, n_out, 3, 1, 1),
             nn.BatchNorm2d(n_out),
         )
-        self.past = nn.Identity() if n_in == n_out else nn.Conv2d(n_in, n_out, 1, stride)
+        self.shortcut = nn.Identity() if n_in == n_out else nn.Conv2d(n_in, n_out, 1, stride)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Sum of both ways."""
-        return torch.relu(self.body(x) + self.past(x))
+        """Compute the feature maps."""
+        return torch.relu(self.body(x) + self.shortcut(x))
 
 
 def resnet() -> nn.Module:
-    """A residual network of four blocks."""
+    """Build a residual network of four blocks."""
     return nn.Sequential(
         nn.Conv2d(3, 16, 3, 2, 1),
         nn.BatchNorm2d(16),
@@ -123,7 +124,7 @@ NETS = {"cnn": (cnn, "mnist"), "fcn": (fcn, "mnist"), "resnet": (resnet, "cifar1
 
 
 def trained(name: str, data: Data, epochs: int, folder: Path) -> tuple[FrozenNetwork, float]:
-    """Train a network, or read the one that was trained, and tell its test accuracy."""
+    """Train a network or load a stored one; return it with its test accuracy."""
     torch.manual_seed(0)
     net, path = NETS[name][0](), folder / f"{name}-{epochs}.pt"
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -148,14 +149,14 @@ def trained(name: str, data: Data, epochs: int, folder: Path) -> tuple[FrozenNet
     return frozen, float((frozen.predict(data[2]) == data[3]).mean())
 
 
-def some(X: Any, y: Any, n: int) -> tuple[Any, Any]:
-    """The first n rows of each class."""
-    rows = np.sort(np.concatenate([(y == c).nonzero()[0][:n] for c in np.unique(y)]))
-    return X[rows], y[rows]
+def first_of_each_class(X: Any, y: Any, n: int) -> tuple[Any, Any]:
+    """Select the first n samples of each class."""
+    selected = np.sort(np.concatenate([(y == c).nonzero()[0][:n] for c in np.unique(y)]))
+    return X[selected], y[selected]
 
 
 def characterize(net: FrozenNetwork, data: Data, method: str, source: int, args: Any) -> Any:
-    """One cell: all ordered pairs that start from a class."""
+    """Compute one cell: all ordered pairs with the given source class."""
     X, y, X_test, y_test = data
     pairs = [(source, t) for t in range(10) if t != source]
     if args.targets:
@@ -177,12 +178,12 @@ def characterize(net: FrozenNetwork, data: Data, method: str, source: int, args:
 
 
 def midpoints(net: FrozenNetwork, data: Data, method: str, args: Any) -> dict[str, float]:
-    """What the extractor's own pairs promise: gaps at midpoints, margins at both ends."""
+    """Gaps at the midpoints, and margins at both ends, of the pairs of the extractor."""
     parameters = dict(METHODS[method])
     init = parameters.pop("init", "data")
     extractor = BoundarySampleExtractor(net, effort="fast", random_state=0, **parameters)
     extractor.fit(*data[:2])
-    if method == "deepdig":  # two class pairs: their generators are trained for this alone
+    if method == "deepdig":  # two class pairs, because generators are trained for each
         parts = [extractor.extract(50, source=s, target=t) for s, t in ((4, 9), (9, 4))]
     else:
         parts = [extractor.extract(180, init=init)]
@@ -204,7 +205,7 @@ def midpoints(net: FrozenNetwork, data: Data, method: str, args: Any) -> dict[st
 
 
 def write(path: Path, results: dict[str, Any]) -> None:
-    """Write the whole JSON anew: an interruption leaves the old one or the new one."""
+    """Replace the JSON; an interruption leaves the old file or the new one."""
     note_run(results)
     path.parent.mkdir(exist_ok=True)
     new = path.with_suffix(".new")
@@ -213,13 +214,13 @@ def write(path: Path, results: dict[str, Any]) -> None:
 
 
 def column(results: dict[str, Any], net: str, method: str, name: str) -> list[float]:
-    """One figure of every class pair that a method was run on."""
+    """One figure for every class pair that a method was run on."""
     cells = [c for key, c in results["cells"].items() if key.startswith(f"{net}/{method}/")]
     return [float(v) for cell in cells for v in cell["report"][name]]
 
 
 def table(results: dict[str, Any]) -> list[str]:
-    """Lines of the two tables in the user guide: means over class pairs, NaN left out."""
+    """Lines of the two tables in the user guide: means over class pairs without NaN."""
     lines = []
     for net in results["nets"]:
         for method, title in NAMES.items():
@@ -232,8 +233,8 @@ def table(results: dict[str, Any]) -> list[str]:
 
             n = len(column(results, net, method, "success_rate"))
             yields = [
-                f"{min(column(results, net, method, f'yield_{way}')):.3f}"
-                for way in ("over", "back")
+                f"{min(column(results, net, method, f'yield_{direction}')):.3f}"
+                for direction in ("over", "back")
             ]
             yields = yields if method == "deepdig" else ["", ""]
             seconds = sum(cell["seconds"]["cpu"] for cell in cells)
@@ -257,21 +258,28 @@ def table(results: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Run what is missing and write it, cell by cell."""
+    """Run the missing cells and write each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--nets", nargs="+", choices=NETS, default=["cnn", "fcn"])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--sources", nargs="+", type=int, default=list(range(10)))
-    parser.add_argument("--targets", nargs="+", type=int, help="all but the source")
-    parser.add_argument("--rows", type=int, default=1000, help="training rows of each class")
+    parser.add_argument("--targets", nargs="+", type=int, help="default: all but the source")
+    parser.add_argument("--rows", type=int, default=1000, help="training samples of each class")
     parser.add_argument("--samples", type=int, default=50, help="segments of each class pair")
-    parser.add_argument("--partners", type=int, default=4, help="the paper has 50")
+    parser.add_argument(
+        "--partners",
+        type=int,
+        default=4,
+        help="partners of each borderline sample; 50 in the paper",
+    )
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--effort", default="balanced", choices=["fast", "balanced", "thorough"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--full", action="store_true", help="the paper's sizes, for a GPU")
-    parser.add_argument("--quick", action="store_true", help="a look: two classes, few rows")
-    parser.add_argument("--table", action="store_true", help="print the table of the results")
+    parser.add_argument(
+        "--quick", action="store_true", help="a test with two classes and few samples"
+    )
+    parser.add_argument("--table", action="store_true", help="print the tables of the results")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     if args.full:
@@ -291,7 +299,7 @@ def main() -> None:
     for name in args.nets:
         X, y, X_test, y_test = load(NETS[name][1])
         net, accuracy = trained(name, (X, y, X_test, y_test), args.epochs, folder)
-        data = (*some(X, y, args.rows), X_test, y_test)
+        data = (*first_of_each_class(X, y, args.rows), X_test, y_test)
         results["nets"][name] = {
             "data": NETS[name][1],
             "accuracy": accuracy,

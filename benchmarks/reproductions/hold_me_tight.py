@@ -11,8 +11,8 @@ low-pass images), "gaussian" (one direction separates the classes, 99 do not, tw
 1000 and 2000 CIFAR images on two threads, with peak memory). Run the timings on an idle machine.
 
 Trained networks are stored in --work and finished cells in the JSON; a second run resumes there.
-1000 and 2000 CIFAR images on two threads, with peak memory). Run timings on an idle machine.
-so with all training images for the other networks too, and needs a GPU.
+Requires the folder named by SKBOUNDARY_DATA. LeNet is trained for the paper's 30 epochs; --full
+trains the other networks as long, on all training images, and needs a GPU.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
