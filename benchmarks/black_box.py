@@ -1,16 +1,16 @@
-"""Boundary points without gradients beside HopSkipJump, at equal questions; part of boundary.py.
+"""Boundary points without gradients against HopSkipJump, at equal queries; part of boundary.py.
 
     python benchmarks/boundary.py --part black-box [--quick] [--rows 20]
 
-Five kinds of classifiers on digits and on standardized breast cancer data, rows held out, the range
-of the data as box. A question is a row handed to `predict`, counted there. The peer is HopSkipJump
-of the adversarial-robustness-toolbox (the `bench` extra; its own dependencies are numpy, scipy,
-scikit-learn, six, setuptools and tqdm, so it installs beside the pinned versions), once from its
-own random start and once from the nearest training row of another class, which is our first start;
-iterations are chosen so that it asks at least as often as we may. It ends on a step away from the
-boundary: its points are brought back by a bisection that is not counted. Contenders run in turn,
-by process CPU time. A run that was cut short goes on with the pairs of classifier and data that are
-missing.
+Five kinds of classifiers on held-out samples of digits and of standardized breast cancer data, with
+the range of the data as the box. A query is a sample passed to `predict`, and is counted there. The
+alternative is HopSkipJump of the adversarial-robustness-toolbox (the `bench` extra; its own
+dependencies are numpy, scipy, scikit-learn, six, setuptools and tqdm, so it can be installed with
+the pinned versions), once from its own random start and once from the nearest training sample of
+another class, which is our first start. Its number of iterations is such that it makes at least as
+many queries as our budget. It ends with a step away from the boundary, so its points are moved back
+by a bisection that is not counted. Contenders run in turn and are timed by CPU time of the process.
+An interrupted run resumes with the missing combinations of classifier and data.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -38,7 +38,7 @@ from skboundary.functional.query_search import label_search, score_search, segme
 
 BUDGET = 2000
 N_STARTS = 30
-ITERATIONS = 9  # of HopSkipJump, with its 100 first votes: 2,031 questions and more
+ITERATIONS = 9  # of HopSkipJump, with 100 initial votes: 2,031 queries or more
 CLASSIFIERS: dict[str, Callable[[], Any]] = {
     "LogisticRegression": lambda: LogisticRegression(max_iter=2000),
     "SVC": SVC,
@@ -49,7 +49,7 @@ CLASSIFIERS: dict[str, Callable[[], Any]] = {
 
 
 def load(name: str) -> tuple[Any, Any, Any]:
-    """Training rows, their labels and held-out rows."""
+    """Load training samples, their labels and held-out samples."""
     X, y = load_digits(return_X_y=True) if name == "digits" else load_breast_cancer(return_X_y=True)
     X, X_test, y, _ = train_test_split(X, y, test_size=0.3, random_state=0, stratify=y)
     if name == "digits":
@@ -58,40 +58,40 @@ def load(name: str) -> tuple[Any, Any, Any]:
 
 
 class Task:
-    """A classifier that counts the rows it is asked about, rows, and where to start from."""
+    """A classifier that counts its queries, samples, and starting points."""
 
-    def __init__(self, name: str, data: str, rows: int) -> None:
+    def __init__(self, name: str, data: str, n_samples: int) -> None:
         X, y, X_test = load(data)
         self.clf = CLASSIFIERS[name]().fit(X, y)
-        x = X_test[:rows]
-        self.n_classes, self.questions = len(self.clf.classes_), 0
+        x = X_test[:n_samples]
+        self.n_classes, self.n_queries = len(self.clf.classes_), 0
         self.x, self.source = torch.from_numpy(x), torch.from_numpy(self.clf.predict(x))
         predicted = self.clf.predict(X)
         starts = []
-        for row, label in zip(x, self.source.numpy()):
+        for sample, label in zip(x, self.source.numpy()):
             others = X[predicted != label]
-            order = np.argsort(((others - row) ** 2).sum(1), kind="stable")
+            order = np.argsort(((others - sample) ** 2).sum(1), kind="stable")
             starts.append(others[order[:N_STARTS]])
         self.starts = torch.from_numpy(np.stack(starts))
         self.box = min(X.min(), x.min()), max(X.max(), x.max())
         self.bounds = torch.tensor(self.box[0]), torch.tensor(self.box[1])
-        # scores whose largest is what predict says, and no step functions
+        # scores that are continuous and whose largest is that of the predicted class
         self.smooth = name == "LogisticRegression" or (name == "SVC" and self.n_classes == 2)
 
     def label(self, points: Tensor) -> Tensor:
-        """Classes of points."""
-        self.questions += len(points)
+        """Predict the classes of points."""
+        self.n_queries += len(points)
         return torch.from_numpy(self.clf.predict(points.numpy()))
 
     def score(self, points: Tensor) -> Tensor:
-        """Decision values of points, a column a class."""
-        self.questions += len(points)
+        """Decision values of points, one column per class."""
+        self.n_queries += len(points)
         values = torch.from_numpy(self.clf.decision_function(points.numpy()))
         return torch.stack([-values, values], 1) if values.ndim == 1 else values
 
 
 def ours(task: Task) -> dict[str, Callable[[], Tensor]]:
-    """Points of our searches; one that failed is x."""
+    """Points of our searches; x where a search fails."""
     start = task.x, task.source, task.starts
 
     def common(budget: int) -> dict[str, Any]:
@@ -139,8 +139,8 @@ def peers(task: Task) -> dict[str, Callable[[], Tensor]]:
     }
 
 
-def brought_back(task: Task, points: Tensor) -> Tensor:
-    """The points moved toward x as far as the class stays, by 12 halvings."""
+def moved_back(task: Task, points: Tensor) -> Tensor:
+    """Move points toward x as far as their class is kept, by 12 bisections."""
     change, high = points - task.x, torch.ones(len(points), dtype=torch.float64)
     low = torch.zeros_like(high)
     for _ in range(12):
@@ -151,15 +151,15 @@ def brought_back(task: Task, points: Tensor) -> Tensor:
 
 
 def compare(task: Task) -> dict[str, Any]:
-    """Distances, questions and times of all contenders on the same rows."""
+    """Distances, queries and times of all contenders on the same samples."""
     n = len(task.x)
     contenders = ours(task) | peers(task)
-    points, seconds, questions = {}, {}, {}
+    points, seconds, queries = {}, {}, {}
     for name, run in contenders.items():
-        task.questions, begin = 0, time.process_time()
+        task.n_queries, begin = 0, time.process_time()
         found = run()
-        seconds[name], questions[name] = time.process_time() - begin, task.questions
-        points[name] = brought_back(task, found) if "HopSkipJump" in name else found
+        seconds[name], queries[name] = time.process_time() - begin, task.n_queries
+        points[name] = moved_back(task, found) if "HopSkipJump" in name else found
     distances = {}
     for name, at in points.items():
         success = task.label(at) != task.source
@@ -171,17 +171,17 @@ def compare(task: Task) -> dict[str, Any]:
             "success": distance.isfinite().double().mean().item(),
             "mean_distance": distance.nanmean().item(),
             "median_distance": distance.nanmedian().item(),
-            "questions": questions[name] / n,
+            "questions": queries[name] / n,
             "cpu_s_per_row": seconds[name] / n,
             "time_ratio": seconds[name] / seconds["labels, 2000"],
-            "ours minus it": gain.mean().item(),  # where it succeeded
+            "ours minus it": gain.mean().item(),  # over the samples for which it succeeded
             "standard_error": (gain.std() / len(gain) ** 0.5).item(),
         }
     return records
 
 
 def black_box(args: argparse.Namespace) -> dict[str, Any]:
-    """All classifiers on both sets of data."""
+    """Run all classifiers on both data sets."""
     partial = args.out.with_suffix(".partial.json")
     records = json.loads(partial.read_text()) if partial.exists() else {}
     for name in CLASSIFIERS:
@@ -191,10 +191,10 @@ def black_box(args: argparse.Namespace) -> dict[str, Any]:
                 continue
             records[key] = {"rows": args.rows, "contenders": compare(Task(name, data, args.rows))}
             partial.write_text(json.dumps(records))
-            for who, r in records[key]["contenders"].items():
+            for contender, r in records[key]["contenders"].items():
                 print(
-                    f"{key}, {who}: {r['success']:.2f} {r['mean_distance']:.4f} "
-                    f"{r['questions']:.0f} questions {r['cpu_s_per_row']:.3f} s",
+                    f"{key}, {contender}: {r['success']:.2f} {r['mean_distance']:.4f} "
+                    f"{r['questions']:.0f} queries {r['cpu_s_per_row']:.3f} s",
                     flush=True,
                 )
     partial.unlink()
@@ -212,16 +212,16 @@ COLUMNS = (
 
 
 def black_box_tables(records: dict[str, Any]) -> list[list[list[str]]]:
-    """Cells of the user guide's tables: distances with questions in brackets; times."""
-    distances = [["mean distance (questions)", *COLUMNS]]
-    times = [["CPU time in that of labels, 2000", *COLUMNS[4:]]]
+    """Cells of the tables in the user guide: distances with queries in brackets, and times."""
+    distances = [["mean distance (queries)", *COLUMNS]]
+    times = [["CPU time relative to labels, 2000", *COLUMNS[4:]]]
     for name, record in records.items():
-        who = record["contenders"]
+        contenders = record["contenders"]
         line = []
         for column in COLUMNS:
-            r = who.get(column)
+            r = contenders.get(column)
             text = f"{r['mean_distance']:.3f} ({r['questions']:.0f})" if r else "-"
             line.append(text if not r or r["success"] == 1 else f"{text} in {r['success']:.0%}")
         distances.append([name, *line])
-        times.append([name, *(f"{who[column]['time_ratio']:.1f}" for column in COLUMNS[4:])])
+        times.append([name, *(f"{contenders[column]['time_ratio']:.1f}" for column in COLUMNS[4:])])
     return [distances, times]

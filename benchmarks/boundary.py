@@ -1,14 +1,14 @@
-"""How near, for how much: boundary points beside DeepFool, DDN, Carlini-Wagner; PM's pairs.
+"""Distance and cost of boundary points against DeepFool, DDN and Carlini-Wagner, and PM's pairs.
 
     python benchmarks/boundary.py --part gradient [--quick] [--rows 150] [--rounds 3]
     python benchmarks/boundary.py --part black-box [--quick] [--rows 20]
     python benchmarks/boundary.py --table
 
-Part "gradient": two MNIST networks, held-out rows, the image range as box. Contenders run in turn
-in one process; a time is the median of the process's CPU time over the rounds, and a gradient is
-counted where it arrives at the input. Peers' points go through the polish that ours go through.
-Networks are trained here and kept in --cache. Needs the folder named by SKBOUNDARY_DATA and, for
-the peers, foolbox. Part "black-box" is told in black_box.py.
+Part "gradient": two MNIST networks and held-out samples, with the range of the images as the box.
+Contenders run in turn in one process; a time is the median of the CPU time of the process over the
+rounds, and gradients are counted at the input. The points of the alternatives undergo the same last
+step as ours. Networks are trained here and stored in --cache. Requires the folder named by
+SKBOUNDARY_DATA and, for the alternatives, foolbox. Part "black-box" is described in black_box.py.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -51,7 +51,7 @@ BOX = torch.tensor(0.0), torch.tensor(1.0)
 
 
 def make_cnn() -> nn.Module:
-    """Two convolutions and two linear layers."""
+    """Build two convolutions and two linear layers."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 5, padding=2),
         nn.ReLU(),
@@ -67,7 +67,7 @@ def make_cnn() -> nn.Module:
 
 
 def make_fcn() -> nn.Module:
-    """Three linear layers."""
+    """Build three linear layers."""
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(784, 256),
@@ -82,7 +82,7 @@ NETWORKS = {"cnn": (make_cnn, 3), "fcn": (make_fcn, 8)}  # and the epochs of eac
 
 
 def train(net: nn.Module, X: Tensor, y: Tensor, epochs: int) -> nn.Module:
-    """Adam with one cycle of learning rates."""
+    """Train with Adam and one cycle of learning rates."""
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
     steps = epochs * math.ceil(len(y) / 128)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
@@ -96,7 +96,7 @@ def train(net: nn.Module, X: Tensor, y: Tensor, epochs: int) -> nn.Module:
 
 
 def get_network(name: str, cache: Path, data: Any) -> tuple[nn.Module, float]:
-    """Trained network and its test accuracy."""
+    """Return a trained network and its test accuracy."""
     make, epochs = NETWORKS[name]
     torch.manual_seed(0)
     net, path = make(), cache / f"{name}.pt"
@@ -112,21 +112,21 @@ def get_network(name: str, cache: Path, data: Any) -> tuple[nn.Module, float]:
 
 
 class Counter(nn.Module):
-    """A network that counts the rows which pass it, and those whose gradient comes back."""
+    """A network that counts the samples of its forward and backward passes."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.net, self.forward_rows, self.backward_rows = net, 0, 0
+        self.net, self.n_forward, self.n_backward = net, 0, 0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
-        self.forward_rows += len(x)
+        """Compute the logits."""
+        self.n_forward += len(x)
         if x.requires_grad:
             x.register_hook(self._count)
         return self.net(x)
 
     def _count(self, gradient: Tensor) -> None:
-        self.backward_rows += len(gradient)
+        self.n_backward += len(gradient)
 
 
 def measure(
@@ -136,7 +136,10 @@ def measure(
     rounds: int,
     once: tuple[str, ...] = (),
 ) -> dict[str, dict[str, Any]]:
-    """Run all in turn; CPU seconds per 1000 rows, passes per row, and the last result of each."""
+    """Run all contenders in turn.
+
+    Returns CPU seconds per 1000 samples, passes per sample, and the last result of each.
+    """
     found: dict[str, dict[str, Any]] = {name: {"seconds": []} for name in contenders}
     for i in range(rounds):
         for name, run in contenders.items():
@@ -147,8 +150,8 @@ def measure(
             found[name]["seconds"].append((time.process_time() - start) * 1000 / n)
             found[name] |= {
                 "result": result,
-                "forward": counter.forward_rows / n,
-                "backward": counter.backward_rows / n,
+                "forward": counter.n_forward / n,
+                "backward": counter.n_backward / n,
             }
             print(f"  {name}: {found[name]['seconds'][-1]:.2f} s per 1000", flush=True)
     for record in found.values():
@@ -160,11 +163,13 @@ def measure(
 
 
 def peers(x: Tensor, source: Tensor) -> dict[str, Callable[[nn.Module], Tensor]]:
-    """Points of foolbox's attacks, each from a network to points like x."""
+    """Functions that map a network to the points of an attack of foolbox."""
     try:
         import foolbox as fb
     except ImportError:
-        sys.exit("The peers need foolbox: python -m pip install -c constraints.txt '.[bench]'")
+        sys.exit(
+            "The alternatives need foolbox: python -m pip install -c constraints.txt '.[bench]'"
+        )
     attacks = {
         "DDN 40": fb.attacks.DDNAttack(steps=40),
         "DDN 100": fb.attacks.DDNAttack(steps=100),
@@ -186,7 +191,7 @@ def peers(x: Tensor, source: Tensor) -> dict[str, Callable[[nn.Module], Tensor]]
 
 
 def polished(net: nn.Module, x: Tensor, source: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Give a peer's points the last step that ours have; also which of them succeeded."""
+    """Apply our last step to the points of another method; also return which succeeded."""
     passes, rows, flat = Passes(net, x), torch.arange(len(x)), points.flatten(1)
     label = passes.logits(flat, rows).argmax(1)
     band = x.new_full((len(x),), KAPPA)
@@ -209,7 +214,7 @@ def polished(net: nn.Module, x: Tensor, source: Tensor, points: Tensor) -> tuple
 
 
 def ours(x: Tensor, source: Tensor) -> dict[str, Callable[[nn.Module], Any]]:
-    """Our points by effort."""
+    """Functions that map a network to our points, one for each effort."""
 
     def run(net: nn.Module, effort: str) -> tuple[Tensor, Tensor]:
         crossing = nearest_boundary(net, x, source, effort=effort, bounds=BOX, margin_tol=KAPPA)
@@ -222,7 +227,7 @@ def ours(x: Tensor, source: Tensor) -> dict[str, Callable[[nn.Module], Any]]:
 
 
 def nearest_points(net: nn.Module, x: Tensor, rounds: int) -> dict[str, Any]:
-    """Distances of everybody's points, and ours against DDN's on the same rows."""
+    """Distances of all contenders, and their differences from DDN on the same samples."""
     source = net(x).argmax(1)
     slow = ("DDN 300", "DeepFool", "Carlini-Wagner")
     found = measure(ours(x, source) | peers(x, source), net, len(x), rounds, slow)
@@ -251,17 +256,17 @@ def nearest_points(net: nn.Module, x: Tensor, rounds: int) -> dict[str, Any]:
 
 
 def pairs(net: nn.Module, data: Any, per_pair: int, rounds: int) -> dict[str, Any]:
-    """PM's pairs for all 90 ordered pairs of classes: the literal recipe and the fast start."""
+    """PM's pairs for all 90 ordered pairs of classes: the paper's recipe and the fast start."""
     x_test, y_test = data[2], data[3]
-    right = net(x_test[:2000]).argmax(1) == y_test[:2000]
-    rows, target = [], []
+    correct = net(x_test[:2000]).argmax(1) == y_test[:2000]
+    selected, target = [], []
     for s in range(10):
-        own = (right & (y_test[:2000] == s)).nonzero()[:, 0]
+        own = (correct & (y_test[:2000] == s)).nonzero()[:, 0]
         for i, t in enumerate([t for t in range(10) if t != s] * per_pair):
-            rows.append(int(own[i % len(own)]))
+            selected.append(int(own[i % len(own)]))
             target.append(t)
-    x, goal = x_test[rows], torch.tensor(target)
-    source = y_test[rows]
+    x, goal = x_test[selected], torch.tensor(target)
+    source = y_test[selected]
     noise = 0.01 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
 
     def literal(net: nn.Module) -> Any:
@@ -311,13 +316,13 @@ def pairs(net: nn.Module, data: Any, per_pair: int, rounds: int) -> dict[str, An
 
 
 def gradient(args: argparse.Namespace) -> dict[str, Any]:
-    """Everything that needs a gradient."""
+    """Run the methods that use gradients."""
     data = load_mnist()
     records: dict[str, Any] = {}
     for name in args.nets:
         net, accuracy = get_network(name, args.cache, data)
         print(f"{name}: test accuracy {accuracy:.4f}", flush=True)
-        # the first rows of the test set: no network here has seen them
+        # the first test samples, on which no network was trained
         records[name] = {
             "accuracy": accuracy,
             "rows": args.rows,
@@ -328,10 +333,10 @@ def gradient(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def gradient_tables(records: dict[str, Any]) -> list[str]:
-    """The part of the user guide that shows these results."""
+    """Lines of these results in the user guide."""
     lines = []
     for name, record in records.items():
-        lines += [f"{name}, test accuracy {record['accuracy']:.4f}, {record['rows']} rows:", ""]
+        lines += [f"{name}, test accuracy {record['accuracy']:.4f}, {record['rows']} samples:", ""]
         cells = [["method", "success", "distance", "gradients", "CPU s", "minus DDN 40"]]
         for method, r in record["nearest"].items():
             difference = r["minus DDN 40"]
@@ -366,23 +371,23 @@ def gradient_tables(records: dict[str, Any]) -> list[str]:
 
 
 def black_box_lines(records: dict[str, Any]) -> list[str]:
-    """The part of the user guide that shows these results."""
+    """Lines of these results in the user guide."""
     return [line for cells in black_box_tables(records) for line in [*rst_table(cells), ""]]
 
 
 PARTS = {
-    "gradient": (gradient, gradient_tables, 150),  # and the number of rows
+    "gradient": (gradient, gradient_tables, 150),  # and the number of samples
     "black-box": (black_box, black_box_lines, 20),
 }
 
 
 def main() -> None:
-    """Run a part and put it into the JSON, or print the tables of the JSON."""
+    """Run a part and write it to the JSON, or print the tables of the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=PARTS, default="gradient")
-    parser.add_argument("--quick", action="store_true", help="few rows, one round")
+    parser.add_argument("--quick", action="store_true", help="few samples, one round")
     parser.add_argument("--table", action="store_true")
-    parser.add_argument("--rows", type=int)
+    parser.add_argument("--rows", type=int, help="number of samples")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--per-pair", type=int, default=1)
     parser.add_argument("--nets", nargs="+", choices=NETWORKS, default=list(NETWORKS))

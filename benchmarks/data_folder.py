@@ -1,4 +1,4 @@
-"""The folder of real data that SKBOUNDARY_DATA names, and the readers that lie in it."""
+"""The folder of real data named by SKBOUNDARY_DATA, and its readers."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -15,15 +15,15 @@ from torch import Tensor
 
 
 def data_folder() -> Path:
-    """The folder; a clear line and the end of the script where the variable is unset."""
+    """Return the folder, or exit with a message if the variable is not set."""
     folder = os.environ.get("SKBOUNDARY_DATA")
     if not folder:
-        sys.exit("Set SKBOUNDARY_DATA to the folder that holds load.py and the data it reads.")
+        sys.exit("Set SKBOUNDARY_DATA to the folder with load.py and the data that it reads.")
     return Path(folder)
 
 
 def data_reader() -> ModuleType:
-    """The folder's own readers, load.py."""
+    """Import load.py, the readers of the folder."""
     spec = importlib.util.spec_from_file_location("load", data_folder() / "load.py")
     assert spec and spec.loader
     load = importlib.util.module_from_spec(spec)
@@ -32,7 +32,7 @@ def data_reader() -> ModuleType:
 
 
 def load_mnist() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Images (n, 1, 28, 28) in [0, 1] and labels, training and test."""
+    """Load training and test images (n, 1, 28, 28) in [0, 1] and their labels."""
     X, y, X_test, y_test = data_reader().images("mnist")
     images = [torch.from_numpy(a).float().div(255)[:, None] for a in (X, X_test)]
     labels = [torch.from_numpy(a).long() for a in (y, y_test)]

@@ -1,10 +1,10 @@
-"""Put together the results of one script that ran in parts, on several cores or machines.
+"""Merge the results of one script that was run in parts, on several cores or machines.
 
     python benchmarks/merge_results.py PART.json [PART.json ...] --out RESULT.json
 
-Tables are merged cell by cell and lists one after the other. Two parts may not hold different
-values for one figure: then they come from different settings, or measured a thing twice. Only the
-commands may differ, and are all kept.
+Tables are merged cell by cell and lists are concatenated. Two parts must not contain different
+values of a figure, because they would stem from different settings or from repeated measurements.
+Only the commands may differ, and all of them are kept.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -19,7 +19,7 @@ from typing import Any
 
 
 def merge(one: Any, other: Any, place: str = "") -> Any:
-    """What two parts hold together."""
+    """Merge two parts."""
     if isinstance(one, dict) and isinstance(other, dict):
         both = {
             key: merge(one[key], other[key], f"{place}/{key}") if key in other else one[key]
@@ -36,7 +36,7 @@ def merge(one: Any, other: Any, place: str = "") -> Any:
 
 
 def main() -> None:
-    """Read the parts, write the whole."""
+    """Read the parts and write the merged results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, required=True)

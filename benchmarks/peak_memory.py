@@ -1,4 +1,4 @@
-"""How much memory a call takes, as the kernel counts it."""
+"""Peak memory of a call, as reported by the kernel."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -13,16 +13,16 @@ from typing import Any
 
 
 def added_memory(call: Callable[[], Any]) -> float:
-    """Largest growth of this process's memory during a call, in MB."""
+    """Largest growth of the memory of this process during a call, in MB."""
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # nothing left over from another call
+    ctypes.CDLL(None).malloc_trim(0)  # return freed memory of earlier calls
     before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     call()
     return status("VmHWM") - before
 
 
 def status(key: str) -> float:
-    """Read a figure of this process from the kernel, in MB."""
+    """Read a memory figure of this process from the kernel, in MB."""
     (kilobytes,) = re.findall(rf"^{key}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
     return int(kilobytes) / 1024

@@ -1,4 +1,4 @@
-"""Where a result comes from: the machine, its linear algebra, and the versions of packages."""
+"""Provenance of a result: command, machine, linear algebra and versions of packages."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_info
 
-_PLACES = ("--out", "--work", "--cache")  # options that name folders and files of this machine
+_PLACES = ("--out", "--work", "--cache")  # options with paths of this machine
 
 
 def command() -> str:
-    """What was typed to run this script, without the places of its files."""
+    """Command that runs this script, without paths of its files."""
     words = [
         word
         for before, word in zip(sys.argv, sys.argv[1:])
@@ -29,7 +29,7 @@ def command() -> str:
 
 
 def note_run(results: dict[str, Any], *packages: str) -> None:
-    """Add this run to those that `results`, which are made in several, tell of."""
+    """Add this run to the runs listed in `results`, which several runs may contribute to."""
     run = {"command": command(), "machine": machine(), "versions": versions(*packages)}
     runs = results.setdefault("runs", [])
     if run not in runs:
@@ -37,7 +37,7 @@ def note_run(results: dict[str, Any], *packages: str) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Model of the CPU, its cores and those used, the BLAS of numpy and of torch, the GPU."""
+    """CPU model, its cores and the threads used, BLAS of numpy and torch, and GPU."""
     blas = [
         f"{p['internal_api']} {p['version']} {p.get('architecture', '')}".strip()
         for p in threadpool_info()
@@ -56,7 +56,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Python's, torch's, numpy's and scikit-learn's, and those of `packages` that are there."""
+    """Versions of Python, torch, numpy, scikit-learn and the installed ones of `packages`."""
     installed = {d.name: d.version for d in metadata.distributions()}
     names = ["torch", "numpy", "scikit-learn", *packages]
     return {"python": platform.python_version()} | {

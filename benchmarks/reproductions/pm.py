@@ -1,19 +1,20 @@
-"""Perturbation Minimization on MNIST: the pairs of Figure 1, the curve of Figure 2 with controls.
+"""Reproduction of Perturbation Minimization on MNIST: pairs of Figure 1, curve of Figure 2.
 
     python benchmarks/reproductions/pm.py [--quick] [--figure 1] [--seeds 0 1 ...] [--pictures DIR]
     python benchmarks/reproductions/pm.py --table
 
-Figure 1: a network of two convolutions and two linear layers, trained on all digits; pairs between
-0 and 1 from noise and from real images, by the literal recipe (Adam .01, 300 steps, penalty 1).
+Figure 1: a network of two convolutions and two linear layers is trained on all digits. Pairs
+between 0 and 1 are computed from noise and from real images, by the paper's recipe (Adam .01, 300
+steps, penalty 1).
 
-Figure 2: the same network learns 0 and 1, then goes on with 3 and 4 (Adam, 1e-3) and n samples
-that stand for 0 and 1; its accuracy on test images of 0 and 1, the argmax over all ten outputs.
-Samples are mixed in plainly (shuffled into the new data) or balanced (half of every batch). Every
-figure stands beside its controls: the same samples with shuffled labels, noise with random labels,
-images that minimize the cross-entropy of one class alone ("inversion"), real images ("replay").
+Figure 2: the same network learns 0 and 1, then continues with 3 and 4 (Adam, 1e-3) and n samples
+that represent 0 and 1; the figure is its accuracy on test images of 0 and 1, with the argmax over
+all ten outputs. Mixing is plain (shuffled into the new data) or balanced (half of every batch). The
+controls are the same samples with shuffled labels, noise with random labels, images that minimize
+the cross-entropy of a single class ("inversion"), and real images ("replay").
 
-Cells are kept in the JSON as they are finished, and a second run goes on from there. Needs the
-folder named by SKBOUNDARY_DATA.
+Finished cells are stored in the JSON, and a second run resumes there. Requires the folder named by
+SKBOUNDARY_DATA.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -34,7 +35,7 @@ from torch import Tensor, nn
 
 from skboundary.functional.perturbation_minimization import Pairs, fast_start, minimize_perturbation
 
-# run as a script, it sees its own folder alone
+# a script finds only modules of its own folder
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data_folder import load_mnist
 from provenance import note_run
@@ -47,13 +48,13 @@ MIXINGS = ["plain", "balanced"]
 
 
 def of_digits(X: Tensor, y: Tensor, *digits: int) -> tuple[Tensor, Tensor]:
-    """The images of some digits."""
-    rows = torch.isin(y, torch.tensor(digits))
-    return X[rows], y[rows]
+    """Select the images of some digits."""
+    selected = torch.isin(y, torch.tensor(digits))
+    return X[selected], y[selected]
 
 
 def make_network() -> nn.Module:
-    """Two convolutions and two linear layers, ten outputs."""
+    """Build two convolutions and two linear layers with ten outputs."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 5, padding=2),
         nn.ReLU(),
@@ -69,14 +70,14 @@ def make_network() -> nn.Module:
 
 
 def step(net: nn.Module, optimizer: torch.optim.Optimizer, X: Tensor, y: Tensor) -> None:
-    """One step on the cross-entropy of a batch."""
+    """Take one optimizer step on the cross-entropy of a batch."""
     optimizer.zero_grad()
     nn.functional.cross_entropy(net(X), y).backward()
     optimizer.step()
 
 
 def train(net: nn.Module, X: Tensor, y: Tensor, epochs: int, generator: torch.Generator) -> None:
-    """Adam, 1e-3, batches of 64, the last epoch at a tenth of the rate."""
+    """Train with Adam, 1e-3 and batches of 64; the last epoch has a tenth of the rate."""
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
     for epoch in range(epochs):
         if epoch and epoch == epochs - 1:
@@ -86,7 +87,7 @@ def train(net: nn.Module, X: Tensor, y: Tensor, epochs: int, generator: torch.Ge
 
 
 def accuracy(net: nn.Module, X: Tensor, y: Tensor) -> float:
-    """The share of rows whose largest output of all is right."""
+    """Share of samples whose largest output is that of their class."""
     with torch.no_grad():
         labels = torch.cat([net(part).argmax(1) for part in X.split(500)])
     return (labels == y).float().mean().item()
@@ -96,7 +97,7 @@ def accuracy(net: nn.Module, X: Tensor, y: Tensor) -> float:
 
 
 def figure_1(data: Any, n: int, pictures: Path | None) -> dict[str, Any]:
-    """Pairs between 0 and 1 from both starts."""
+    """Compute pairs between 0 and 1 from both starts."""
     X, y, X_test, y_test = data
     torch.manual_seed(0)
     net, generator = make_network(), torch.Generator().manual_seed(0)
@@ -149,7 +150,7 @@ def draw(pairs: Pairs, name: str, folder: Path) -> None:
 
 
 def extract(net: nn.Module, z: Tensor, source: Tensor) -> tuple[Tensor, Tensor, dict[str, float]]:
-    """2n samples: both ends of n pairs between 0 and 1, labeled with the class of each."""
+    """Extract both ends of n pairs between 0 and 1, with the class of each end as its label."""
     ends, labels, success = [], [], []
     for x, s in zip(z.split(500), source.split(500)):
         start = fast_start(net, x, s, 1 - s, bounds=BOX)
@@ -172,7 +173,7 @@ def extract(net: nn.Module, z: Tensor, source: Tensor) -> tuple[Tensor, Tensor, 
 
 
 def invert(net: nn.Module, x: Tensor, labels: Tensor, n_iter: int = 30) -> Tensor:
-    """Images that minimize the cross-entropy of their label, from x by Adam."""
+    """Minimize the cross-entropy of the labels from x with Adam."""
     x = x.clone().requires_grad_()
     optimizer = torch.optim.Adam([x], 0.04)
     for _ in range(n_iter):
@@ -185,7 +186,7 @@ def invert(net: nn.Module, x: Tensor, labels: Tensor, n_iter: int = 30) -> Tenso
 
 
 class Experiment:
-    """What one seed needs: the network that knows 0 and 1, and samples of every kind."""
+    """The network of one seed, trained on 0 and 1, and samples of every kind."""
 
     def __init__(self, data: Any, seed: int, n: int, n_new: int, path: Path) -> None:
         self.generator = torch.Generator().manual_seed(seed)
@@ -194,8 +195,8 @@ class Experiment:
         self.old_test, self.new_test = (of_digits(X_test, y_test, *d) for d in ((0, 1), (3, 4)))
         X_old, y_old = of_digits(X, y, 0, 1)
         X_new, y_new = of_digits(X, y, 3, 4)
-        some = torch.randperm(len(y_new), generator=self.generator)[:n_new]
-        self.new = X_new[some], y_new[some]
+        selected = torch.randperm(len(y_new), generator=self.generator)[:n_new]
+        self.new = X_new[selected], y_new[selected]
         self.net = make_network()
         if path.exists():
             state = torch.load(path, weights_only=True)
@@ -226,13 +227,13 @@ class Experiment:
         torch.save(state, path)
 
     def shuffle(self, labels: Tensor) -> Tensor:
-        """The labels in another order."""
+        """Shuffle labels."""
         return labels[torch.randperm(len(labels), generator=self.generator)]
 
     def second_phase(
         self, source: str | None, n: int, mixing: str, epochs: int
     ) -> dict[str, float]:
-        """Go on with 3 and 4 and n samples; accuracy on the old and on the new digits."""
+        """Train on 3 and 4 and n samples; return the accuracy on the old and the new digits."""
         net, generator = make_network(), torch.Generator().manual_seed(n)
         net.load_state_dict(self.net.state_dict())
         X, y = self.new
@@ -253,7 +254,7 @@ class Experiment:
 
 
 def figure_2(data: Any, args: argparse.Namespace, results: dict[str, Any]) -> None:
-    """Run the cells that the results lack, count by count, and write each when it is finished."""
+    """Run the missing cells, count by count, and write each when it is finished."""
     facts = {"n_new": args.n_new, "epochs": args.epochs, "seeds": {}}
     records = results.setdefault("figure_2", facts)["seeds"]
     experiments: dict[tuple[int, int], Experiment] = {}
@@ -278,18 +279,18 @@ def figure_2(data: Any, args: argparse.Namespace, results: dict[str, Any]) -> No
                 print(f"{n} {mixing} {source}: {found['old']:.3f} {found['new']:.3f}", flush=True)
                 write(results, args.out)
             if args.minutes and time.process_time() > 60 * args.minutes:
-                sys.exit("Stopped by --minutes: run the same command again to go on.")
+                sys.exit("Stopped by --minutes; run the same command again to resume.")
 
 
 # ---- output --------------------------------------------------------------------------------------
 
 
 def tables(results: dict[str, Any]) -> list[str]:
-    """The tables of the user guide."""
+    """Lines of the tables in the user guide."""
     lines = []
     if "figure_1" in results:
         found = results["figure_1"]
-        lines += [f"Figure 1, network at {found['accuracy']:.4f}:", ""]
+        lines += [f"Figure 1, network with test accuracy {found['accuracy']:.4f}:", ""]
         cells = [["start", "success", "norm of delta", "p of 0 at z", "p of 1 at z + delta"]]
         for name, r in found["starts"].items():
             p = r["probability"]
@@ -325,28 +326,30 @@ def tables(results: dict[str, Any]) -> list[str]:
 
 
 def write(results: dict[str, Any], out: Path) -> None:
-    """Put the results where they belong."""
+    """Write the results."""
     note_run(results)
     out.parent.mkdir(exist_ok=True)
     out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def main() -> None:
-    """Run what is missing, or print the tables."""
+    """Run the missing cells, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one seed, few samples")
     parser.add_argument("--table", action="store_true")
-    parser.add_argument("--figure", type=int, choices=[1, 2], help="one of the two only")
+    parser.add_argument("--figure", type=int, choices=[1, 2], help="only one of the two figures")
     parser.add_argument("--pictures", type=Path, help="folder for the pictures of Figure 1")
-    parser.add_argument("--pairs", type=int, default=64, help="pairs of Figure 1, for each start")
+    parser.add_argument("--pairs", type=int, default=64, help="pairs of Figure 1 for each start")
     parser.add_argument("--seeds", type=int, nargs="+", default=[*range(5)])
     parser.add_argument("--counts", type=int, nargs="+", default=[0, 1000, 100, 300, 3000])
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=SOURCES)
     parser.add_argument("--mixings", nargs="+", choices=MIXINGS, default=MIXINGS)
-    parser.add_argument("--samples", type=int, default=1000, help="least number to extract")
+    parser.add_argument(
+        "--samples", type=int, default=1000, help="smallest number of samples to extract"
+    )
     parser.add_argument("--n-new", type=int, default=4000, help="images of 3 and 4")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "skboundary")
-    parser.add_argument("--minutes", type=float, help="stop after so many; go on another time")
+    parser.add_argument("--minutes", type=float, help="stop after this time; resume later")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
