@@ -127,8 +127,8 @@ def _print_verdict(memorized: list[Assessed], stopped: list[Assessed]) -> str:
     lines = [
         f"The base network stopped early ({stopped_base:.3f}) {first} the base network of the "
         f"last epoch ({base:.3f})",
-        f"{then} LatentKNNClassifier on the latter ({neighbors:.3f}); on the network stopped "
-        f"early, LatentKNNClassifier reaches {early['mean']['chosen']:.3f}.",
+        f"{then} LatentKNNClassifier on the latter ({neighbors:.3f}).",
+        f"On the network stopped early, LatentKNNClassifier reaches {early['mean']['chosen']:.3f}.",
     ]
     if 0 < abs(gap) <= max(early["std"]["base"], last["std"]["chosen"]):
         lines.append(f"The gap of {abs(gap):.3f} is within one standard deviation over the seeds.")

@@ -45,8 +45,8 @@ def part_over_sampling(problem: Problem, out: Path) -> dict[str, Any]:
     print(
         f"{len(minorities)} of {len(problem.classes)} classes keep a tenth of their training "
         "samples. A network is trained on the rest,\nand a logistic regression on its latent "
-        "vectors, with and without synthetic samples there. Scores on all test\nsamples: mean +- "
-        f"standard deviation over {len(problem.recipe.seeds)} seeds; PR-AUC is the mean over the "
+        "vectors, with and without synthetic samples.\nScores on all test samples: mean +- "
+        f"standard deviation over {len(problem.recipe.seeds)} seeds; PR-AUC is the\nmean over the "
         "rare classes.\n"
     )
     print(_LAYOUT.format("method", *_METRICS))
