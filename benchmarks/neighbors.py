@@ -35,7 +35,8 @@ from provenance import command, machine, versions
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
-from skboundary.functional.nearest_neighbors import _strips, build_index, search
+from skboundary.functional._shortlist import n_strips_of_block
+from skboundary.functional.nearest_neighbors import build_index, search
 
 # At its first search scikit-learn records which BLAS libraries it limits to one thread. If faiss's
 # were among them, which shares the setting of OpenMP, scikit-learn would limit itself as well.
@@ -73,7 +74,7 @@ def make_data(kind: str, n: int, d: int, q: int, seed: int) -> tuple[torch.Tenso
 
 def product(queries: torch.Tensor, strips: torch.Tensor, batch_size: int) -> None:
     """Compute all scores without reading them: a lower bound for searches of all samples."""
-    block = _strips(len(strips), batch_size)
+    block = n_strips_of_block(len(strips), batch_size)
     buffer = strips.new_empty(block, batch_size, strips.shape[2])
     for batch in queries.split(batch_size):
         for group in strips.split(block):

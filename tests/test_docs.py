@@ -247,6 +247,12 @@ SEARCHES = [
     "functional/_boundary_walk.py",
     "functional/root_finding.py::find_root",
 ]
+EXACT_SEARCH = [
+    "functional/nearest_neighbors.py",
+    "functional/_search_index.py",
+    "functional/_shortlist.py",
+    "functional/_exact_distances.py",
+]
 MEASURED = {
     "boundary": [*SEARCHES, "functional/perturbation_minimization.py"],
     "deepdig": [
@@ -260,10 +266,10 @@ MEASURED = {
     "lasenn": ["functional/latent_mixing.py::mix", "functional/latent_mixing.py::merge_lists"],
     "latent_knn": [
         "functional/latent_mixing.py::mix",
-        "functional/nearest_neighbors.py",
+        *EXACT_SEARCH,
         "neighbors/_exact.py",
     ],
-    "neighbors": ["functional/nearest_neighbors.py"],
+    "neighbors": EXACT_SEARCH,
     "oversampling": SAMPLER,
     "pm": ["functional/perturbation_minimization.py"],
     "pm_all_new": ["functional/perturbation_minimization.py"],

@@ -158,7 +158,7 @@ class TorchNearestNeighbors(BaseEstimator):
         if not hasattr(self, "_index"):
             return self.fit(X)
         new = self._to_device(self._check(X, reset=False))
-        return self._keep(torch.cat([self._index.rows, new]))
+        return self._keep(torch.cat([self._index.samples, new]))
 
     def kneighbors(
         self, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True
@@ -188,7 +188,7 @@ class TorchNearestNeighbors(BaseEstimator):
         """
         check_is_fitted(self)
         self._validate_params()  # n_neighbors and batch_size may have been set since fit
-        queries = self._index.rows if X is None else self._check(X, reset=False)
+        queries = self._index.samples if X is None else self._check(X, reset=False)
         k = self._check_n_neighbors(n_neighbors, queries.shape[0], itself=X is None)
         row_bytes = 8 * self.n_features_in_
         batch_size = resolve_batch_size(self.batch_size, row_bytes, self.device_)
@@ -205,7 +205,7 @@ class TorchNearestNeighbors(BaseEstimator):
         if not return_distance:
             return indices
         distances = to_numpy(torch.cat([part.distances for part in found]))
-        dtype = np.float64 if self._index.rows.dtype == torch.float64 else np.float32
+        dtype = np.float64 if self._index.samples.dtype == torch.float64 else np.float32
         largest, limit = distances.max(initial=0), np.finfo(dtype).max
         if largest > limit:
             raise ValueError(
@@ -258,7 +258,7 @@ class TorchNearestNeighbors(BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
         if "_index" in state:  # its table is as large as the rows and quickly made again
-            state = {**state, "_index": state["_index"].rows.cpu()}
+            state = {**state, "_index": state["_index"].samples.cpu()}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

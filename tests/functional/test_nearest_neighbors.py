@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from skboundary.functional import _exact_distances, _search_index, _shortlist
 from skboundary.functional import nearest_neighbors as module
 from skboundary.functional.nearest_neighbors import Neighbors, build_index, merge, search
 
@@ -77,6 +78,7 @@ TRAPS = {
 def product(request, monkeypatch):
     """The road of many queries with the few of a test, and the one of few."""
     monkeypatch.setattr(module, "_SHARE", request.param)
+    monkeypatch.setattr(_shortlist, "_STRIPWISE", request.param)
 
 
 @pytest.mark.usefixtures("product")
@@ -107,7 +109,7 @@ def test_search__shape__equals_reference(n, d, k, metric):
 @pytest.mark.usefixtures("product")
 @pytest.mark.parametrize("seed", range(6))
 def test_search__several_column_blocks__equals_reference(seed, monkeypatch):
-    monkeypatch.setattr(module, "_SCORES", 20_000)
+    monkeypatch.setattr(_shortlist, "_SCORES", 20_000)
     rows, queries = gaussian(6000, 12, seed=seed), gaussian(60, 12, seed=100 + seed)
     if seed % 2:  # rows come cluster by cluster, the last of them nearest to the queries
         offset = 3 * gaussian(10, 12, seed=7)
@@ -117,7 +119,8 @@ def test_search__several_column_blocks__equals_reference(seed, monkeypatch):
 
 @pytest.mark.parametrize("trap", ["constant", "duplicates", "integers_with_ties", "huge"])
 def test_search__several_blocks_of_the_float64_road__equals_reference(trap, monkeypatch):
-    monkeypatch.setattr(module, "_FLOAT64", 2000)
+    monkeypatch.setattr(_search_index, "FLOAT64", 2000)
+    monkeypatch.setattr(_exact_distances, "FLOAT64", 2000)
     rows = TRAPS[trap](gaussian(1000, 16))
     itself = torch.arange(0, 1000, 20)
     assert_exact(rows, rows[itself], 5, exclude=itself)
@@ -129,13 +132,13 @@ def test_search__several_blocks_of_the_float64_road__equals_reference(trap, monk
 def test_search__usual_data__is_proven_in_float32(trap, dtype, monkeypatch):
     """The float64 road is for the few: a bound that fails often would be right, but slow."""
     counted = []
-    road = module._search_float64
+    road = module.search_float64
 
     def count(index, queries, k, exclude):
         counted.append(len(queries))
         return road(index, queries, k, exclude)
 
-    monkeypatch.setattr(module, "_search_float64", count)
+    monkeypatch.setattr(module, "search_float64", count)
     rows, queries = TRAPS[trap](gaussian(4000, 32, dtype)), gaussian(200, 32, dtype, seed=1)
     queries = queries + rows.mean(0)
     search(build_index(rows), queries, 5)
@@ -145,13 +148,13 @@ def test_search__usual_data__is_proven_in_float32(trap, dtype, monkeypatch):
 def test_search__usual_data__differences_for_hardly_more_than_the_nearest(monkeypatch):
     """The spare rows of the shortlist are there for proofs; differences of rows are dear."""
     widths = []
-    differences = module._half_squared
+    differences = module.half_squared
 
     def count(index, queries, zero, rows):
         widths.append(rows.shape[1])
         return differences(index, queries, zero, rows)
 
-    monkeypatch.setattr(module, "_half_squared", count)
+    monkeypatch.setattr(module, "half_squared", count)
     search(build_index(gaussian(4000, 32)), gaussian(200, 32, seed=1), 5)
     assert max(widths) <= 6
 
@@ -159,15 +162,17 @@ def test_search__usual_data__differences_for_hardly_more_than_the_nearest(monkey
 def test_score__strip_by_strip_or_at_once__is_the_formula():
     """An accelerator computes a block at once, the last queries in a part of the buffer."""
     index, queries = build_index(gaussian(1500, 8)), gaussian(80, 8, seed=1)
-    buffers = index.table.new_zeros(2, len(index.table), 83, module._STRIP)[:, :, :80]
-    minima = module._score(index.table, index.halves, queries, buffers[0])
-    at_once = torch.zeros(80, len(index.table), module._GROUPS)
-    module._score_at_once(index.table, index.halves, queries, buffers[1], at_once.transpose(0, 1))
+    buffers = index.table.new_zeros(2, len(index.table), 83, _search_index.STRIP)[:, :, :80]
+    minima = _shortlist._score(index.table, index.halves, queries, buffers[0])
+    at_once = torch.zeros(80, len(index.table), _search_index.GROUPS)
+    _shortlist._score_at_once(
+        index.table, index.halves, queries, buffers[1], at_once.transpose(0, 1)
+    )
     rows = index.table.transpose(1, 2).reshape(-1, 8)
     expected = index.halves.view(-1) - queries @ rows.T
     for scores, low in ((buffers[0], minima), (buffers[1], at_once.flatten(1))):
         torch.testing.assert_close(scores.transpose(0, 1).reshape(80, -1), expected)
-        groups = scores.unflatten(2, (module._GROUP, module._GROUPS)).amin(2)
+        groups = scores.unflatten(2, (_search_index.GROUP, _search_index.GROUPS)).amin(2)
         assert torch.equal(low, groups.transpose(0, 1).flatten(1))
 
 
@@ -244,7 +249,7 @@ def test_search__shares_of_threads__no_influence(three_threads, monkeypatch):
 
 
 def test_search__one_share_fails__others_stop(three_threads, monkeypatch):
-    calls, stopped, score = [], [], module._score
+    calls, stopped, score = [], [], _shortlist._score
 
     def fail(*args):
         calls.append(args)
@@ -255,7 +260,7 @@ def test_search__one_share_fails__others_stop(three_threads, monkeypatch):
         stopped.append(args[-1].wait(5))
         return score(*args)
 
-    monkeypatch.setattr(module, "_score", fail)
+    monkeypatch.setattr(_shortlist, "_score", fail)
     rows = gaussian(5000, 6)
     with pytest.raises(KeyboardInterrupt):
         search(build_index(rows), rows[:600], 3, batch_size=8)
@@ -335,8 +340,8 @@ def test_search__any_unit__exact(dtype, scale):
 @pytest.mark.parametrize("scale", [1e-200, 1e-30, 1e150])
 def test_search__one_unit__not_row_by_row(scale, monkeypatch):
     """One power of two for all rows keeps the products; each row by itself is for mixed units."""
-    monkeypatch.setattr(module, "_search_scaled", lambda *args: 1 / 0)
-    monkeypatch.setattr(module, "_search_float64", lambda *args: 1 / 0)
+    monkeypatch.setattr(module, "search_scaled", lambda *args: 1 / 0)
+    monkeypatch.setattr(module, "search_float64", lambda *args: 1 / 0)
     rows = gaussian(600, 8, torch.float64) * scale
     search(build_index(rows), rows[:40] * 1.1, 5)
 
