@@ -14,7 +14,7 @@ hold the squares of one query's differences at any scale, each difference is sca
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
 from threading import Event
 from typing import NamedTuple
@@ -218,18 +218,19 @@ def _share_out(
     try:
         with ThreadPoolExecutor(n_shares, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             try:
-                found = pool.map(
-                    lambda part: _search_share(index, part[0], k, part[1], batch_size, stop),
-                    zip(shares, excludes, strict=True),
-                )
-                distances, indices, proven = (
-                    torch.cat(parts) for parts in zip(*found, strict=True)
-                )
+                futures = [
+                    pool.submit(_search_share, index, part, k, of_part, batch_size, stop)
+                    for part, of_part in zip(shares, excludes, strict=True)
+                ]
+                for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                    future.result()  # raises if this share has failed
             except BaseException:  # the pool waits for its threads, after Ctrl-C too
                 stop.set()
                 raise
     finally:
-        torch.set_num_threads(threads)  # a thread's own affair, but new threads take the last one
+        torch.set_num_threads(threads)  # set per thread, but new threads take the last one set
+    found = zip(*(future.result() for future in futures), strict=True)
+    distances, indices, proven = (torch.cat(parts) for parts in found)
     return distances, indices, proven
 
 

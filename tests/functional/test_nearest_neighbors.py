@@ -382,7 +382,7 @@ def test_search__cosine_of_any_unit__as_of_one(scale):
 @pytest.mark.parametrize(("metric", "scale"), [("sqeuclidean", 1e155), ("euclidean", 1.5e308)])
 def test_search__distance_beyond_float64__refused(metric, scale):
     rows = scale * torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
-    with pytest.raises(ValueError, match=rf"'{metric}' is beyond 1.8e\+308.*Divide the rows"):
+    with pytest.raises(ValueError, match=rf"'{metric}' is beyond 1.8e\+308.*Divide the samples"):
         search(build_index(rows, metric), rows, 2)
 
 
@@ -417,5 +417,5 @@ def test_search__inputs__unchanged():
     copies = rows.clone(), queries.clone()
     index = build_index(rows, "cosine")
     search(index, queries, 3)
-    assert index.rows.data_ptr() == rows.data_ptr()
+    assert index.samples.data_ptr() == rows.data_ptr()
     assert torch.equal(rows, copies[0]) and torch.equal(queries, copies[1])

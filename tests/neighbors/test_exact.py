@@ -185,7 +185,7 @@ def test_fit__memory_map__not_copied(tmp_path, mode, recwarn):
     written.flush()
     X = np.memmap(tmp_path / "X", dtype="f4", mode=mode, shape=(40, 3))
     neighbors = TorchNearestNeighbors().fit(X)
-    assert neighbors._index.rows.data_ptr() == X.__array_interface__["data"][0]
+    assert neighbors._index.samples.data_ptr() == X.__array_interface__["data"][0]
     assert neighbors.kneighbors(X[:1])[1].tolist() == [[0, 1, 2, 3, 4]]
     assert not recwarn.list
 
