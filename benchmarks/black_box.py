@@ -92,20 +92,20 @@ class Task:
 
 def ours(task: Task) -> dict[str, Callable[[], Tensor]]:
     """Points of our searches; x where a search fails."""
-    start = task.x, task.source, task.starts
+    start = task.x, task.source
 
     def common(budget: int) -> dict[str, Any]:
         generator = torch.Generator().manual_seed(0)
-        return dict(generator=generator, bounds=task.bounds, budget=budget)
+        return dict(bounds=task.bounds, starts=task.starts, generator=generator, budget=budget)
 
     searches = {
-        "ten segments": lambda: segment_search(task.label, *start[:2], task.starts[:, :10]),
+        "ten segments": lambda: segment_search(task.label, *start, starts=task.starts[:, :10]),
         "labels, 100": lambda: label_search(task.label, *start, **common(100)),
         "labels, 2000": lambda: label_search(task.label, *start, **common(BUDGET)),
     }
     if task.smooth:
         searches["scores, 353"] = lambda: score_search(task.score, *start, **common(353))
-    return {name: lambda run=run: run().outer for name, run in searches.items()}
+    return {name: lambda run=run: run().points for name, run in searches.items()}
 
 
 def peers(task: Task) -> dict[str, Callable[[], Tensor]]:

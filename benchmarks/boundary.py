@@ -33,9 +33,10 @@ from provenance import command, machine, versions
 from rst_table import rst_table
 from torch import Tensor, nn
 
-from skboundary.functional._margin_problem import Passes, Search
+from skboundary.functional._linearization import polish
+from skboundary.functional._margin_problem import CountedNetwork, MarginProblem, box
 from skboundary.functional.margins import class_margin
-from skboundary.functional.nearest_boundary import _polish, box, nearest_boundary
+from skboundary.functional.nearest_boundary import nearest_boundary
 from skboundary.functional.perturbation_minimization import (
     fast_start,
     minimize_perturbation,
@@ -192,23 +193,23 @@ def peers(x: Tensor, source: Tensor) -> dict[str, Callable[[nn.Module], Tensor]]
 
 def polished(net: nn.Module, x: Tensor, source: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Apply our last step to the points of another method; also return which succeeded."""
-    passes, rows, flat = Passes(net, x), torch.arange(len(x)), points.flatten(1)
-    label = passes.logits(flat, rows).argmax(1)
+    network, samples, flat = CountedNetwork(net, x), torch.arange(len(x)), points.flatten(1)
+    label = network.logits(flat, samples).argmax(1)
     band = x.new_full((len(x),), KAPPA)
-    search = Search(
-        passes,
+    problem = MarginProblem(
+        network,
         x.flatten(1),
-        rows,
+        samples,
         *box(x, BOX),
         10 * band,
         lambda out, i: class_margin(out, label[i]) - 1.5 * band[i],
-        class_margin(passes.logits(x.flatten(1), rows), label) - 1.5 * band,
+        class_margin(network.logits(x.flatten(1), samples), label) - 1.5 * band,
     )
     found = label != source
-    inner = search.select(found.nonzero()[:, 0])
+    problem = problem.select(found.nonzero()[:, 0])
     flat = flat.clone()
-    margin = inner.margin(flat[found], inner.rows())
-    flat[found], reached = _polish(inner, flat[found], margin, band[found] / 2)
+    value = problem.value(flat[found], problem.indices())
+    flat[found], reached = polish(problem, flat[found], value, band[found] / 2)
     found[found.clone()] = reached
     return flat.view_as(x), found
 
@@ -272,18 +273,26 @@ def pairs(net: nn.Module, data: Any, per_pair: int, rounds: int) -> dict[str, An
     def literal(net: nn.Module) -> Any:
         delta = (x + noise).clamp(*BOX) - x
         return minimize_perturbation(
-            net, x, delta, source, goal, penalty=1.0, n_iter=300, learning_rate=0.01, bounds=BOX
+            net,
+            x,
+            source,
+            target=goal,
+            delta=delta,
+            bounds=BOX,
+            penalty=1.0,
+            n_iter=300,
+            learning_rate=0.01,
         )
 
     def fast(net: nn.Module, n_iter: int, literal_penalty: bool) -> Any:
-        start = fast_start(net, x, source, goal, bounds=BOX, margin_tol=KAPPA)
+        start = fast_start(net, x, source, target=goal, bounds=BOX, margin_tol=KAPPA)
         penalty = 1.0 if literal_penalty else penalty_for(0.9, start.gradient)
         return minimize_perturbation(
             net,
-            start.z,
-            start.delta,
+            start.inner,
             source,
-            goal,
+            target=goal,
+            delta=start.delta,
             penalty=penalty,
             n_iter=n_iter,
             learning_rate=1.5 * start.delta.flatten(1).norm(dim=1) / 28,
@@ -309,7 +318,7 @@ def pairs(net: nn.Module, data: Any, per_pair: int, rounds: int) -> dict[str, An
             "n_pairs": len(x),
             "success": result.success.float().mean().item(),
             "collapsed": result.collapsed.float().mean().item(),
-            "mean_norm": (result.outer - result.inner).flatten(1).norm(dim=1).mean().item(),
+            "mean_norm": (result.points - result.inner).flatten(1).norm(dim=1).mean().item(),
             "mean_probability": result.probabilities.mean().item(),
         }
     return records

@@ -242,8 +242,12 @@ def test_the_measured_margins_are_those_of_the_results():
 SAMPLER = ["functional/pairing.py", "functional/extrapolation.py", "over_sampling/_plan.py"]
 SEARCHES = [
     "functional/nearest_boundary.py",
+    "functional/_linearization.py",
+    "functional/_projection.py",
+    "functional/ddn.py",
     "functional/query_search.py",
     "functional/_query_brackets.py",
+    "functional/_query_starts.py",
     "functional/_boundary_walk.py",
     "functional/root_finding.py::find_root",
 ]

@@ -33,7 +33,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skboundary.functional.perturbation_minimization import Pairs, fast_start, minimize_perturbation
+from skboundary.functional.perturbation_minimization import (
+    PMPair,
+    fast_start,
+    minimize_perturbation,
+)
 
 # a script finds only modules of its own folder
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -110,11 +114,11 @@ def figure_1(data: Any, n: int, pictures: Path | None) -> dict[str, Any]:
     for name, z in starts.items():
         delta = 0.01 * torch.randn(z.shape, generator=generator)
         begin = time.process_time()
-        pairs = minimize_perturbation(net, z, delta, source, target, bounds=BOX)
+        pairs = minimize_perturbation(net, z, source, target=target, delta=delta, bounds=BOX)
         found["starts"][name] = {
             "n": n,
             "success": pairs.success.float().mean().item(),
-            "mean_norm": (pairs.outer - pairs.inner).flatten(1).norm(dim=1).mean().item(),
+            "mean_norm": (pairs.points - pairs.inner).flatten(1).norm(dim=1).mean().item(),
             "probability": pairs.probabilities.mean(0).tolist(),
             "moved": (pairs.inner - z).flatten(1).norm(dim=1).mean().item(),
             "cpu_s_per_pair": (time.process_time() - begin) / n,
@@ -124,7 +128,7 @@ def figure_1(data: Any, n: int, pictures: Path | None) -> dict[str, Any]:
     return found
 
 
-def draw(pairs: Pairs, name: str, folder: Path) -> None:
+def draw(pairs: PMPair, name: str, folder: Path) -> None:
     """Save z, z + delta and delta of the first eight pairs."""
     import matplotlib
 
@@ -132,9 +136,9 @@ def draw(pairs: Pairs, name: str, folder: Path) -> None:
     from matplotlib import pyplot as plt
 
     folder.mkdir(parents=True, exist_ok=True)
-    delta = pairs.outer - pairs.inner
+    delta = pairs.points - pairs.inner
     figure, axes = plt.subplots(3, 8, figsize=(8, 3.3), layout="constrained")
-    rows = [("z", pairs.inner, 0, 1), ("z + delta", pairs.outer, 0, 1)]
+    rows = [("z", pairs.inner, 0, 1), ("z + delta", pairs.points, 0, 1)]
     rows.append(("delta", delta, -float(delta[:8].abs().max()), float(delta[:8].abs().max())))
     for line, (label, images, low, high) in zip(axes, rows):
         for ax, image in zip(line, images):
@@ -153,20 +157,20 @@ def extract(net: nn.Module, z: Tensor, source: Tensor) -> tuple[Tensor, Tensor, 
     """Extract both ends of n pairs between 0 and 1, with the class of each end as its label."""
     ends, labels, success = [], [], []
     for x, s in zip(z.split(500), source.split(500)):
-        start = fast_start(net, x, s, 1 - s, bounds=BOX)
+        start = fast_start(net, x, s, target=1 - s, bounds=BOX)
         rate = 1.5 * start.delta.flatten(1).norm(dim=1) / 28
         pairs = minimize_perturbation(
             net,
-            start.z,
-            start.delta,
+            start.inner,
             s,
-            1 - s,
+            target=1 - s,
+            delta=start.delta,
             n_iter=30,
             learning_rate=rate,
             betas=(0.5, 0.9),
             bounds=BOX,
         )
-        ends.append(torch.stack([pairs.inner, pairs.outer], 1).flatten(0, 1))
+        ends.append(torch.stack([pairs.inner, pairs.points], 1).flatten(0, 1))
         labels.append(torch.stack([s, 1 - s], 1).flatten())
         success.append(pairs.success)
     return torch.cat(ends), torch.cat(labels), {"success": torch.cat(success).float().mean().item()}

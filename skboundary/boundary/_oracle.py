@@ -101,7 +101,7 @@ class Oracle:
 def lead(logits: Tensor, source: Tensor, target: Tensor) -> Tensor:
     """Lead (n,) of the class `source` over `target`, over its best rival where that is -1."""
     over_all = class_margin(logits, source)
-    return torch.where(target < 0, over_all, pairwise_margin(logits, target.clamp_min(0), source))
+    return torch.where(target < 0, over_all, pairwise_margin(logits, source, target.clamp_min(0)))
 
 
 def labels_of(network: Network, estimator: Any, X: NDArray[Any], columns: Any) -> NDArray[np.intp]:

@@ -151,15 +151,15 @@ def label_margins(
                     label,
                     x,
                     codes,
-                    starts,
+                    starts=starts,
                     generator=torch.Generator().manual_seed(seed),
                     basis=basis,
                     budget=_QUESTIONS * max_iter,
                 )
                 for basis in bases
             ]
-            success = torch.stack([bracket.success for bracket in found], 1)
-            length = torch.stack([(bracket.outer - x).norm(dim=1) for bracket in found], 1)
+            success = torch.stack([pair.success for pair in found], 1)
+            length = torch.stack([(pair.points - x).norm(dim=1) for pair in found], 1)
             distance = torch.where(success, (1 + overshoot) * length, torch.inf)
             return distance.cpu(), success.cpu()
 

@@ -1,7 +1,7 @@
-"""Brackets of the boundary on rays from the rows, and the questions that move them.
+"""Brackets of the boundary on rays from the samples, and the queries that move them.
 
-A question is one point handed to the classifier; all rows of a step are asked in one call, and
-each row counts its own.
+A query is one point given to the classifier. All samples of a step are queried in one call, and
+queries are counted for each sample.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -10,28 +10,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-NUMBERS = 2**24  # numbers in the points of one call, about
-COARSE = 0.02  # relative width at which a segment's bracket leaves the contest
-RESERVE = 12  # questions kept back to close a bracket
-_MISSES = 64  # coordinates tried in vain before a row gives up
+from skboundary.functional._results import BoundaryPair
+
+MAX_NUMBERS = 2**24  # numbers in the points of one call, about
+COARSE_WIDTH = 0.02  # relative width to which the bracket on a segment is bisected at first
+RESERVED_QUERIES = 12  # kept back to bisect a bracket
+_MAX_MISSES = 64  # consecutive coordinates tried in vain before a sample is left
 
 
-class Bracket(NamedTuple):
-    """What a search found, row by row."""
+class QueryState:
+    """Brackets of all samples, and how many queries are left to each.
 
-    outer: Tensor  # (n, d): labeled target, or anything but the source; x without success
-    inner: Tensor  # (n, d): not so labeled, between x and outer; x without success
-    success: Tensor  # (n,) bool
-    n_evaluations: Tensor  # (n,) int64: questions asked
-
-
-class Search:
-    """Brackets of all rows, and an oracle that counts the questions of each."""
+    Attributes
+    ----------
+    margin : callable
+        ``margin(points, samples)`` of points (m, d) of samples (m,): negative across the boundary.
+    outer, inner : Tensor of shape (n, d)
+        The ends of the brackets, `outer` across the boundary; x where there is none.
+    radius : Tensor of shape (n,)
+        Distance of `outer` from x; infinite where there is no bracket.
+    left : Tensor of shape (n,)
+        Queries left.
+    """
 
     def __init__(
         self,
@@ -47,158 +51,184 @@ class Search:
         self._kept = self.outer.clone(), self.inner.clone(), self.radius.clone()
         self.left = torch.full((len(x),), budget, device=x.device)
 
-    def ask(self, points: Tensor, rows: Tensor) -> Tensor:
-        """Margins of points (m, q, d) of rows (m,), as (m, q): positive across the boundary."""
-        if not len(rows):
+    def query(self, points: Tensor, samples: Tensor) -> Tensor:
+        """Margins (m, q) of points (m, q, d) of samples (m,)."""
+        if not len(samples):
             return points.new_zeros(points.shape[:-1])
-        self.left[rows] -= points.shape[1]
-        margin = self.margin(points.flatten(0, 1), rows.repeat_interleave(points.shape[1]))
+        self.left[samples] -= points.shape[1]
+        margin = self.margin(points.flatten(0, 1), samples.repeat_interleave(points.shape[1]))
         return margin.to(points.dtype).view(points.shape[:-1])
 
-    def crossed(self, points: Tensor, rows: Tensor) -> Tensor:
-        """Which of the points (m, d), one of each row, are across the boundary."""
-        return self.ask(points[:, None], rows)[:, 0] > 0
+    def crossed(self, points: Tensor, samples: Tensor) -> Tensor:
+        """Which of the points (m, d), one of each sample, are across the boundary."""
+        return self.query(points[:, None], samples)[:, 0] < 0
 
-    def clip(self, points: Tensor, rows: Tensor) -> Tensor:
-        """Points (m, ..., d) put into the box of their rows."""
+    def clip(self, points: Tensor, samples: Tensor) -> Tensor:
+        """Points (m, ..., d) clipped to the box of their samples."""
         if self.bounds is None:
             return points
-        shape = len(rows), *[1] * (points.ndim - 2), points.shape[-1]
-        low, high = (b[rows].view(shape) for b in self.bounds)
+        shape = len(samples), *[1] * (points.ndim - 2), points.shape[-1]
+        low, high = (b[samples].view(shape) for b in self.bounds)
         return torch.minimum(torch.maximum(points, low), high)
 
-    def able(self, rows: Tensor, questions: int = 1) -> Tensor:
-        """Those rows that may ask so many questions."""
-        return rows[self.left[rows] >= questions]
+    def with_budget(self, samples: Tensor, n_queries: int = 1) -> Tensor:
+        """Those of the samples that have at least `n_queries` left."""
+        return samples[self.left[samples] >= n_queries]
 
     @property
-    def best(self) -> Tensor:
-        """Radii (n,) of the brackets that were kept."""
+    def best_radius(self) -> Tensor:
+        """Radii (n,) of the nearest brackets so far, as `keep` saved them."""
         return self._kept[2]
 
-    def keep(self, rows: Tensor) -> None:
-        """Note the brackets of rows that are nearer than those noted."""
-        nearer = rows[self.radius[rows] < self.best[rows]]
+    def keep(self, samples: Tensor) -> None:
+        """Save the brackets of samples that are nearer than those saved before."""
+        nearer = samples[self.radius[samples] < self.best_radius[samples]]
         for kept, now in zip(self._kept, (self.outer, self.inner, self.radius), strict=True):
             kept[nearer] = now[nearer]
 
-    def restore(self, rows: Tensor) -> None:
-        """Go back to the brackets of rows that were noted."""
+    def restore(self, samples: Tensor) -> None:
+        """Go back to the saved brackets of samples."""
         for kept, now in zip(self._kept, (self.outer, self.inner, self.radius), strict=True):
-            now[rows] = kept[rows]
+            now[samples] = kept[samples]
 
-    def result(self) -> Bracket:
-        """What all rows have found."""
-        return Bracket(self.outer, self.inner, self.radius < math.inf, self.budget - self.left)
+    def result(self, target: Tensor) -> BoundaryPair:
+        """The brackets of all samples."""
+        n_forward = self.budget - self.left
+        n_backward = torch.zeros_like(n_forward)
+        success = self.radius < math.inf
+        return BoundaryPair(self.outer, target, success, n_forward, n_backward, self.inner)
 
 
-def contest(search: Search, starts: Tensor, rows: Tensor, keep: Tensor) -> None:
-    """Bisect the segments of `rows` to their starts (len(rows), s, d) as far as they can win.
+def bracket_segments(state: QueryState, starts: Tensor, samples: Tensor, reserved: Tensor) -> None:
+    """Bisect the segments from samples (m,) to starts (m, s, d) that can give a nearer bracket.
 
-    A row that has a bracket ends with `keep` (n,) questions left.
+    The first query of a segment lies just before the best distance so far; only if it is across
+    the boundary is the segment bisected, to a relative width of `COARSE_WIDTH`. A sample that has
+    a bracket ends with `reserved` (n,) queries left.
     """
-    x = search.x[rows]
+    x = state.x[samples]
     difference = starts - x[:, None]
     length = difference.norm(dim=2)
-    # a start that is x itself is none: these come last and are not asked about
+    # starts that equal x are placeholders: they come last and are not queried
     order = (length == 0).byte().argsort(dim=1, stable=True)
     difference = difference.gather(1, order[:, :, None].expand_as(difference))
-    length, s = length.gather(1, order), (length > 0).sum(1)
-    n = len(rows)
-    j = torch.zeros(n, dtype=torch.long, device=x.device)
+    length, n_starts = length.gather(1, order), (length > 0).sum(1)
+    n = len(samples)
+    j = torch.zeros(n, dtype=torch.long, device=x.device)  # the segment of each sample
     low, high = x.new_zeros(n), x.new_zeros(n)
-    asks_first = torch.ones(n, dtype=torch.bool, device=x.device)
+    is_first = torch.ones(n, dtype=torch.bool, device=x.device)  # query of a segment
     while True:
-        spare = torch.where(search.radius < math.inf, keep, 0)[rows]
-        i = ((j < s) & (search.left[rows] > spare)).nonzero()[:, 0]
+        spare = torch.where(state.radius < math.inf, reserved, 0)[samples]
+        i = ((j < n_starts) & (state.left[samples] > spare)).nonzero()[:, 0]
         if not len(i):
             return
-        first, row = asks_first[i], rows[i]
-        bound = torch.minimum(length[i, j[i]], search.radius[row] * (1 - COARSE))
+        first, sample = is_first[i], samples[i]
+        bound = torch.minimum(length[i, j[i]], state.radius[sample] * (1 - COARSE_WIDTH))
         t = torch.where(first, bound, (low[i] + high[i]) / 2)
         unit = difference[i, j[i]] / length[i, j[i], None].clamp(min=1e-30)
         points = x[i] + t[:, None] * unit
-        crossed = search.crossed(points, row)
+        crossed = state.crossed(points, sample)
         low[i] = torch.where(first, 0.0, torch.where(crossed, low[i], t))
         high[i] = torch.where(crossed, t, high[i])
-        won = crossed.nonzero()[:, 0]
-        search.outer[row[won]], search.radius[row[won]] = points[won], t[won]
-        search.inner[row[won]] = x[i[won]] + low[i[won], None] * unit[won]
+        nearer = crossed.nonzero()[:, 0]
+        state.outer[sample[nearer]], state.radius[sample[nearer]] = points[nearer], t[nearer]
+        state.inner[sample[nearer]] = x[i[nearer]] + low[i[nearer], None] * unit[nearer]
         before = (~crossed & ~first).nonzero()[:, 0]
-        search.inner[row[before]] = points[before]
-        asks_first[i] = first & ~crossed
-        done = (first & ~crossed) | (~first & (high[i] - low[i] <= COARSE * high[i]))
+        state.inner[sample[before]] = points[before]
+        is_first[i] = first & ~crossed
+        done = (first & ~crossed) | (~first & (high[i] - low[i] <= COARSE_WIDTH * high[i]))
         j[i] += done
-        asks_first[i] |= done
+        is_first[i] |= done
 
 
-def close(search: Search, rows: Tensor, tol: float, gap: Tensor | None = None) -> None:
-    """Bring `inner` and `outer` of rows together on their ray: steps inwards that grow
-    fourfold from the relative `gap` while nothing but x is known to be inside, bisection then."""
-    found = search.radius[rows] < math.inf
-    rows = rows[found]
-    gap = search.x.new_full((len(rows),), tol) if gap is None else gap[found].clamp(min=tol)
-    x, outer = search.x[rows], search.outer[rows]
-    high, low = search.radius[rows].clone(), (search.inner[rows] - x).norm(dim=1)
+def bisect_brackets(
+    state: QueryState, samples: Tensor, tol: float, gap: Tensor | None = None
+) -> None:
+    """Bring `inner` and `outer` of samples together on their ray, to the relative width `tol`.
+
+    While nothing but x is known to be inside, steps inwards grow fourfold from the relative
+    `gap`; bisection follows.
+    """
+    found = state.radius[samples] < math.inf
+    samples = samples[found]
+    gap = state.x.new_full((len(samples),), tol) if gap is None else gap[found].clamp(min=tol)
+    x, outer = state.x[samples], state.outer[samples]
+    high, low = state.radius[samples].clone(), (state.inner[samples] - x).norm(dim=1)
     unit = (outer - x) / high[:, None]
     rounding = 16 * torch.finfo(x.dtype).eps * x.norm(dim=1)
     while True:
         wide = high - low > torch.maximum(tol * high, rounding)
-        i = (wide & (search.left[rows] > 0)).nonzero()[:, 0]
+        i = (wide & (state.left[samples] > 0)).nonzero()[:, 0]
         if not len(i):
             return
         t = torch.where(low[i] > 0, (low[i] + high[i]) / 2, high[i] * (1 - gap[i].clamp(max=0.5)))
         points = x[i] + t[:, None] * unit[i]
-        crossed = search.crossed(points, rows[i])
-        inside, outside = rows[i[~crossed]], rows[i[crossed]]
-        search.inner[inside], search.outer[outside] = points[~crossed], points[crossed]
+        crossed = state.crossed(points, samples[i])
+        inside, outside = samples[i[~crossed]], samples[i[crossed]]
+        state.inner[inside], state.outer[outside] = points[~crossed], points[crossed]
         low[i[~crossed]], high[i[crossed]] = t[~crossed], t[crossed]
-        search.radius[outside] = t[crossed]
+        state.radius[outside] = t[crossed]
         gap[i] *= 4
 
 
-def settle(search: Search, tol: float) -> None:
-    """Close all brackets to half of `tol`, then move both ends off the boundary by a quarter.
+def separate_ends(state: QueryState, tol: float) -> None:
+    """Bisect all brackets to half of `tol`, then move both ends off the boundary by a quarter.
 
     An end that lies on the boundary to machine precision has a label that changes with the
     batch it is computed in.
     """
-    close(search, torch.arange(len(search.x), device=search.x.device), tol / 2)
-    shift = (search.outer - search.x) * tol / 4
-    for end, sign in ((search.outer, 1), (search.inner, -1)):
-        rows = search.able((search.radius < math.inf).nonzero()[:, 0])
-        points = search.clip(end[rows] + sign * shift[rows], rows)
-        stays = search.crossed(points, rows) == (sign > 0)
-        end[rows[stays]] = points[stays]
+    bisect_brackets(state, torch.arange(len(state.x), device=state.x.device), tol / 2)
+    shift = (state.outer - state.x) * tol / 4
+    for end, sign in ((state.outer, 1), (state.inner, -1)):
+        samples = state.with_budget((state.radius < math.inf).nonzero()[:, 0])
+        points = state.clip(end[samples] + sign * shift[samples], samples)
+        stays = state.crossed(points, samples) == (sign > 0)
+        end[samples[stays]] = points[stays]
 
 
-def reset(search: Search, rows: Tensor, halvings: int) -> None:
+def revert_coordinates(state: QueryState, samples: Tensor, n_halvings: int) -> None:
     """Set coordinates of `outer` back to those of x where the point stays across the boundary.
 
-    The largest change first; what does not go back wholly goes by bisection. A row is left after
-    64 coordinates running of which nothing went back.
+    The largest change first; a change that cannot be reverted wholly is bisected. A sample is left
+    after 64 consecutive coordinates of which nothing was reverted.
     """
-    x = search.x[rows]
-    misses = torch.zeros_like(rows)
-    change = search.outer[rows] - x
+    x = state.x[samples]
+    misses = torch.zeros_like(samples)
+    change = state.outer[samples] - x
     order = change.abs().sort(dim=1, descending=True, stable=True).indices
+    every = torch.arange(len(samples), device=samples.device)
     for j in order.T:
-        everyone = torch.arange(len(rows), device=rows.device)
-        whole = change[everyone, j]
+        whole = change[every, j]
         low, high = torch.zeros_like(whole), torch.ones_like(whole)
-        i = everyone[(whole != 0) & (misses < _MISSES)]
-        for halving in range(halvings + 1):
-            i = i[search.left[rows[i]] > RESERVE]
+        i = every[(whole != 0) & (misses < _MAX_MISSES)]
+        for halving in range(n_halvings + 1):
+            i = i[state.left[samples[i]] > RESERVED_QUERIES]
             if not len(i):
                 break
             t = (low[i] + high[i]) / 2 if halving else low[i]
             moved = change[i]
-            moved[torch.arange(len(i)), j[i]] = whole[i] * t
+            moved[torch.arange(len(i), device=i.device), j[i]] = whole[i] * t
             points = x[i] + moved
-            crossed = search.crossed(points, rows[i])
+            crossed = state.crossed(points, samples[i])
             kept = i[crossed]
-            change[kept], search.outer[rows[kept]] = moved[crossed], points[crossed]
+            change[kept], state.outer[samples[kept]] = moved[crossed], points[crossed]
             high[kept], low[i[~crossed]] = t[crossed], t[~crossed]
             i = i[high[i] > 0]
         misses = torch.where(high < 1, 0, misses + 1)
-    search.radius[rows], search.inner[rows] = change.norm(dim=1), x
+    state.radius[samples], state.inner[samples] = change.norm(dim=1), x
+
+
+def revert_coordinates_twice(state: QueryState, samples: Tensor, tol: float) -> Tensor:
+    """Revert whole coordinates, then parts of them where that paid.
+
+    Returns
+    -------
+    pays : Tensor of shape (m,), dtype bool
+        Which of the samples (m,) came closer to x by 1 %.
+    """
+    before = state.radius[samples]
+    revert_coordinates(state, samples, 0)
+    pays = state.radius[samples] < 0.99 * before
+    revert_coordinates(state, samples[pays], 3)
+    bisect_brackets(state, samples, tol)
+    return state.radius[samples] < 0.99 * before

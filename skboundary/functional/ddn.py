@@ -1,64 +1,143 @@
-"""Steps that change the direction of a perturbation and its norm by turns (DDN)."""
+"""Decoupled direction and norm (DDN): a short perturbation by steps on the cross-entropy."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from skboundary.functional._margin_problem import Search
+from skboundary.functional._linearization import close_problem, cross_and_refine
+from skboundary.functional._margin_problem import MarginProblem, open_problem
+from skboundary.functional._results import BoundaryPoint
+from skboundary.functional._shapes import shapes
+
+__all__ = ["BoundaryPoint", "ddn"]
 
 
-def decoupled_steps(
-    search: Search, points: Tensor, label: Tensor, targeted: bool, n_steps: int
-) -> Tensor:
-    """Shorten the way to points that reach a goal, by steps on the cross-entropy.
+@shapes(x="n ...", source="n", target="n")
+def ddn(
+    logits: Callable[[Tensor], Tensor],
+    x: Tensor,
+    source: Tensor,
+    *,
+    target: Tensor | None = None,
+    bounds: tuple[Tensor, Tensor] | None = None,
+    n_steps: int = 100,
+    margin_tol: float = 1e-3,
+    eps: float | None = None,
+) -> BoundaryPoint:
+    """Find for each sample a near point of another class by decoupled direction and norm steps.
 
-    Each step moves along the normalized gradient and then puts the point on a sphere around x,
-    which shrinks while the goal is reached and grows while it is not (Rony et al., DDN). Here it
-    starts from a point that reaches the goal, so that the steps can be few: their length falls
-    from 1 to .02 of the first distance, the change of the radius from 10 to 1 percent, by cosine.
+    Each step of DDN [1]_ moves along the normalized gradient of the cross-entropy and then puts
+    the point on a sphere around x, which shrinks while the class has changed and grows while it
+    has not. The paper begins at x with a radius of 1, for pixels in [0, 1]. Here linearizations
+    cross the boundary first, so that the search does not depend on the unit of x, and a root search
+    on the segment from x ends it at a margin of 1 to 2 bands, as in `nearest_boundary`.
 
     Parameters
     ----------
-    search : Search
-        Of m rows.
+    logits : callable
+        From points (m, ...) to logits (m, n_classes), differentiable, each point by itself.
+    x : Tensor of shape (n, ...)
+    source : Tensor of shape (n,)
+        The class that each sample is predicted as. Samples predicted otherwise are reported as
+        unsuccessful.
+    target : Tensor of shape (n,), default=None
+        The class wanted; None takes any other.
+    bounds : (low, high), default=None
+        Tensors that broadcast to x, in its units; the box that holds x and the points.
+    n_steps : int, default=100
+        Gradients a sample after the boundary is crossed.
+    margin_tol : float, default=1e-3
+        Least margin of the points, in units of the logits, where `margins.margin_band` does not
+        demand more.
+    eps : float, default=None
+        Machine epsilon of the coarsest dtype that takes part in the logits; None is that of x.
+
+    Returns
+    -------
+    result : BoundaryPoint
+
+    Raises
+    ------
+    ValueError
+        For a target equal to its source, bounds that exclude x, or shapes that do not match.
+
+    References
+    ----------
+    .. [1] J. Rony et al., "Decoupling direction and norm for efficient gradient-based L2
+       adversarial attacks and defenses", CVPR 2019, `arXiv 1811.09600
+       <https://arxiv.org/abs/1811.09600>`_, algorithm 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skboundary.functional.ddn import ddn
+    >>> logits = lambda x: torch.stack([4 - x.square().sum(1), x.square().sum(1) - 4], 1)
+    >>> ddn(logits, torch.tensor([[0.3, 0.4]]), torch.tensor([0])).points.round(decimals=2)
+    tensor([[1.2000, 1.6000]])
+    """
+    eps = torch.finfo(x.dtype).eps if eps is None else eps
+    problem, at_x = open_problem(logits, x, source, target, bounds, margin_tol, eps)
+    points, found = cross_and_refine(problem, None, 0)
+    index = found.nonzero()[:, 0]
+    problem, points, at_x = problem.select(index), points[index], at_x[index]
+    label = (source if target is None else target)[problem.owner]
+    points = decoupled_steps(problem, points, label, target is not None, n_steps)
+    return close_problem(problem, points, at_x, x, source, target, margin_tol, eps)
+
+
+def decoupled_steps(
+    problem: MarginProblem, points: Tensor, label: Tensor, targeted: bool, n_steps: int
+) -> Tensor:
+    """Shorten the distance of points that reach a goal, by steps on the cross-entropy.
+
+    Starting where the goal is reached, the steps can be few: their length falls from 1 to .02 of
+    the first distance, the change of the radius from 10 to 1 percent, by cosine.
+
+    Parameters
+    ----------
+    problem : MarginProblem
+        Of m samples.
     points : Tensor of shape (m, d)
         Where the goal is reached.
     label : Tensor of shape (m,)
         The class to leave, or to reach when `targeted`.
     targeted : bool
     n_steps : int
-        Gradients per row.
+        Gradients per sample.
 
     Returns
     -------
     points : Tensor of shape (m, d)
-        For each row the nearest point seen that reaches the goal.
+        For each sample the nearest point seen that reaches the goal.
     """
-    sign, rows = (-1.0 if targeted else 1.0), search.rows()
-    best, distance = points.clone(), (points - search.x).norm(dim=1)
+    sign, index = (-1.0 if targeted else 1.0), problem.indices()
+    best, distance = points.clone(), (points - problem.x).norm(dim=1)
     first = radius = distance.clone()
 
-    def loss(out: Tensor, rows: Tensor) -> Tensor:
-        return sign * cross_entropy(out, label[rows], reduction="none")
+    def loss(out: Tensor, index: Tensor) -> Tensor:
+        return sign * cross_entropy(out, label[index], reduction="none")
 
     def keep(points: Tensor, reached: Tensor) -> None:
-        now = (points - search.x).norm(dim=1)
+        now = (points - problem.x).norm(dim=1)
         shorter = reached & (now < distance * (1 - 1e-6))  # not by rounding alone
         best[shorter], distance[shorter] = points[shorter], now[shorter]
 
     for i in range(n_steps):
-        out, _, gradient = search.derivative(points, rows, loss)
-        reached = search.goal(out, rows) > 0
+        out, _, gradient = problem.derivative(points, index, loss)
+        reached = problem.goal(out, index) > 0
         keep(points, reached)
         cosine = (1 + math.cos(math.pi * i / n_steps)) / 2
-        way = points - search.x + (first * (0.02 + 0.98 * cosine))[:, None] * normalize(gradient)
+        length = first * (0.02 + 0.98 * cosine)
+        delta = points - problem.x + length[:, None] * normalize(gradient)
         change = 0.01 + 0.09 * cosine
         radius = radius * (1 + change * (1 - 2 * reached.to(radius.dtype)))
-        points = search.along(radius, normalize(way), rows)
-    keep(points, search.margin(points, rows) > 0)
+        points = problem.along(radius, normalize(delta), index)
+    keep(points, problem.value(points, index) > 0)
     return best

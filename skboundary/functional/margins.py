@@ -1,4 +1,4 @@
-"""Margins on logits: who wins, and by how much."""
+"""Margins between class logits, and the rounding error that they carry."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -9,13 +9,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_ROUNDINGS = 8  # of the largest logit that a margin may be wrong by
+__all__ = [
+    "RunnerUp",
+    "class_margin",
+    "equally_probable",
+    "margin_band",
+    "pairwise_margin",
+    "runner_up",
+]
+
+_ROUNDINGS = 8  # machine epsilons of the largest logit by which a margin may be wrong
 
 
 def margin_band(
     margin_tol: float, eps: float, *logits: Tensor, ends: tuple[Tensor, Tensor] | None = None
 ) -> Tensor:
-    """Compute the least margin of each sample that is safe from rounding, and wanted.
+    """Compute the least margin of each sample that is both wanted and safe from rounding.
 
     Parameters
     ----------
@@ -24,17 +33,17 @@ def margin_band(
     eps : float
         Machine epsilon of the coarsest dtype that takes part in the logits.
     *logits : Tensor of shape (n, n_classes)
-        Of the samples at both ends of a search, or where they are known.
+        At one or more points of each sample, such as both ends of a search.
     ends : (Tensor, Tensor) of shape (n, ...), default=None
         The points to which two `logits` belong.
 
     Returns
     -------
     band : Tensor of shape (n,)
-        ``max(margin_tol, 8 eps max|logit|)``: logits of 1e5 in float32 differ by a tenth from one
-        batch to another, and no search can bring their margin nearer to zero than that. With
-        `ends` not less than what rounding the points does, ``2 eps ||point||`` times the slope
-        between them: large terms may cancel in a logit.
+        ``max(margin_tol, 8 eps max|logit|)``, in units of the logits: logits of 1e5 in float32
+        differ by a tenth from one batch to another, and no search can bring their margin nearer
+        to zero than that. With `ends`, at least the effect of rounding the points, ``2 eps
+        ||point||`` times the slope between them: large terms may cancel in a logit.
 
     Examples
     --------
@@ -57,21 +66,26 @@ def margin_band(
 def equally_probable(
     proba: Tensor, logits: Tensor, source: Tensor, target: Tensor, band: Tensor, tol: float = 1e-4
 ) -> Tensor:
-    """Tell where two classes are equally probable, as far as rounding lets one tell.
+    """Find where two classes are equally probable, within `tol` or within rounding error.
 
     Parameters
     ----------
     proba, logits : Tensor of shape (n, n_classes)
     source, target : Tensor of shape (n,)
     band : Tensor of shape (n,)
-        What `margin_band` gives for a `margin_tol` of 0.
+        The `margin_band` for a `margin_tol` of 0, in units of the logits.
     tol : float, default=1e-4
-        By less than it probabilities may differ; the threshold of DeepDIG's paper.
+        Largest difference of the probabilities, exclusive; the threshold of DeepDIG [1]_.
 
     Returns
     -------
     equal : Tensor of shape (n,)
         ``|p_source - p_target| < tol``, or the logits differ by no more than the band.
+
+    References
+    ----------
+    .. [1] H. Karimi, T. Derr, J. Tang, "Characterizing the decision boundary of deep neural
+       networks", `arXiv 1912.11460 <https://arxiv.org/abs/1912.11460>`_.
     """
     margin = pairwise_margin(logits, source, target).abs()
     gap = pairwise_margin(proba, source, target).abs()
@@ -80,7 +94,7 @@ def equally_probable(
 
 
 class RunnerUp(NamedTuple):
-    """The strongest rival of a class, for each row."""
+    """The strongest rival of a class, for each sample."""
 
     logit: Tensor  # (n,)
     label: Tensor  # (n,)
@@ -97,13 +111,13 @@ def runner_up(logits: Tensor, label: Tensor) -> RunnerUp:
     Returns
     -------
     rival : RunnerUp
-        Its logit and its class, (n,) each; of equal logits the first.
+        Its logit and its class, (n,) each; ties are resolved by the lowest class.
     """
     return RunnerUp(*logits.scatter(1, label[:, None], -float("inf")).max(1))
 
 
 def class_margin(logits: Tensor, label: Tensor) -> Tensor:
-    """Compute by how much `label` leads its strongest rival; positive where it is predicted.
+    """Compute the lead of `label` over its strongest rival; positive where it is predicted.
 
     Parameters
     ----------
@@ -119,7 +133,7 @@ def class_margin(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def pairwise_margin(logits: Tensor, source: Tensor, target: Tensor) -> Tensor:
-    """Compute by how much `target` leads `source`, whatever the other classes do.
+    """Compute the lead of `source` over `target`; positive where it is still ahead.
 
     Parameters
     ----------
@@ -129,6 +143,6 @@ def pairwise_margin(logits: Tensor, source: Tensor, target: Tensor) -> Tensor:
     Returns
     -------
     margin : Tensor of shape (n,)
-        ``logits[target] - logits[source]``, the log of the ratio of their probabilities.
+        ``logits[source] - logits[target]``, the log of the ratio of their probabilities.
     """
-    return (logits.gather(1, target[:, None]) - logits.gather(1, source[:, None]))[:, 0]
+    return (logits.gather(1, source[:, None]) - logits.gather(1, target[:, None]))[:, 0]

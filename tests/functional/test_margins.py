@@ -25,7 +25,7 @@ def test_margins_equal_loops(dtype):
         rival = runner_up(logits, label)
         assert (int(rival.label[i]), float(rival.logit[i])) == (best, rivals[best])
         assert float(class_margin(logits, label)[i]) == pytest.approx(row[own] - rivals[best])
-        expected = row[int(target[i])] - row[own]
+        expected = row[own] - row[int(target[i])]
         assert float(pairwise_margin(logits, label, target)[i]) == pytest.approx(expected)
     assert torch.equal(class_margin(logits, label) > 0, logits.argmax(1) == label)
 

@@ -9,10 +9,9 @@ import torch
 from scipy.optimize import minimize
 
 from skboundary import datasets
-from skboundary.functional._margin_problem import Passes, Search
-from skboundary.functional.ddn import decoupled_steps
+from skboundary.functional._projection import project
 from skboundary.functional.margins import class_margin, margin_band
-from skboundary.functional.nearest_boundary import EFFORTS, nearest_boundary, project
+from skboundary.functional.nearest_boundary import EFFORTS, nearest_boundary
 
 DTYPES = [torch.float32, torch.float64]
 KAPPA = 1e-3
@@ -33,13 +32,13 @@ def affine(n_classes, d, seed=0):
     return lambda x: x @ weight.to(x) + bias.to(x), weight, bias
 
 
-def assert_just_beyond(logits, crossing, source, target=None):
+def assert_just_beyond(logits, found, source, target=None):
     """The margin of the target over all others is between one and two kappa."""
-    margin = class_margin(logits(crossing.points), crossing.target)
-    assert crossing.success.all()
+    margin = class_margin(logits(found.points), found.target)
+    assert found.success.all()
     assert (margin >= 0.99 * KAPPA).all() and (margin <= 2.01 * KAPPA).all()
-    assert (crossing.target != source).all()
-    assert target is None or torch.equal(crossing.target, target)
+    assert (found.target != source).all()
+    assert target is None or torch.equal(found.target, target)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -48,10 +47,10 @@ def assert_just_beyond(logits, crossing, source, target=None):
 def test_nearest__closed_form(name, effort, dtype):
     problem = PROBLEMS[name]()
     x, source = torch.from_numpy(problem.data).to(dtype), torch.from_numpy(problem.target)
-    crossing = nearest_boundary(problem.module, x, source, effort=effort, margin_tol=KAPPA)
-    assert_just_beyond(problem.module, crossing, source)
+    found = nearest_boundary(problem.module, x, source, effort=effort, margin_tol=KAPPA)
+    assert_just_beyond(problem.module, found, source)
     exact = (torch.from_numpy(problem.nearest(problem.data)) - x).norm(dim=1)
-    excess = (crossing.points - x).norm(dim=1) - exact
+    excess = (found.points - x).norm(dim=1) - exact
     assert excess.min() > 0  # the point lies beyond
     # half a thousandth at the slopes of about 4; xor is flat near its corner
     assert excess.max() < (0.01 if name == "xor" else 1e-3)
@@ -64,13 +63,13 @@ def test_nearest__many_classes__the_nearest_of_all_rivals(effort):
     x = gaussian(60, 4, seed=5)
     out = logits(x)
     source = out.argmax(1)
-    crossing = nearest_boundary(logits, x, source, effort=effort)
-    assert_just_beyond(logits, crossing, source)
+    found = nearest_boundary(logits, x, source, effort=effort)
+    assert_just_beyond(logits, found, source)
     rivals = torch.stack([source + 1, source + 2], 1) % 3
     w = weight.T[rivals] - weight.T[source][:, None]
     gap = out.gather(1, source[:, None]) - out.gather(1, rivals)
     exact = (gap / w.norm(dim=2)).min(1).values
-    excess = (crossing.points - x).norm(dim=1) - exact
+    excess = (found.points - x).norm(dim=1) - exact
     assert excess.min() > 0
     if effort != "fast":  # which looks at the strongest rival alone
         assert excess.median() < 1e-3
@@ -78,7 +77,7 @@ def test_nearest__many_classes__the_nearest_of_all_rivals(effort):
 
 
 def test_nearest__a_rival_that_a_detour_crossed_is_refined_before_it_is_dropped():
-    """From inside of an ellipse the first crossing lies beyond a plane on the other side, which
+    """From inside of an ellipse the first found lies beyond a plane on the other side, which
     is farther than the nearest point of the ellipse."""
     center, axes = torch.tensor([0.1, 1.5]).double(), torch.tensor([1.0, 2.0]).double()
     angle = torch.linspace(0, 2 * torch.pi, 20001).double()
@@ -90,9 +89,9 @@ def test_nearest__a_rival_that_a_detour_crossed_is_refined_before_it_is_dropped(
         ellipse = ((x - center) / axes).square().sum(1) - 1
         return torch.stack([torch.zeros_like(plane), 2 * plane, ellipse], 1)
 
-    crossing = nearest_boundary(logits, torch.zeros(1, 2).double(), torch.tensor([0]))
-    assert crossing.target.item() == 2
-    assert exact < crossing.points.norm() < 1.01 * exact
+    found = nearest_boundary(logits, torch.zeros(1, 2).double(), torch.tensor([0]))
+    assert found.target.item() == 2
+    assert exact < found.points.norm() < 1.01 * exact
 
 
 def quadratic_program(x, weight, bias, target, level):
@@ -117,12 +116,12 @@ def test_target__third_classes_in_the_way__reached():
     x = gaussian(40, 6, seed=7)
     source = logits(x).argmax(1)
     target = (source + 1 + torch.arange(40) % 4) % 5
-    crossing = nearest_boundary(logits, x, source, target=target, effort="thorough")
-    assert_just_beyond(logits, crossing, source, target)
+    found = nearest_boundary(logits, x, source, target=target, effort="thorough")
+    assert_just_beyond(logits, found, source, target)
     exact = torch.tensor(
         [quadratic_program(r.numpy(), weight, bias, int(t), KAPPA) for r, t in zip(x, target)]
     )
-    ratio = (crossing.points - x).norm(dim=1) / exact
+    ratio = (found.points - x).norm(dim=1) / exact
     assert ratio.min() > 1 - 1e-6
     assert ratio.mean() < 1.02 and ratio.max() < 1.15
 
@@ -138,13 +137,13 @@ def test_bounds__linear__nearest_point_of_plane_and_box(dtype):
     value = x @ w[0] + problem.bias
     reach = (torch.where((w > 0) == (value < 0)[:, None], tight[1], tight[0]) - x) * w
     possible = reach.sum(1).abs() > value.abs() + 5 * KAPPA
-    crossing = nearest_boundary(problem.module, x, source, bounds=tight)
-    assert torch.equal(crossing.success, possible)
+    found = nearest_boundary(problem.module, x, source, bounds=tight)
+    assert torch.equal(found.success, possible)
     assert 10 < possible.sum() < 50
-    assert torch.equal(crossing.points[~possible], x[~possible])  # kept as they were
-    assert (crossing.points >= tight[0]).all() and (crossing.points <= tight[1]).all()
+    assert torch.equal(found.points[~possible], x[~possible])  # kept as they were
+    assert (found.points >= tight[0]).all() and (found.points <= tight[1]).all()
     exact = project(w, -value, tight[0] - x, tight[1] - x).norm(dim=1)
-    excess = ((crossing.points - x).norm(dim=1) - exact)[possible]
+    excess = ((found.points - x).norm(dim=1) - exact)[possible]
     assert excess.min() > -1e-6 and excess.max() < 0.03 * exact.max()
 
 
@@ -189,27 +188,27 @@ def test_float_trap__labels_do_not_depend_on_the_batch(cnn, digits):
     x = torch.from_numpy(digits[0][300:450])
     source = predicted(cnn, x, 150)
     bounds = x.amin(), x.amax()
-    crossing = nearest_boundary(cnn, x, source, effort="fast", bounds=bounds)
-    assert crossing.success.all()
+    found = nearest_boundary(cnn, x, source, effort="fast", bounds=bounds)
+    assert found.success.all()
     for size in (1, 7, 64, 150):
-        assert torch.equal(predicted(cnn, crossing.points, size), crossing.target)
-    last = crossing.points.to(memory_format=torch.channels_last)
-    assert torch.equal(predicted(cnn, last, 150), crossing.target)
-    assert torch.equal(predicted(cnn.double(), crossing.points.double(), 150), crossing.target)
+        assert torch.equal(predicted(cnn, found.points, size), found.target)
+    last = found.points.to(memory_format=torch.channels_last)
+    assert torch.equal(predicted(cnn, last, 150), found.target)
+    assert torch.equal(predicted(cnn.double(), found.points.double(), 150), found.target)
 
 
 @pytest.mark.parametrize("wanted", [False, True])
-def test_a_row_does_not_depend_on_the_others(cnn, digits, wanted):
+def test_a_sample_does_not_depend_on_the_others(cnn, digits, wanted):
     module, x = cnn.double(), torch.from_numpy(digits[0][300:312]).double()
     source = predicted(module, x, 12)
     target = (source + 3) % 10 if wanted else None
     together = nearest_boundary(module, x, source, target=target)
     for i in range(0, 12, 5):
-        rows = slice(i, i + 1)
+        one = slice(i, i + 1)
         alone = nearest_boundary(
-            module, x[rows], source[rows], target=target[rows] if wanted else None
+            module, x[one], source[one], target=target[one] if wanted else None
         )
-        torch.testing.assert_close(alone.points, together.points[rows])
+        torch.testing.assert_close(alone.points, together.points[one])
         assert alone.n_backward == together.n_backward[i]
         assert alone.n_forward == together.n_forward[i]
 
@@ -218,19 +217,19 @@ def test_passes_are_counted(cnn, digits):
     x = torch.from_numpy(digits[0][300:320])
     source, seen, differentiated = predicted(cnn, x, 20), [], []
 
-    def logits(rows):
-        seen.append(len(rows))
-        if rows.requires_grad:
-            rows.register_hook(lambda gradient: differentiated.append(len(gradient)))
-        return cnn(rows)
+    def logits(points):
+        seen.append(len(points))
+        if points.requires_grad:
+            points.register_hook(lambda gradient: differentiated.append(len(gradient)))
+        return cnn(points)
 
-    crossing = nearest_boundary(logits, x, source)
-    assert crossing.n_forward.sum() == sum(seen)
-    assert crossing.n_backward.sum() == sum(differentiated)
-    assert crossing.n_backward.max() <= 31 + 3 * 29
+    found = nearest_boundary(logits, x, source)
+    assert found.n_forward.sum() == sum(seen)
+    assert found.n_backward.sum() == sum(differentiated)
+    assert found.n_backward.max() <= 31 + 3 * 29
 
 
-def test_rows_that_cannot_be_served__keep_x():
+def test_samples_without_a_boundary__keep_x():
     def logits(x):
         value = torch.where(x[:, 0] > 5, 3.0, x[:, 0])  # whose gradient is 0 above 5
         value[x[:, 0] < -5] += (x[x[:, 0] < -5, 0] * 0).sqrt()  # and NaN below -5
@@ -238,10 +237,10 @@ def test_rows_that_cannot_be_served__keep_x():
         return torch.stack([value * 0, value], 1)
 
     x = torch.tensor([[1.0, 0], [6.0, 0], [-6.0, 0], [-1.0, 0], [1.0, 1], [2.0, 0]])
-    crossing = nearest_boundary(logits, x, torch.tensor([1, 1, 0, 0, 1, 0]))
+    found = nearest_boundary(logits, x, torch.tensor([1, 1, 0, 0, 1, 0]))
     # the last was not of its source
-    assert crossing.success.tolist() == [True, False, False, True, False, False]
-    assert torch.equal(crossing.points[~crossing.success], x[~crossing.success])
+    assert found.success.tolist() == [True, False, False, True, False, False]
+    assert torch.equal(found.points[~found.success], x[~found.success])
 
 
 def test_nothing_to_do():
@@ -264,9 +263,9 @@ def test_wrong_arguments__named():
         nearest_boundary(logits, x, source, norm=1)
     with pytest.raises(ValueError, match="effort='wild'.*'balanced'"):
         nearest_boundary(logits, x, source, effort="wild")
-    with pytest.raises(ValueError, match="row 1 are both 1"):
+    with pytest.raises(ValueError, match="sample 1 are both 1"):
         nearest_boundary(logits, x, source, target=torch.tensor([1, 1]))
-    with pytest.raises(ValueError, match="Row 0 of x lies outside the bounds"):
+    with pytest.raises(ValueError, match="Sample 0 of x lies outside the bounds"):
         nearest_boundary(logits, x, source, bounds=(torch.tensor(0.5), torch.tensor(1.0)))
 
 
@@ -283,11 +282,11 @@ def test_large_logits_are_crossed_by_a_band(scale, dtype, targeted):
     logits = lambda x: x @ weight
     source = logits(x).argmax(1)
     target = (source + 1) % 3 if targeted else None
-    crossing = nearest_boundary(logits, x, source, target=target)
-    assert crossing.success.all()
-    out = logits(crossing.points)
+    found = nearest_boundary(logits, x, source, target=target)
+    assert found.success.all()
+    out = logits(found.points)
     band = margin_band(1e-3, torch.finfo(dtype).eps, logits(x), out)
-    margin = class_margin(out, crossing.target)
+    margin = class_margin(out, found.target)
     assert (margin > 0.5 * band).all() and (margin < 2.5 * band).all()
 
 
@@ -295,11 +294,11 @@ def test_a_point_that_is_across_counts_where_the_band_cannot_be_met():
     """Coordinates around 1e6 in float32: neighbors differ by 1/16, hence by 60 in the logits."""
     x = torch.full((1, 1), 1e6 - 4)
     logits = lambda x: torch.stack([1e6 - x[:, 0], x[:, 0] - 1e6], 1) * 500
-    crossing = nearest_boundary(logits, x, torch.tensor([0]), eps=1e-12)
-    assert crossing.success.all() and 1e6 < crossing.points < 1e6 + 0.2
+    found = nearest_boundary(logits, x, torch.tensor([0]), eps=1e-12)
+    assert found.success.all() and 1e6 < found.points < 1e6 + 0.2
 
 
-def test_projection_of_a_row_does_not_depend_on_the_others():
+def test_projection_of_a_sample_does_not_depend_on_the_others():
     generator = torch.Generator().manual_seed(0)
     w, c = torch.randn(50, 20, generator=generator), 4 * torch.rand(50, generator=generator)
     low, high = -torch.rand(2, 50, 20, generator=generator) * torch.tensor([1, -1])[:, None, None]
@@ -324,15 +323,3 @@ def test_no_empty_batch_reaches_the_network():
     x = torch.tensor([[[-1.0, 0.5]]])
     assert nearest_boundary(logits, x, torch.tensor([0])).success.all()
     assert not nearest_boundary(logits, x, torch.tensor([1])).success.any()
-
-
-def test_decoupled_steps_shorten_the_way_to_a_target():
-    weight = torch.tensor([[-1.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
-    logits = lambda x: x @ weight
-    x = torch.tensor([[-1.0, 0.0]], dtype=torch.float64)
-    passes, rows, wide = Passes(logits, x), torch.tensor([0]), torch.full_like(x, torch.inf)
-    goal = lambda out, i: out[:, 1] - out[:, 0]
-    search = Search(passes, x, rows, -wide, wide, torch.tensor([1e-2]), goal, goal(logits(x), rows))
-    far = torch.tensor([[0.1, 3.0]], dtype=torch.float64)  # the nearest point is (0, 0)
-    found = decoupled_steps(search, far, torch.tensor([1]), True, 32)
-    assert goal(logits(found), rows) > 0 and (found - x).norm() < 1.2

@@ -34,18 +34,24 @@ def affine(slope, norm=2, d=5):
 
 
 def starts(dtype=torch.float64, d=5):
-    return gaussian(N, d, dtype=dtype) * 0.3, 0.01 * gaussian(N, d, seed=1, dtype=dtype)
+    """Arguments of a search from class 0 to class 1."""
+    return {
+        "x": gaussian(N, d, dtype=dtype) * 0.3,
+        "source": ZERO,
+        "target": ONE,
+        "delta": 0.01 * gaussian(N, d, seed=1, dtype=dtype),
+    }
 
 
 def size(pairs, norm=2):
-    return torch.linalg.vector_norm((pairs.outer - pairs.inner).double(), norm, 1)
+    return torch.linalg.vector_norm((pairs.points - pairs.inner).double(), norm, 1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("slope", "penalty"), [(10, 1), (5, 1), (3, 1), (10, 3)])
 def test_affine__closed_form(slope, penalty, dtype):
     pairs = minimize_perturbation(
-        affine(slope), *starts(dtype), ZERO, ONE, penalty=penalty, learning_rate=0.05
+        affine(slope), **starts(dtype), penalty=penalty, learning_rate=0.05
     )
     assert pairs.success.all() and not pairs.collapsed.any()
     confidence = 1 - penalty / slope
@@ -58,7 +64,7 @@ def test_affine__closed_form(slope, penalty, dtype):
 @pytest.mark.parametrize(("slope", "penalty"), [(2, 1), (1.5, 1), (100, 60)])
 def test_affine__penalty_of_half_the_slope__collapses(slope, penalty, dtype):
     pairs = minimize_perturbation(
-        affine(slope), *starts(dtype), ZERO, ONE, penalty=penalty, learning_rate=0.05
+        affine(slope), **starts(dtype), penalty=penalty, learning_rate=0.05
     )
     assert pairs.collapsed.all() and not pairs.success.any()
     assert size(pairs).max() < 0.02
@@ -68,11 +74,10 @@ def test_affine__penalty_of_half_the_slope__collapses(slope, penalty, dtype):
 @pytest.mark.parametrize("norm", [2, "2sq", 1, math.inf])
 def test_penalty_for__every_norm__gives_the_confidence(norm):
     logits = affine(6, {"2sq": 2}.get(norm, norm))
-    z, delta = starts()
-    start = fast_start(logits, z, ZERO, ONE)
+    start = fast_start(logits, starts()["x"], ZERO, target=ONE)
     penalty = penalty_for(0.85, start.gradient, norm)
     pairs = minimize_perturbation(
-        logits, z, delta, ZERO, ONE, penalty=penalty, norm=norm, n_iter=600, learning_rate=0.05
+        logits, **starts(), penalty=penalty, norm=norm, n_iter=600, learning_rate=0.05
     )
     assert pairs.success.all()
     assert pairs.probabilities.sub(0.85).abs().max() < 0.01
@@ -80,25 +85,23 @@ def test_penalty_for__every_norm__gives_the_confidence(norm):
 
 def test_penalty_of_each_row__its_own_confidence():
     penalty = torch.linspace(0.5, 3, N).double()
-    pairs = minimize_perturbation(
-        affine(10), *starts(), ZERO, ONE, penalty=penalty, learning_rate=0.05
-    )
+    pairs = minimize_perturbation(affine(10), **starts(), penalty=penalty, learning_rate=0.05)
     assert pairs.probabilities.sub((1 - penalty / 10)[:, None]).abs().max() < 1e-4
 
 
 def test_weights__stationary():
     """w1 (1 - p1) = w2 (1 - p2) = penalty / slope."""
     pairs = minimize_perturbation(
-        affine(10), *starts(), ZERO, ONE, weights=(2.0, 0.5), learning_rate=0.05, n_iter=600
+        affine(10), **starts(), weights=(2.0, 0.5), learning_rate=0.05, n_iter=600
     )
     left = (1 - pairs.probabilities) * torch.tensor([2.0, 0.5]).double()
     assert left.sub(0.1).abs().max() < 1e-3
 
 
 def test_equals_adam_of_torch():
-    """One row at a time by torch's own optimizer, equation (1) as it stands."""
-    logits, (z, delta) = affine(4), starts()
-    pairs = minimize_perturbation(logits, z, delta, ZERO, ONE, penalty=0.7, n_iter=40)
+    """One sample at a time by torch's own optimizer, equation (1) as it stands."""
+    logits, z, delta = affine(4), starts()["x"], starts()["delta"]
+    pairs = minimize_perturbation(logits, **starts(), penalty=0.7, n_iter=40)
     for i in range(0, N, 5):
         a, d = z[i : i + 1].clone().requires_grad_(), delta[i : i + 1].clone().requires_grad_()
         optimizer = torch.optim.Adam([a, d], lr=0.01)
@@ -112,21 +115,20 @@ def test_equals_adam_of_torch():
             optimizer.step()
             schedule.step()
         torch.testing.assert_close(pairs.inner[i], a[0].detach(), atol=1e-6, rtol=0)
-        torch.testing.assert_close(pairs.outer[i], (a + d)[0].detach(), atol=1e-6, rtol=0)
+        torch.testing.assert_close(pairs.points[i], (a + d)[0].detach(), atol=1e-6, rtol=0)
 
 
 def test_bounds__hold_both_ends():
     bounds = torch.tensor([-0.2, 0.2], dtype=torch.float64)
-    z, delta = starts()
-    z = z.clamp(-0.2, 0.2)
+    x = starts()["x"].clamp(-0.2, 0.2)
     logits = affine(10)
-    pairs = minimize_perturbation(logits, z, delta, ZERO, ONE, bounds=bounds, learning_rate=0.05)
-    start = fast_start(logits, z, ZERO, ONE, bounds=bounds)
-    for ends in (pairs.inner, pairs.outer, start.z, start.z + start.delta):
+    pairs = minimize_perturbation(logits, **starts() | {"x": x}, bounds=bounds, learning_rate=0.05)
+    start = fast_start(logits, x, ZERO, target=ONE, bounds=bounds)
+    for ends in (pairs.inner, pairs.points, start.inner, start.inner + start.delta):
         assert ends.min() >= -0.2 - 1e-12 and ends.max() <= 0.2 + 1e-12
     assert pairs.success.all()
     with pytest.raises(ValueError, match="lies outside the bounds"):
-        fast_start(logits, z + 1, ZERO, ONE, bounds=bounds)
+        fast_start(logits, x + 1, ZERO, target=ONE, bounds=bounds)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -136,12 +138,12 @@ def test_fast_start__from_either_side__both_ends_at_the_confidence(cnn, digits, 
         source = module(x).topk(2).indices
     source, target = torch.cat([source[:15, 0], source[15:, 1]]), source.flip(1)
     target = torch.cat([target[:15, 0], target[15:, 1]])
-    start = fast_start(module, x, source, target, confidence=0.9)
+    start = fast_start(module, x, source, target=target, confidence=0.9)
     with torch.no_grad():
-        inner = pairwise_margin(module(start.z), source, target)
-        outer = pairwise_margin(module(start.z + start.delta), source, target)
-    assert inner.add(math.log(9)).abs().max() < 0.06
-    assert outer.sub(math.log(9)).abs().max() < 0.06
+        inner = pairwise_margin(module(start.inner), source, target)
+        outer = pairwise_margin(module(start.inner + start.delta), source, target)
+    assert inner.sub(math.log(9)).abs().max() < 0.06
+    assert outer.add(math.log(9)).abs().max() < 0.06
     assert start.n_backward.max() <= 31 + 8
 
 
@@ -151,13 +153,13 @@ def test_fast_start_and_few_steps__all_succeed(cnn, digits):
         source = cnn(x).argmax(1)
     target = (source + 1 + torch.arange(90) % 9) % 10
     bounds = x.amin(), x.amax()
-    start = fast_start(cnn, x, source, target, bounds=bounds)
+    start = fast_start(cnn, x, source, target=target, bounds=bounds)
     pairs = minimize_perturbation(
         cnn,
-        start.z,
-        start.delta,
+        start.inner,
         source,
-        target,
+        target=target,
+        delta=start.delta,
         bounds=bounds,
         n_iter=30,
         penalty=penalty_for(0.9, start.gradient),
@@ -168,20 +170,21 @@ def test_fast_start_and_few_steps__all_succeed(cnn, digits):
     assert pairs.probabilities.median().sub(0.9).abs() < 0.03
     for batch in (1, 7, 64):
         with torch.no_grad():
-            labels = torch.cat([cnn(part) for part in pairs.outer.split(batch)]).argmax(1)
+            labels = torch.cat([cnn(part) for part in pairs.points.split(batch)]).argmax(1)
         assert torch.equal(labels, target)
 
 
-def test_a_row_does_not_depend_on_the_others(cnn, digits):
+def test_a_sample_does_not_depend_on_the_others(cnn, digits):
     module, x = cnn.double(), torch.from_numpy(digits[0][300:308]).double()
     source = ZERO[:8]
 
-    def pairs(rows):
-        start = fast_start(module, x[rows], source[rows], source[rows] + 1)
+    def pairs(index):
+        target = source[index] + 1
+        start = fast_start(module, x[index], source[index], target=target)
         found = minimize_perturbation(
-            module, start.z, start.delta, source[rows], source[rows] + 1, n_iter=10
+            module, start.inner, source[index], target=target, delta=start.delta, n_iter=10
         )
-        return torch.stack([start.z, found.inner, found.outer])
+        return torch.stack([start.inner, found.inner, found.points])
 
     together = pairs(slice(0, 8))
     for i in (0, 5):
@@ -191,41 +194,51 @@ def test_a_row_does_not_depend_on_the_others(cnn, digits):
 def test_passes_are_counted(cnn, digits):
     x, seen = torch.from_numpy(digits[0][300:310]), []
 
-    def logits(rows):
-        seen.append(len(rows))
-        return cnn(rows)
+    def logits(points):
+        seen.append(len(points))
+        return cnn(points)
 
-    start = fast_start(logits, x, ZERO[:10], ONE[:10])
+    start = fast_start(logits, x, ZERO[:10], target=ONE[:10])
     assert start.n_forward.sum() == sum(seen)
     seen.clear()
-    pairs = minimize_perturbation(logits, start.z, start.delta, ZERO[:10], ONE[:10], n_iter=3)
+    pairs = minimize_perturbation(
+        logits, start.inner, ZERO[:10], target=ONE[:10], delta=start.delta, n_iter=3
+    )
     assert pairs.n_forward.sum() == sum(seen)
     assert (pairs.n_backward == 6).all()
 
 
 def test_inputs_are_not_written_to():
-    z, delta = starts()
-    copies = z.clone(), delta.clone()
-    minimize_perturbation(affine(4), z, delta, ZERO, ONE, n_iter=3)
-    fast_start(affine(4), z, ZERO, ONE)
-    assert torch.equal(z, copies[0]) and torch.equal(delta, copies[1])
-    assert not z.requires_grad
+    given, copies = starts(), starts()
+    minimize_perturbation(affine(4), **given, n_iter=3)
+    fast_start(affine(4), given["x"], ZERO, target=ONE)
+    assert all(torch.equal(given[name], copies[name]) for name in given)
+    assert not given["x"].requires_grad
 
 
 def test_agrees_with_the_nearest_point_of_two_classes():
-    z, _ = starts()
-    start = fast_start(affine(4), z, ZERO, ONE)
-    source = affine(4)(z).argmax(1)
-    middle = start.z + start.delta / 2
-    crossing = nearest_boundary(affine(4), z, source)
-    assert (middle - crossing.points).norm(dim=1).max() < 5e-3
+    x = starts()["x"]
+    start = fast_start(affine(4), x, ZERO, target=ONE)
+    source = affine(4)(x).argmax(1)
+    middle = start.inner + start.delta / 2
+    nearest = nearest_boundary(affine(4), x, source)
+    assert (middle - nearest.points).norm(dim=1).max() < 5e-3
+
+
+def test_the_gradient_is_that_of_the_margin():
+    """`pairwise_margin` falls along the way to the target."""
+    start = fast_start(affine(4), starts()["x"], ZERO, target=ONE)
+    cosine = torch.cosine_similarity(start.gradient, start.delta)
+    torch.testing.assert_close(cosine, -torch.ones(N).double())
 
 
 def test_wrong_arguments__named():
-    z, delta = starts()
+    given = starts()
     with pytest.raises(ValueError, match="norm=3"):
-        minimize_perturbation(affine(4), z, delta, ZERO, ONE, norm=3)
-    with pytest.raises(ValueError, match="row 0 are both 1"):
-        minimize_perturbation(affine(4), z, delta, ONE, ONE)
-    with pytest.raises(ValueError, match="row 0 are both 1"):
-        fast_start(affine(4), z, ONE, ONE)
+        minimize_perturbation(affine(4), **given, norm=3)
+    with pytest.raises(ValueError, match="sample 0 are both 1"):
+        minimize_perturbation(affine(4), **given | {"source": ONE})
+    with pytest.raises(ValueError, match="sample 0 are both 1"):
+        fast_start(affine(4), given["x"], ONE, target=ONE)
+    with pytest.raises(ValueError, match="delta has shape"):
+        minimize_perturbation(affine(4), **given | {"delta": given["delta"][:, :2]})

@@ -10,8 +10,7 @@ from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 
 from skboundary.datasets import make_circle, make_linear, make_sphere, make_xor
-from skboundary.functional import _query_brackets as module
-from skboundary.functional import query_search
+from skboundary.functional import _query_brackets, query_search
 from skboundary.functional.query_search import (
     _label_margin,
     label_search,
@@ -33,18 +32,18 @@ def generator(seed=0):
 
 
 def classes_of(module_):
-    """Scores and labels that count the rows they are asked about."""
+    """Scores and labels that count the points they are queried for."""
 
     def score(points):
-        score.n_rows += len(points)
+        score.n_queries += len(points)
         return module_(points)
 
-    score.n_rows = 0
+    score.n_queries = 0
     return score, lambda points: score(points).argmax(1)
 
 
 def nearest_others(x, labels, n_starts):
-    """Rows of the other class, nearest first."""
+    """Samples of the other class, nearest first."""
     distance = torch.cdist(x.double(), x.double())
     distance[labels[:, None] == labels] = float("inf")
     return x[distance.sort(dim=1).indices[:, :n_starts]]
@@ -57,19 +56,19 @@ def case(name, dtype, n=12, n_starts=10):
     labels = label(x)
     starts = nearest_others(x, labels, n_starts)[:n]
     shortest = torch.from_numpy(problem.nearest(problem.data) - problem.data)[:n].norm(dim=1)
-    score.n_rows = 0
+    score.n_queries = 0
     return score, label, x[:n], labels[:n], starts, shortest
 
 
 def check(found, x, source, label, shortest, budget, excess, tol=1e-3):
     """A valid bracket that is no nearer than the boundary and hardly farther."""
     assert found.success.all()
-    assert (label(found.outer) != source).all()
+    assert (label(found.points) != source).all()
     assert (label(found.inner) == source).all()
-    assert found.n_evaluations.max() <= budget
-    distance = (found.outer.double() - x.double()).norm(dim=1)
+    assert found.n_forward.max() <= budget
+    distance = (found.points.double() - x.double()).norm(dim=1)
     rounding = 20 * torch.finfo(x.dtype).eps * x.norm(dim=1)
-    assert ((found.outer - found.inner).norm(dim=1) <= 1.01 * tol * distance + rounding).all()
+    assert ((found.points - found.inner).norm(dim=1) <= 1.01 * tol * distance + rounding).all()
     assert (distance >= shortest * (1 - 1e-4)).all()
     assert (distance <= shortest * (1 + excess)).all(), (distance / shortest).max()
 
@@ -80,10 +79,10 @@ def check(found, x, source, label, shortest, budget, excess, tol=1e-3):
 def test_label_search__closed_form__nearest_point(name, dtype, box):
     score, label, x, source, starts, shortest = case(name, dtype)
     found = label_search(
-        label, x, source, starts, generator=generator(), bounds=BOXES[box], budget=400
+        label, x, source, starts=starts, generator=generator(), bounds=BOXES[box], budget=400
     )
-    assert score.n_rows == found.n_evaluations.sum()
-    assert found.outer.dtype == dtype
+    assert score.n_queries == found.n_forward.sum()
+    assert found.points.dtype == dtype
     check(found, x, source, label, shortest, 400, excess=0.02)
 
 
@@ -93,9 +92,9 @@ def test_label_search__closed_form__nearest_point(name, dtype, box):
 def test_score_search__closed_form__nearest_point(name, dtype, box):
     score, label, x, source, starts, shortest = case(name, dtype)
     found = score_search(
-        score, x, source, starts, generator=generator(), bounds=BOXES[box], budget=200
+        score, x, source, starts=starts, generator=generator(), bounds=BOXES[box], budget=200
     )
-    assert score.n_rows == found.n_evaluations.sum()
+    assert score.n_queries == found.n_forward.sum()
     check(found, x, source, label, shortest, 200, excess=0.005)
 
 
@@ -106,17 +105,17 @@ def test_search__box_that_bites__nearest_point_inside():
     bounds = torch.tensor([-1.0, -1, -1]).double(), torch.tensor([0.3, 2, 1]).double()
     starts = torch.tensor([[[0.3, 2.0, 0.5]]], dtype=torch.float64)
     common = dict(generator=generator(), bounds=bounds, budget=300)
-    for search, ask in ((label_search, label), (score_search, score)):
-        found = search(ask, x, source, starts, **common)
-        assert (found.outer <= bounds[1]).all()
+    for search, query in ((label_search, label), (score_search, score)):
+        found = search(query, x, source, starts=starts, **common)
+        assert (found.points <= bounds[1]).all()
         expected = torch.tensor([[0.3, 0.7, 0.0]], dtype=torch.float64)
-        torch.testing.assert_close(found.outer, expected, atol=0.05, rtol=0)
-        assert found.outer.norm() < 1.002 * expected.norm()
+        torch.testing.assert_close(found.points, expected, atol=0.05, rtol=0)
+        assert found.points.norm() < 1.002 * expected.norm()
 
 
 def scalar_segments(label, x, source, starts, tol):
-    """The contest of segments for one row, by Python floats."""
-    coarse, best = module.COARSE, None
+    """The search on segments for one sample, by Python floats."""
+    coarse, best = _query_brackets.COARSE_WIDTH, None
 
     def crossed(unit, t):
         return label((x + t * unit)[None])[0] != source
@@ -145,40 +144,40 @@ def scalar_segments(label, x, source, starts, tol):
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_segment_search__equals_scalar_loop(name):
     score, label, x, source, starts, _ = case(name, torch.float64)
-    found = segment_search(label, x, source, starts)
-    assert score.n_rows == found.n_evaluations.sum()
-    assert found.n_evaluations.max() <= 100
+    found = segment_search(label, x, source, starts=starts)
+    assert score.n_queries == found.n_forward.sum()
+    assert found.n_forward.max() <= 100
     assert found.success.all()
     for i in range(len(x)):
         outer, inner = scalar_segments(label, x[i], source[i], starts[i], 1e-3)
-        torch.testing.assert_close(found.outer[i], outer, rtol=0, atol=1e-12)
+        torch.testing.assert_close(found.points[i], outer, rtol=0, atol=1e-12)
         torch.testing.assert_close(found.inner[i], inner, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("budget", [1, 2, 7, 13, 30, 61, 150])
 def test_search__any_budget__never_exceeded(budget):
     score, label, x, source, starts, _ = case("sphere", torch.float64)
-    for search, ask in ((segment_search, label), (label_search, label), (score_search, score)):
+    for search, query in ((segment_search, label), (label_search, label), (score_search, score)):
         common = {} if search is segment_search else dict(generator=generator())
-        score.n_rows = 0
-        found = search(ask, x, source, starts, budget=budget, **common)
-        assert score.n_rows == found.n_evaluations.sum()
-        assert found.n_evaluations.max() <= budget
+        score.n_queries = 0
+        found = search(query, x, source, starts=starts, budget=budget, **common)
+        assert score.n_queries == found.n_forward.sum()
+        assert found.n_forward.max() <= budget
         assert found.success.all()
-        assert (label(found.outer) != source).all() and (label(found.inner) == source).all()
+        assert (label(found.points) != source).all() and (label(found.inner) == source).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_search__rows_beside__do_not_matter(dtype):
+def test_search__samples_beside__do_not_matter(dtype):
     score, label, x, source, starts, _ = case("sphere", dtype)
-    for search, ask in ((label_search, label), (score_search, score)):
-        for rows in (slice(0, 1), slice(3, 10), torch.tensor([9, 2, 11])):
+    for search, query in ((label_search, label), (score_search, score)):
+        for index in (slice(0, 1), slice(3, 10), torch.tensor([9, 2, 11])):
             common = dict(generator=generator(), budget=150)
-            together = search(ask, x, source, starts, **common)
+            together = search(query, x, source, starts=starts, **common)
             common = dict(generator=generator(), budget=150)
-            alone = search(ask, x[rows], source[rows], starts[rows], **common)
+            alone = search(query, x[index], source[index], starts=starts[index], **common)
             for one, other in zip(alone, together):
-                assert torch.equal(one, other[rows])
+                assert torch.equal(one, other[index])
 
 
 def test_label_search__target__is_reached():
@@ -189,10 +188,12 @@ def test_label_search__target__is_reached():
     starts = torch.tensor([[[2.2, 8.0], [1.9, 3.0]]], dtype=torch.float64).expand(2, -1, -1)
     target = torch.tensor([2, 1])
     source = label(x)
-    found = label_search(label, x, source, starts, generator=generator(), target=target, budget=400)
-    assert torch.equal(label(found.outer), target)
+    found = label_search(
+        label, x, source, starts=starts, generator=generator(), target=target, budget=400
+    )
+    assert torch.equal(label(found.points), target)
     assert (label(found.inner) != target).all()
-    distance = (found.outer - x).norm(dim=1)
+    distance = (found.points - x).norm(dim=1)
     torch.testing.assert_close(distance, torch.tensor([1.5, 0.8]).double(), rtol=0.01, atol=0)
 
 
@@ -208,9 +209,9 @@ def test_label_search__basis__closed_form(dtype):
         torch.from_numpy(problem.data).to(dtype), torch.from_numpy(problem.target), 5
     )[:15]
     found = label_search(
-        label, x, source, starts, generator=generator(), basis=basis.to(dtype), budget=400
+        label, x, source, starts=starts, generator=generator(), basis=basis.to(dtype), budget=400
     )
-    change = (found.outer - x).double()
+    change = (found.points - x).double()
     assert (change - change @ basis.T @ basis).norm(dim=1).max() < 1e-5
     shortest = (x.double() @ weights + problem.bias).abs() / (basis @ weights).norm()
     check(found, x, source, label, shortest, 400, excess=0.01)
@@ -220,20 +221,20 @@ def test_label_search__no_boundary__ends_without_success():
     x = torch.zeros(3, 4)
     starts = torch.ones(3, 2, 4)
     source = torch.zeros(3, dtype=torch.long)
-    questions = []
+    queries = []
 
     def label(points):
-        questions.append(len(points))
+        queries.append(len(points))
         return torch.zeros(len(points), dtype=torch.long)
 
     box = torch.tensor(-2.0), torch.tensor(2.0)
     for bounds in (None, box):
-        found = label_search(label, x, source, starts, generator=generator(), bounds=bounds)
+        found = label_search(label, x, source, starts=starts, generator=generator(), bounds=bounds)
         assert not found.success.any()
-        assert torch.equal(found.outer, x) and torch.equal(found.inner, x)
-        assert found.n_evaluations.max() <= 100
-        assert sum(questions) == found.n_evaluations.sum()
-        questions.clear()
+        assert torch.equal(found.points, x) and torch.equal(found.inner, x)
+        assert found.n_forward.max() <= 100
+        assert sum(queries) == found.n_forward.sum()
+        queries.clear()
 
 
 @pytest.mark.parametrize("box", BOXES)
@@ -242,7 +243,7 @@ def test_label_search__no_start_of_another_class__rays_find_it(n_starts, box):
     _score, label, x, source, _, shortest = case("linear", torch.float64)
     starts = x[:, None].expand(-1, n_starts, -1) * 1.001  # own class
     found = label_search(
-        label, x, source, starts, generator=generator(), bounds=BOXES[box], budget=400
+        label, x, source, starts=starts, generator=generator(), bounds=BOXES[box], budget=400
     )
     check(found, x, source, label, shortest, 400, excess=0.02)
 
@@ -250,8 +251,8 @@ def test_label_search__no_start_of_another_class__rays_find_it(n_starts, box):
 def test_search__global_generator__is_not_touched():
     score, label, x, source, starts, _ = case("circle", torch.float64)
     before = torch.random.get_rng_state()
-    label_search(label, x, source, starts, generator=generator(), budget=100)
-    score_search(score, x, source, starts, generator=generator(), budget=100)
+    label_search(label, x, source, starts=starts, generator=generator(), budget=100)
+    score_search(score, x, source, starts=starts, generator=generator(), budget=100)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -262,7 +263,7 @@ def test_label_search__bounds_and_basis__raise():
             label,
             x,
             source,
-            starts,
+            starts=starts,
             generator=generator(),
             bounds=BOXES["box"],
             basis=torch.eye(2).double(),
@@ -283,30 +284,30 @@ def forest():
     return label, x[:12], labels[:12], nearest_others(x, labels, 10)[:12]
 
 
-def test_reset__trees__never_farther_and_still_across(forest):
+def test_revert_coordinates__trees__never_farther_and_still_across(forest):
     label, x, source, starts = forest
-    bracket = segment_search(label, x, source, starts)
-    search = module.Search(_label_margin(label, source, None), x, None, 1000)
-    everyone = torch.arange(len(x))
-    search.outer[:], search.inner[:] = bracket.outer, bracket.inner
-    search.radius[:] = (bracket.outer - x).norm(dim=1)
-    change = (bracket.outer - x).abs()
+    bracket = segment_search(label, x, source, starts=starts)
+    state = _query_brackets.QueryState(_label_margin(label, source, None), x, None, 1000)
+    every = torch.arange(len(x))
+    state.outer[:], state.inner[:] = bracket.points, bracket.inner
+    state.radius[:] = (bracket.points - x).norm(dim=1)
+    change = (bracket.points - x).abs()
     for halvings in (0, 3):
-        module.reset(search, everyone, halvings)
-        closer = (search.outer - x).abs()
+        _query_brackets.revert_coordinates(state, every, halvings)
+        closer = (state.outer - x).abs()
         assert (closer <= change + 1e-12).all()
-        assert (label(search.outer) != source).all()
+        assert (label(state.outer) != source).all()
         change = closer
-    assert (search.radius < 0.8 * (bracket.outer - x).norm(dim=1)).all()
+    assert (state.radius < 0.8 * (bracket.points - x).norm(dim=1)).all()
 
 
 def test_label_search__trees__beats_segments_and_keeps_labels(forest):
     label, x, source, starts = forest
-    segments = segment_search(label, x, source, starts)
-    found = label_search(label, x, source, starts, generator=generator(), budget=500)
-    assert (label(found.outer) != source).all() and (label(found.inner) == source).all()
-    distance = (found.outer - x).norm(dim=1)
-    assert distance.mean() < 0.7 * (segments.outer - x).norm(dim=1).mean()
+    segments = segment_search(label, x, source, starts=starts)
+    found = label_search(label, x, source, starts=starts, generator=generator(), budget=500)
+    assert (label(found.points) != source).all() and (label(found.inner) == source).all()
+    distance = (found.points - x).norm(dim=1)
+    assert distance.mean() < 0.7 * (segments.points - x).norm(dim=1).mean()
 
 
 def test_newton_goes_across_also_without_starts():
@@ -318,9 +319,9 @@ def test_newton_goes_across_also_without_starts():
         score = lambda points: points / unit @ weight
         source = score(unit * x).argmax(1)
         margin = query_search._score_margin(score, source, None)
-        search = query_search.Search(margin, unit * x, None, 100)
+        search = query_search.QueryState(margin, unit * x, None, 100)
         starts = (unit * x)[:, None]  # a class without training samples has x itself
-        points = query_search._newton(search, score, source, None, starts, 0.1)
+        points = query_search._newton_starts(search, score, source, None, starts, 0.1)
         labels = score(points.flatten(0, 1)).argmax(1).view(20, -1)
         assert (labels[:, [0, 3]] != source[:, None]).all()
 
@@ -334,14 +335,14 @@ def test_named_targets_mix_with_any_other(name):
     source, starts = score(x).argmax(1), x.flip(0)[:, None].expand(12, 4, 3) * 3
     target = torch.where(torch.arange(12) % 2 == 0, -1, (source + 1) % 3)
 
-    def found(rows, target):
-        ask = score if name == "score" else lambda points: score(points).argmax(1)
+    def found(index, target):
+        query = score if name == "score" else lambda points: score(points).argmax(1)
         search = query_search.score_search if name == "score" else query_search.label_search
         return search(
-            ask,
-            x[rows],
-            source[rows],
-            starts[rows],
+            query,
+            x[index],
+            source[index],
+            starts=starts[index],
             target=target,
             generator=torch.Generator().manual_seed(0),
             budget=400,
@@ -349,6 +350,6 @@ def test_named_targets_mix_with_any_other(name):
 
     mixed = found(torch.arange(12), target)
     free, named = torch.arange(0, 12, 2), torch.arange(1, 12, 2)
-    for rows, alone in ((free, found(free, None)), (named, found(named, target[named]))):
-        torch.testing.assert_close(mixed.outer[rows], alone.outer)
-        assert torch.equal(mixed.n_evaluations[rows], alone.n_evaluations)
+    for index, alone in ((free, found(free, None)), (named, found(named, target[named]))):
+        torch.testing.assert_close(mixed.points[index], alone.points)
+        assert torch.equal(mixed.n_forward[index], alone.n_forward)

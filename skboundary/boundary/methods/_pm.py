@@ -15,7 +15,7 @@ from skboundary.boundary.methods._problem import Problem, Settings
 from skboundary.functional.margins import class_margin, margin_band, runner_up
 from skboundary.functional.nearest_boundary import Effort, nearest_boundary
 from skboundary.functional.perturbation_minimization import (
-    Start,
+    PMStart,
     fast_start,
     minimize_perturbation,
     penalty_for,
@@ -32,23 +32,23 @@ def pm(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
         _forward(oracle),
         problem.x,
         problem.source,
-        target,
-        confidence=settings.confidence,
+        target=target,
         bounds=problem.bounds(),
+        confidence=settings.confidence,
         margin_tol=settings.margin_tol,
         eps=oracle.eps,
     )
     n_evaluations += start.n_forward + start.n_backward
     inner, outer = problem.x.clone(), problem.x.clone()
-    collapsed = torch.zeros_like(start.found)
-    index = start.found.nonzero()[:, 0]
+    collapsed = torch.zeros_like(start.success)
+    index = start.success.nonzero()[:, 0]
     if len(index):
         inner[index], outer[index], collapsed[index], spent = _minimized(
             oracle, problem, settings, index, target[index], start
         )
         n_evaluations[index] += spent
     # a penalty that follows from the confidence is not what the user could lower
-    found = start.found if settings.penalty is not None else start.found & ~collapsed
+    found = start.success if settings.penalty is not None else start.success & ~collapsed
     return Ends(inner, outer, n_evaluations, collapsed, target, found)
 
 
@@ -82,7 +82,7 @@ def _minimized(
     settings: Settings,
     index: Tensor,
     target: Tensor,
-    start: Start,
+    start: PMStart,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Minimize equation (1) from the starts of some samples, which stay where they are better.
 
@@ -102,20 +102,20 @@ def _minimized(
     pairs = minimize_perturbation(
         _forward(oracle),
         z,
-        delta,
         problem.source[index],
-        target,
+        target=target,
+        delta=delta,
+        bounds=problem.bounds(index),
         penalty=penalty,
         norm=settings.norm,
         n_iter=_PM_STEPS[settings.effort],
         betas=(0.5, 0.9),
         learning_rate=1.5 * size / delta[0].numel() ** 0.5,
-        bounds=problem.bounds(index),
         margin_tol=settings.margin_tol,
         eps=oracle.eps,
     )
     # a start that is the optimum already, as it is where the network is linear, stays
-    ends = torch.stack([z, z + delta, pairs.inner, pairs.outer])
+    ends = torch.stack([z, z + delta, pairs.inner, pairs.points])
     labels = torch.stack([problem.source[index], target] * 2)
     values, right = _objective(oracle, ends, labels, penalty, settings)
     better = values[0] < values[1]

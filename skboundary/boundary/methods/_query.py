@@ -13,7 +13,7 @@ from skboundary.boundary._pairs import MIDPOINT, Ends
 from skboundary.boundary.methods._problem import Problem, Settings
 from skboundary.functional.margins import margin_band
 from skboundary.functional.query_search import (
-    Bracket,
+    BoundaryPair,
     label_search,
     score_search,
     segment_search,
@@ -31,18 +31,18 @@ def label(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
     budget, left = _shares(oracle, BUDGET[settings.effort])
     if settings.effort == "fast":
         found = segment_search(
-            said, flat, problem.source, starts, target=problem.target, budget=budget
+            said, flat, problem.source, target=problem.target, starts=starts, budget=budget
         )
     else:
         found = label_search(
             said,
             flat,
             problem.source,
-            starts,
             target=problem.target,
-            budget=budget,
-            generator=torch.Generator().manual_seed(problem.seed),
             bounds=_flat_bounds(problem),
+            starts=starts,
+            generator=torch.Generator().manual_seed(problem.seed),
+            budget=budget,
         )
     return _as_ends(oracle, problem, settings, found, left)
 
@@ -58,11 +58,11 @@ def score(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
         lambda points: oracle.logits(points.view(-1, *problem.x.shape[1:])),
         flat,
         problem.source,
-        starts,
         target=problem.target,
-        budget=budget,
-        generator=torch.Generator().manual_seed(problem.seed),
         bounds=_flat_bounds(problem),
+        starts=starts,
+        generator=torch.Generator().manual_seed(problem.seed),
+        budget=budget,
     )
     return _as_ends(oracle, problem, settings, found, left)
 
@@ -90,16 +90,16 @@ def _flat_bounds(problem: Problem) -> tuple[Tensor, Tensor] | None:
 
 
 def _as_ends(
-    oracle: Oracle, problem: Problem, settings: Settings, found: Bracket, budget: int
+    oracle: Oracle, problem: Problem, settings: Settings, found: BoundaryPair, budget: int
 ) -> Ends:
     """Turn a bracket into ends: at the wanted margin where there is a score.
 
     The bracket is verified. It is followed beyond its outer end only where the margin there is
     short of the wanted one, and it stays where the ends found by margins lose its classes.
     """
-    inner, outer = (side.view_as(problem.x) for side in (found.inner, found.outer))
+    inner, outer = (side.view_as(problem.x) for side in (found.inner, found.points))
     index = found.success.nonzero()[:, 0]
-    n_evaluations = found.n_evaluations.clone()
+    n_evaluations = found.n_forward.clone()
     if oracle.response == "label" or not len(index):
         return Ends(inner, outer, n_evaluations)
     x, source, target = problem.x[index], problem.source[index], problem.target[index]

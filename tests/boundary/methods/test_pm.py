@@ -113,9 +113,9 @@ def test_a_pair_that_keeps_its_start_has_not_collapsed(monkeypatch, penalty):
 
     def collapse(*args, **kwargs):
         pairs = minimize(*args, **kwargs)
-        middle = (pairs.inner + pairs.outer) / 2
+        middle = (pairs.inner + pairs.points) / 2
         return pairs._replace(
-            inner=middle, outer=middle, collapsed=torch.ones_like(pairs.collapsed)
+            inner=middle, points=middle, collapsed=torch.ones_like(pairs.collapsed)
         )
 
     monkeypatch.setattr(_pm, "minimize_perturbation", collapse)
