@@ -107,7 +107,7 @@ def test_a_refused_refit_leaves_the_search_as_it_was(iris):
     expected = search.kneighbors(X)
     bad = X[:, :2].copy()
     bad[3] = np.nan
-    with pytest.raises(ValueError, match="row 3"):
+    with pytest.raises(ValueError, match="sample 3"):
         search.fit(bad)
     np.testing.assert_array_equal(search.kneighbors(X), expected)
     unfitted = TorchNearestNeighbors(device="tape")
