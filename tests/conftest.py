@@ -10,7 +10,7 @@ import torch
 from sklearn.datasets import load_digits, load_iris
 from torch import nn
 
-# threads of networks this small only wait for each other
+# networks this small are faster on one thread
 torch.set_num_threads(1)
 
 
@@ -21,13 +21,13 @@ def iris():
 
 @pytest.fixture(scope="session")
 def digits():
-    """Images (n, 1, 8, 8) float32 in [0, 1], labels; 600 of them."""
+    """600 images (n, 1, 8, 8), float32 in [0, 1], and their labels."""
     X, y = load_digits(return_X_y=True)
     return (X[:600].reshape(-1, 1, 8, 8) / 16).astype(np.float32), y[:600]
 
 
 def train(module, X, y, steps=150, lr=0.01):
-    """Train in place, full batch, without touching the global generator."""
+    """Train in place with full batches, without the global generator."""
     X = torch.as_tensor(np.asarray(X)).to(next(module.parameters()).dtype)
     y = torch.as_tensor(y)
     optimizer = torch.optim.Adam(module.parameters(), lr=lr)
@@ -39,7 +39,7 @@ def train(module, X, y, steps=150, lr=0.01):
 
 
 class SmallCNN(nn.Module):
-    """Two convolutions, in-place activations, two linear layers with names."""
+    """Two convolutions, in-place activations and two named linear layers."""
 
     def __init__(self, n_classes=10):
         super().__init__()
@@ -61,9 +61,9 @@ class SmallCNN(nn.Module):
 
 
 class Recording(nn.Module):
-    """Write every sample that is forwarded to a file, for a process or for many.
+    """Write every sample of a forward pass to a file, which several processes may share.
 
-    Its attributes stay as they are, as `memory` wants it.
+    Its attributes do not change, as `memory` requires.
     """
 
     def __init__(self, body, path):
@@ -73,7 +73,7 @@ class Recording(nn.Module):
 
     def forward(self, x):
         with open(self.path, "a") as file:
-            file.writelines(row.numpy().tobytes().hex() + "\n" for row in x)
+            file.writelines(sample.numpy().tobytes().hex() + "\n" for sample in x)
         return self.body(x)
 
     @property
@@ -92,7 +92,7 @@ def _trained_cnn(digits):
 
 @pytest.fixture
 def cnn(_trained_cnn):
-    """A trained SmallCNN of the test's own."""
+    """A separate copy of a trained SmallCNN."""
     return copy.deepcopy(_trained_cnn)
 
 
@@ -106,7 +106,7 @@ def _trained_mlp(iris):
 
 @pytest.fixture
 def mlp(_trained_mlp):
-    """A trained float64 module for iris, of the test's own."""
+    """A separate copy of a float64 module trained on iris."""
     return copy.deepcopy(_trained_mlp)
 
 
@@ -114,5 +114,5 @@ def mlp(_trained_mlp):
 def data_folder():
     folder = os.environ.get("SKBOUNDARY_DATA")
     if not folder or not Path(folder).is_dir():
-        pytest.skip("SKBOUNDARY_DATA names no folder")
+        pytest.skip("SKBOUNDARY_DATA is not set to a folder")
     return Path(folder)

@@ -1,4 +1,4 @@
-"""README and the user guide: their code runs as it stands, their commands are the ones of CI."""
+"""README and the user guide: their code runs, and their tables equal the stored results."""
 
 import ast
 import importlib.util
@@ -19,7 +19,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
 
 
 def load_script(name):
-    """Import a script of the benchmarks, which finds its neighbors as if it were run."""
+    """Import a script of the benchmarks with its own folder on the path."""
     folder = str(ROOT / "benchmarks")
     sys.path.insert(0, folder)
     spec = importlib.util.spec_from_file_location("script", ROOT / "benchmarks" / name)
@@ -48,12 +48,12 @@ def test_code_runs(page, tmp_path, monkeypatch):
     exec(compile(code, str(page), "exec"), {"__name__": "__docs__"})
 
 
-def test_the_ten_lines_are_ten():
+def test_the_example_in_readme_has_ten_lines():
     (block,) = code_blocks(ROOT / "README.md")
     assert len([line for line in block.splitlines() if line.strip()]) == 10
 
 
-def test_every_module_is_in_readme_and_exists():
+def test_every_module_in_readme_exists_and_none_is_missing():
     text = (ROOT / "README.md").read_text()
     for name in re.findall(r"^\| `(skboundary[\w.]*)`", text, re.MULTILINE):
         assert importlib.util.find_spec(name), name
@@ -62,7 +62,7 @@ def test_every_module_is_in_readme_and_exists():
             assert f"skboundary.{folder.name}" in text
 
 
-def test_the_measured_table_is_that_of_the_results():
+def test_the_accuracies_on_digits_equal_the_results():
     text = (ROOT / "docs/user_guide/latent_knn.rst").read_text()
     results = json.loads((ROOT / "benchmarks/results/tour.json").read_text())
     for name, row in results["neighbors"]["accuracy"].items():
@@ -75,7 +75,7 @@ def test_the_measured_table_is_that_of_the_results():
         assert figures == [round(value, 3) for value in expected]
 
 
-def test_the_measured_times_are_those_of_the_results():
+def test_the_times_of_neighbor_searches_equal_the_results():
     benchmark = load_script("neighbors.py")
     results = json.loads((ROOT / "benchmarks/results/neighbors.json").read_text())
     text = (ROOT / "docs/user_guide/nearest_neighbors.rst").read_text()
@@ -95,7 +95,7 @@ def test_the_measured_times_are_those_of_the_results():
 
 
 @pytest.mark.parametrize("name", ["weight_decay", "reproductions/deepdig"])
-def test_the_tables_of_the_characterization_are_those_of_the_results(name):
+def test_the_tables_of_the_characterization_equal_the_results(name):
     script = load_script(f"{name}.py")
     text = (ROOT / "docs/user_guide/characterization.rst").read_text()
     lines = script.table(json.loads(script.RESULTS.read_text()))
@@ -104,7 +104,7 @@ def test_the_tables_of_the_characterization_are_those_of_the_results(name):
         assert f"\n{line}\n" in text
 
 
-def test_the_borderline_pairs_are_those_of_the_results():
+def test_the_borderline_pairs_equal_the_results():
     text = (ROOT / "docs/user_guide/boundary_samples.rst").read_text()
     results = json.loads((ROOT / "benchmarks/results/tour.json").read_text())["boundary"]
     for name, row in results["starts"].items():
@@ -121,7 +121,7 @@ def test_the_borderline_pairs_are_those_of_the_results():
         assert [float(figure) for figure in line.split()] == expected
 
 
-def test_deepdig_keeps_its_promises_in_the_results():
+def test_deepdig_meets_its_targets_in_the_results():
     results = json.loads((ROOT / "benchmarks/results/deepdig.json").read_text())
     assert all(found["largest_gap"] < 1e-4 for found in results["midpoints"].values())
     cells = {key: cell for key, cell in results["cells"].items() if "/deepdig/" in key}
@@ -132,15 +132,15 @@ def test_deepdig_keeps_its_promises_in_the_results():
         assert len(seconds) == 10 and sum(seconds) < 15 * 60
 
 
-def test_the_measured_speed_of_the_sampler_is_that_of_the_results():
+def test_the_speed_of_the_sampler_equals_the_results():
     speed = load_script("resample_speed.py")
     text = (ROOT / "docs/user_guide/biased_extrapolation.rst").read_text()
     for line in speed.table(json.loads(speed.RESULTS.read_text())["records"]).splitlines():
         assert f"\n{line}\n" in text, line
 
 
-def test_the_boundary_tables_are_those_of_the_results():
-    """Line by line what ``--table`` of the scripts prints."""
+def test_the_boundary_tables_equal_the_results():
+    """Each line that ``--table`` of the scripts prints is in the guide."""
     text = (ROOT / "docs/user_guide/boundary_samples.rst").read_text()
     boundary, pm = load_script("boundary.py"), load_script("reproductions/pm.py")
     results = json.loads(boundary.RESULTS.read_text())
@@ -151,7 +151,7 @@ def test_the_boundary_tables_are_those_of_the_results():
     assert not [line for line in lines if line not in text.splitlines()]
 
 
-def test_the_measured_ranks_are_those_of_the_results():
+def test_the_ranks_of_over_samplers_equal_the_results():
     text = (ROOT / "docs/user_guide/biased_extrapolation.rst").read_text()
     lines = [re.sub(" +", " ", line).strip() for line in text.splitlines()]
     results = json.loads((ROOT / "benchmarks/results/oversampling.json").read_text())
@@ -173,7 +173,7 @@ def test_the_measured_ranks_are_those_of_the_results():
     assert f"{nested['balanced accuracy']:.2f} and {nested['PR-AUC']:.2f}" in text
 
 
-def test_the_defaults_are_the_ones_that_were_chosen():
+def test_the_defaults_are_those_selected_in_the_results():
     bench = load_script("oversampling.py")
     results = json.loads((ROOT / "benchmarks/results/oversampling.json").read_text())
     chosen = bench.CANDIDATES[results["choice"]["chosen"]]
@@ -181,7 +181,7 @@ def test_the_defaults_are_the_ones_that_were_chosen():
     assert chosen == {name: defaults[name] for name in chosen}
 
 
-def test_the_table_of_the_rounds_is_that_of_the_results():
+def test_the_table_of_iterative_over_sampling_equals_the_results():
     text = (ROOT / "docs/user_guide/biased_extrapolation.rst").read_text()
     results = json.loads((ROOT / "benchmarks/results/extrapolation.json").read_text())
     records = [list(cells.values()) for cells in results["records"].values()]
@@ -200,7 +200,7 @@ def test_the_table_of_the_rounds_is_that_of_the_results():
         assert f"\n{name} {' '.join(line)}\n" in re.sub(" +", " ", text), name
 
 
-def test_references_lead_somewhere():
+def test_references_have_labels():
     labels = {m for p in PAGES for m in re.findall(r"^\.\. _([\w-]+):$", p.read_text(), re.M)}
     used = {m for p in PAGES for m in re.findall(r":ref:`(?:[^`<]*<)?([\w-]+)>?`", p.read_text())}
     for module in (ROOT / "skboundary").rglob("*.py"):
@@ -208,7 +208,7 @@ def test_references_lead_somewhere():
     assert used <= labels, used - labels
 
 
-def test_the_measured_black_boxes_are_those_of_the_results():
+def test_the_black_box_tables_equal_the_results():
     benchmark = load_script("black_box.py")
     text = re.sub(" +", " ", (ROOT / "docs/user_guide/boundary_samples.rst").read_text())
     results = json.loads((ROOT / "benchmarks/results/boundary.json").read_text())["black-box"]
@@ -222,7 +222,7 @@ def test_the_measured_black_boxes_are_those_of_the_results():
         assert peer["success"] < 1 or ours["mean_distance"] < peer["mean_distance"]
 
 
-def test_the_measured_margins_are_those_of_the_results():
+def test_the_margins_equal_the_results():
     benchmark = load_script("reproductions/hold_me_tight.py")
     results = json.loads((ROOT / "benchmarks/results/hold_me_tight.json").read_text())
     assert results["figures"] == pytest.approx(benchmark.figures(results["cells"]))
@@ -238,7 +238,7 @@ def test_the_measured_margins_are_those_of_the_results():
     assert missed == ["largest deviation of the first 15 medians, median of three networks"]
 
 
-# What a benchmark measures: modules of the package, or single functions of one.
+# Modules of the package, or single functions of one, that each benchmark measures.
 SAMPLER = ["functional/pairing.py", "functional/extrapolation.py", "over_sampling/_plan.py"]
 SEARCHES = [
     "functional/nearest_boundary.py",
@@ -288,7 +288,7 @@ MEASURED = {
 }
 
 
-def test_commands_are_recorded_without_places(monkeypatch):
+def test_commands_are_recorded_without_paths(monkeypatch):
     script = load_script("provenance.py")
     words = [str(ROOT / "benchmarks/pm.py"), "--seeds", "0", "1", "--out", "a/b", "--quick"]
     monkeypatch.setattr(sys, "argv", words)
@@ -297,7 +297,7 @@ def test_commands_are_recorded_without_places(monkeypatch):
     assert {"python", "torch", "numpy", "scikit-learn"} == set(script.versions("no such package"))
 
 
-def test_results_of_parts_are_put_together():
+def test_results_of_parts_are_merged():
     merge = load_script("merge_results.py").merge
     one = {"command": "run --seeds 0", "seeds": {"0": {"figures": [1]}}, "n": 3}
     other = {"command": "run --seeds 1", "seeds": {"1": {"figures": [2]}}, "n": 3}
@@ -329,14 +329,14 @@ def code_of(text, name=None):
     return ast.dump(tree)
 
 
-def test_every_result_says_what_it_measures():
+def test_every_result_is_in_measured():
     results = {path.stem for path in (ROOT / "benchmarks/results").glob("*.json")}
     assert results == set(MEASURED)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MEASURED)
-def test_no_result_is_older_than_what_it_measures(name):
+def test_no_result_is_older_than_the_code_it_measures(name):
     path = f"benchmarks/results/{name}.json"
     commit = git("log", "-1", "--format=%H", "--", path)
     if not commit:
@@ -351,7 +351,7 @@ def test_no_result_is_older_than_what_it_measures(name):
     assert not stale, f"run the script behind {path} again: {stale} changed since"
 
 
-def test_code_is_compared_without_its_words():
+def test_code_is_compared_without_comments_and_docstrings():
     plain = "def f(x):\n    return x\n\ndef g(x):\n    return f(x)\n"
     told = '"""Words."""\n' + plain.replace("    return x", '    """W."""\n    return x  # w')
     assert code_of(plain) == code_of(told)

@@ -1,4 +1,4 @@
-"""Public docstrings are complete numpydoc: every parameter, every return, an example."""
+"""Public docstrings are complete in the numpydoc format."""
 
 import importlib
 import inspect
@@ -17,8 +17,8 @@ MODULES = [
     for folder in ([], ["functional"], ["utils"])
     for path in PACKAGE.joinpath(*folder).glob("[!_]*.py")
 ]
-# Extended summaries, See Also and examples of methods are written where there is something to
-# say; summaries start on the line of the quotes; a type with its shape can say it all.
+# Extended summaries, See Also and examples of methods are optional; summaries start on the line of
+# the quotes; a type with a shape may need no description.
 OPTIONAL = {
     "ES01",
     "SA01",
@@ -33,13 +33,13 @@ OPTIONAL = {
     "SA04",
     "YD01",
 }
-# Fields of a NamedTuple are documented beside them, the parameters of all common checks and of
-# all methods of a protocol in one place: there the docstring must exist.
+# Fields of a NamedTuple are documented in comments, and the parameters of common checks and of
+# methods of a protocol in one place; a docstring is still required.
 BRIEF = OPTIONAL | {"PR01", "RT01", "SS05"}
 
 
 def names_of(cls):
-    """A class and its own public methods and properties."""
+    """Names of a class and of the public methods and properties that it defines."""
     base = f"{cls.__module__}.{cls.__name__}"
     yield base
     for name, member in vars(cls).items():
@@ -49,7 +49,7 @@ def names_of(cls):
 
 
 def members_of(module):
-    """Names and objects in `__all__`, or without it the public ones that the module defines."""
+    """Names and objects in `__all__`, or else the public ones that the module defines."""
     for name, member in vars(module).items():
         is_its_own = getattr(member, "__module__", None) == module.__name__
         if name in getattr(module, "__all__", [name] * (is_its_own and name[0] != "_")):
@@ -57,7 +57,7 @@ def members_of(module):
 
 
 def public_names():
-    """Every public class, method and function, with what its docstring may leave out."""
+    """Every public class, method and function, with the checks that do not apply to it."""
     for cls in [*CLASSES, BoundaryPairs]:
         yield from ((name, OPTIONAL) for name in names_of(cls))
     for module in MODULES:
@@ -78,7 +78,7 @@ def test_docstring_is_complete(name, optional):
     assert not [e for e in errors if e[0] not in optional]
 
 
-def test_a_missing_docstring_is_found(monkeypatch):
+def test_a_missing_docstring_is_detected(monkeypatch):
     monkeypatch.setattr(skboundary.LatentKNNClassifier.predict, "__doc__", None)
     with pytest.raises(AssertionError, match="GL08"):
         test_docstring_is_complete(
@@ -86,13 +86,13 @@ def test_a_missing_docstring_is_found(monkeypatch):
         )
 
 
-def test_the_modules_that_must_be_covered_are():
+def test_all_public_modules_are_covered():
     covered = {name.rsplit(".", 1)[0] for name, _ in public_names()}
     for name in ("datasets", "exceptions", "utils.estimator_checks", "boundary._pairs"):
         assert f"skboundary.{name}" in covered
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
-def test_classes_show_an_example_and_lead_to_the_guide(cls):
+def test_classes_have_an_example_and_a_link_to_the_guide(cls):
     doc = cls.__doc__
     assert ">>> " in doc and ":ref:`User Guide" in doc

@@ -1,4 +1,4 @@
-"""A fit that does not come to its end leaves no half of a model behind."""
+"""A fit that fails or is interrupted restores the estimator."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from skboundary import (
 )
 from skboundary._validation import all_or_nothing
 
-# Each with the methods that need a fit.
+# Each estimator with the methods that require a fit.
 HOSTS = {
     "latent": (LatentTransformer, {}, ["transform"]),
     "knn": (
@@ -46,7 +46,7 @@ def call(model, method, X):
 
 
 class Interrupted(nn.Module):
-    """Another network than `body`, whose user presses Ctrl-C in the given batch."""
+    """A network other than `body` that is interrupted by Ctrl-C in the given batch."""
 
     def __init__(self, body, batch):
         super().__init__()
@@ -60,7 +60,7 @@ class Interrupted(nn.Module):
 
 
 @pytest.mark.parametrize("name", HOSTS)
-def test_a_model_whose_first_fit_was_refused_is_not_fitted(name, iris):
+def test_an_estimator_whose_first_fit_failed_is_not_fitted(name, iris):
     X, y = iris
     model, methods = make(name, LogisticRegression())
     state = dict(vars(model))
@@ -74,34 +74,34 @@ def test_a_model_whose_first_fit_was_refused_is_not_fitted(name, iris):
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("name", HOSTS)
-def test_a_model_whose_second_fit_was_interrupted_answers_as_before(name, batch, mlp, iris):
+def test_an_estimator_whose_second_fit_was_interrupted_keeps_its_results(name, batch, mlp, iris):
     X, y = iris
     model, methods = make(name, FrozenNetwork(mlp))
     model.fit(X, y)
     before = dict(vars(model))
-    answers = [np.asarray(values_of(call(model, method, X))) for method in methods]
+    results = [np.asarray(values_of(call(model, method, X))) for method in methods]
     other = FrozenNetwork(Interrupted(mlp, batch))
-    if name in ("latent", "extractor", "margins"):  # they run the probe alone in fit
+    if name in ("latent", "extractor", "margins"):  # in fit they run only the probe
         other.module.left = 0
     with pytest.raises(KeyboardInterrupt):
         model.set_params(estimator=other).fit(X[::2], y[::2])
     model.set_params(estimator=before["estimator"])
     assert vars(model).keys() == before.keys()
-    for method, answer in zip(methods, answers):
-        np.testing.assert_array_equal(np.asarray(values_of(call(model, method, X))), answer)
+    for method, result in zip(methods, results):
+        np.testing.assert_array_equal(np.asarray(values_of(call(model, method, X))), result)
 
 
-def values_of(answer):
-    """What there is to compare of an answer."""
-    if hasattr(answer, "to_numpy"):
-        return answer.to_numpy()
-    answer = getattr(answer, "outer", answer)
-    if isinstance(answer, dict):
-        answer = next(iter(answer.values()))
-    return answer[0] if isinstance(answer, tuple) else answer
+def values_of(result):
+    """Array to compare of a result."""
+    if hasattr(result, "to_numpy"):
+        return result.to_numpy()
+    result = getattr(result, "outer", result)
+    if isinstance(result, dict):
+        result = next(iter(result.values()))
+    return result[0] if isinstance(result, tuple) else result
 
 
-def test_a_refused_refit_leaves_the_search_as_it_was(iris):
+def test_a_failed_refit_restores_the_search(iris):
     X, _ = iris
     search = TorchNearestNeighbors().fit(X)
     expected = search.kneighbors(X)
@@ -113,12 +113,12 @@ def test_a_refused_refit_leaves_the_search_as_it_was(iris):
     unfitted = TorchNearestNeighbors(device="tape")
     with pytest.raises(ValueError, match="tape"):
         unfitted.fit(X)
-    for ask in (unfitted.kneighbors, unfitted.kneighbors_graph):
+    for method in (unfitted.kneighbors, unfitted.kneighbors_graph):
         with pytest.raises(NotFittedError):
-            ask(X)
+            method(X)
 
 
-def test_all_or_nothing_keeps_what_it_is_told():
+def test_all_or_nothing_keeps_the_named_attributes():
     class Host(BaseEstimator):
         @all_or_nothing("_finished")
         def fit(self, X, fail):

@@ -31,14 +31,14 @@ def test_each_tool_is_configured_in_one_file():
     assert not [name for name in stray if (ROOT / name).exists()]
 
 
-def test_one_source_for_the_version():
+def test_the_version_has_one_source():
     toml, _ = configuration()
     assert "version" not in toml["project"] and toml["project"]["dynamic"] == ["version"]
     assert toml["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "skboundary.__version__"}
     assert version("skboundary") == skboundary.__version__
 
 
-def test_constraints_pin_what_is_declared():
+def test_constraints_pin_all_dependencies():
     toml, _ = configuration()
     pinned = re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     project = toml["project"]
@@ -49,7 +49,7 @@ def test_constraints_pin_what_is_declared():
     assert "torch==2.13.0" in (ROOT / "constraints.txt").read_text().split()
 
 
-def test_the_lower_bounds_are_those_that_ci_installs():
+def test_ci_installs_the_lower_bounds():
     toml, _ = configuration()
     project = toml["project"]
     declared = " ".join(project["dependencies"] + project["optional-dependencies"]["test"])
@@ -78,7 +78,7 @@ def test_the_source_distribution_holds_every_file():
     assert {"tests", "docs", "benchmarks"} <= folders
 
 
-def test_import_is_light():
+def test_import_loads_no_heavy_packages():
     code = (
         "import sys, skboundary; assert 'LatentKNNClassifier' in dir(skboundary)\n"
         "heavy = {'skorch', 'imblearn', 'matplotlib'}\n"
@@ -91,9 +91,9 @@ def test_import_is_light():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_unknown_name_is_an_attribute_error():
+def test_an_unknown_name_raises_an_attribute_error():
     assert not hasattr(skboundary, "LatentKNNRegressor")
 
 
-def test_typed():
+def test_package_is_typed():
     assert (Path(skboundary.__file__).parent / "py.typed").exists()

@@ -1,4 +1,4 @@
-"""The estimators inside scikit-learn's and imbalanced-learn's machinery, on 4-D images too."""
+"""The estimators in pipelines and meta-estimators, also for 4-D images."""
 
 import joblib
 import numpy as np
@@ -22,13 +22,13 @@ LABELS = {
     "shuffled": np.random.RandomState(0).permutation(10),
 }
 
-# scikit-learn encodes the labels by intention
+# scikit-learn encodes the labels on purpose
 encoded = pytest.mark.filterwarnings("ignore::skboundary.exceptions.EncodedLabelsWarning")
 
 
 @pytest.fixture(params=LABELS)
 def images(request, cnn, digits):
-    """4-D images that a network has not seen, labels of some kind, and the classifier around it."""
+    """4-D images that the network was not trained on, their labels, and a classifier around it."""
     X, y = digits
     classes = LABELS[request.param]
     clf = LatentKNNClassifier(FrozenNetwork(cnn, classes=classes), metric="cosine")
@@ -36,7 +36,7 @@ def images(request, cnn, digits):
     return X, y, clf
 
 
-def accuracy_of_the_network(clf, X, y):
+def base_accuracy(clf, X, y):
     return (clf.estimator.predict(X) == y).mean()
 
 
@@ -48,7 +48,7 @@ def test_pipeline_and_grid_search(images):
         "latentknnclassifier__estimator__batch_size": [16, "auto"],
     }
     search = GridSearchCV(pipe, grid, cv=2).fit(X, y)
-    base = accuracy_of_the_network(clf, X, y)
+    base = base_accuracy(clf, X, y)
     assert search.best_score_ > base - 0.02 and set(search.predict(X)) <= set(y)
     parallel = GridSearchCV(clf, {"layer": ["auto", "features"]}, cv=2, n_jobs=2).fit(X, y)
     assert parallel.best_score_ > base - 0.02
@@ -59,7 +59,7 @@ def test_cross_val_predict(images):
     X, y, clf = images
     proba = cross_val_predict(clf, X, y, cv=3, method="predict_proba")
     assert proba.shape == (200, 10)
-    base = accuracy_of_the_network(clf, X, y)
+    base = base_accuracy(clf, X, y)
     assert (np.unique(y)[proba.argmax(1)] == y).mean() > base - 0.02 > 0.8
 
 
@@ -71,7 +71,7 @@ def test_calibration_and_voting(images):
         [("a", clf), ("b", clone(clf).set_params(query_weight=0.1))], voting="soft"
     ).fit(X, y)
     stacked = StackingClassifier([("a", clf)], LogisticRegression(max_iter=500), cv=2).fit(X, y)
-    base = accuracy_of_the_network(clf, X, y)
+    base = base_accuracy(clf, X, y)
     for model in (calibrated, voting, stacked):
         assert model.score(X, y) > base - 0.05
         assert list(model.classes_) == sorted(set(y))
@@ -95,20 +95,20 @@ def test_two_classes_of_any_kind(y):
     assert scores.min() > 0.95
 
 
-def test_latent_chain_with_imblearn(cnn, digits):
+def test_latent_pipeline_with_imblearn(cnn, digits):
     X, y = digits
     keep = (y != 8) | (np.arange(len(y)) % 2 == 0)
     keep[:300] = False  # the network was trained on these
-    chain = make_imblearn_pipeline(
+    pipeline = make_imblearn_pipeline(
         LatentTransformer(FrozenNetwork(cnn)),
         SMOTE(k_neighbors=TorchNearestNeighbors(4), random_state=0),
         LogisticRegression(max_iter=500),
     )
-    assert cross_val_score(chain, X[keep], y[keep], cv=2).min() > 0.85
+    assert cross_val_score(pipeline, X[keep], y[keep], cv=2).min() > 0.85
 
 
-def test_a_latent_classifier_inside_another(cnn, digits):
-    """A fitted LatentKNNClassifier is a classifier like any other."""
+def test_latent_classifier_inside_another(cnn, digits):
+    """A fitted LatentKNNClassifier can be wrapped like any classifier."""
     X, y = digits
     inner = LatentKNNClassifier(FrozenNetwork(cnn))
     outer = LatentKNNClassifier(inner, n_neighbors=1, query_weight=1.0).fit(X[:100], y[:100])

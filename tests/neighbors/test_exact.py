@@ -245,7 +245,7 @@ def test_fit__not_finite__refused_with_the_row(X, bad):
     neighbors = TorchNearestNeighbors().fit(X)
     X[7, 3] = bad
     for method in (neighbors.fit, neighbors.partial_fit, neighbors.kneighbors):
-        with pytest.raises(ValueError, match="row 7"):
+        with pytest.raises(ValueError, match="sample 7"):
             method(X)
 
 
