@@ -94,7 +94,7 @@ def end_to_end(net: FrozenNetwork, X: Any, y: Any, X_test: Any, y_test: Any, rou
     grid = {"n_neighbors": [1, 2, 3, 8], "query_weight": list(np.linspace(0, 1, 10))}
     seconds = median_seconds(
         {
-            "bare predict": lambda: net.predict(X_test),
+            "base predict": lambda: net.predict(X_test),
             "predict": lambda: clf.predict(X_test),
             "sweep of 40": lambda: clf.sweep(X_test, y_test, **grid),
         },
@@ -132,17 +132,12 @@ def grid_search(net: FrozenNetwork, X: Any, y: Any, rounds: int) -> dict[str, fl
     return median_seconds({"fit and score": one, "search of 12": search}, rounds)
 
 
-def title(name: str) -> str:
-    """Name of a ratio in the guide."""
-    return name.replace("bare", "base")
-
-
 def write_guide(results: dict[str, Any], page: Path = PAGE) -> None:
     """Write the ratios, and the milliseconds of one query, into the tables of the guide."""
     milliseconds = {name: 1e3 * value for name, value in results["one_query_seconds"].items()}
     text = page.read_text()
     for name, value in (results["ratios"] | milliseconds).items():
-        line = rf"^({re.escape(title(name))} +)[\d.]+$"
+        line = rf"^({re.escape(name)} +)[\d.]+$"
         text = re.sub(line, rf"\g<1>{value:.2f}", text, count=1, flags=re.MULTILINE)
     page.write_text(text)
 
@@ -170,7 +165,7 @@ def main() -> None:
         "seconds": seconds | search,
         "one_query_seconds": query,
         "ratios": {
-            "predict / bare predict": seconds["predict"] / seconds["bare predict"],
+            "predict / base predict": seconds["predict"] / seconds["base predict"],
             "sweep of 40 / predict": seconds["sweep of 40"] / seconds["predict"],
             "search of 12 / fit and score": search["search of 12"] / search["fit and score"],
         },
