@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,9 @@ def resolve_device(device: Any, module: torch.nn.Module | None = None) -> torch.
     ValueError
         If the device is unknown or not available on this machine.
     """
-    tensors = [] if module is None else [*module.parameters(), *module.buffers()]
-    home = tensors[0].device if tensors else torch.device("cpu")
+    tensors = () if module is None else chain(module.parameters(), module.buffers())
+    first = next(iter(tensors), None)
+    home = torch.device("cpu") if first is None else first.device
     if isinstance(device, str) and device == "auto":
         if home.type not in ("cpu", "meta"):
             return home
@@ -89,13 +91,6 @@ def module_dtype(module: torch.nn.Module) -> torch.dtype:
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """Dtype for computations with values of `dtype`: float32 for half precision."""
     return torch.promote_types(torch.float32, dtype)
-
-
-def coarsest_eps(module: torch.nn.Module, dtype: torch.dtype) -> float:
-    """Largest machine epsilon among `dtype` and the parameters and buffers of a module."""
-    tensors = [*module.parameters(), *module.buffers()]
-    floating = {dtype, *(t.dtype for t in tensors if t.is_floating_point())}
-    return max(torch.finfo(d).eps for d in floating)
 
 
 # Dtypes that torch reads from numpy without a cast; numpy casts all others first.

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -187,8 +188,14 @@ class TorchNearestNeighbors(BaseEstimator):
             When there are not as many rows as neighbors, or when a distance overflows.
         """
         check_is_fitted(self)
+        queries = None if X is None else self._check(X, reset=False)
+        distances, indices = self._search(queries, n_neighbors)
+        return (distances, indices) if return_distance else indices
+
+    def _search(self, X: Any, n_neighbors: int | None) -> tuple[NDArray[Any], NDArray[np.intp]]:
+        """Distances and indices for queries that are checked, or without queries as above."""
         self._validate_params()  # n_neighbors and batch_size may have been set since fit
-        queries = self._index.samples if X is None else self._check(X, reset=False)
+        queries = self._index.samples if X is None else X
         k = self._check_n_neighbors(n_neighbors, queries.shape[0], itself=X is None)
         row_bytes = 8 * self.n_features_in_
         batch_size = resolve_batch_size(self.batch_size, row_bytes, self.device_)
@@ -202,8 +209,6 @@ class TorchNearestNeighbors(BaseEstimator):
 
         found = list(map_batches(step, queries.shape[0], batch_size * _BATCHES_TOGETHER))
         indices = to_numpy(torch.cat([part.indices for part in found]))
-        if not return_distance:
-            return indices
         distances = to_numpy(torch.cat([part.distances for part in found]))
         dtype = np.float64 if self._index.samples.dtype == torch.float64 else np.float32
         largest, limit = distances.max(initial=0), np.finfo(dtype).max

@@ -4,15 +4,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
-from sklearn.utils import Bunch, _safe_indexing
 from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
@@ -20,33 +17,19 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
-from skboundary._batching import progress
 from skboundary._device import to_numpy
-from skboundary._validation import all_or_nothing, check_targets
-from skboundary.functional.latent_mixing import merge_lists, mix
+from skboundary._validation import all_or_nothing
+from skboundary.neighbors._bank import Bank, Found
 from skboundary.neighbors._exact import TorchNearestNeighbors
-from skboundary.neighbors._reports import diagnosis, score_grid
+from skboundary.neighbors._reports import ReportsMixin
 from skboundary.networks._host import NetworkHostMixin
-from skboundary.networks._labels import encode_labels, resolve_labels
+from skboundary.networks._labels import resolve_labels
 from skboundary.networks._parameters import LATENT_CONSTRAINTS, fill_docstring
-
-# Rows whose latent vectors are held at once: enough to keep the search busy.
-_BLOCK = 4096
-
-
-class _Found(NamedTuple):
-    """Rows of X after the network and the search."""
-
-    latent: Tensor  # (n, n_latent)
-    logits: Tensor  # (n, n_classes)
-    distances: NDArray[Any]  # (n, k)
-    indices: NDArray[np.intp]  # (n, k)
 
 
 @fill_docstring
-class LatentKNNClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
+class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseEstimator):
     """Average what a network says of a sample with what it says of the sample's neighbors.
 
     LaSeNN [1]_: neighbors are found among the training samples by the activations of one
@@ -205,13 +188,13 @@ class LatentKNNClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         self.estimator_, self._network = self._as_network(X, y)
         self.device_ = self._network.device
         self.classes_, self._codes = resolve_labels(y, self._network.classes_)
-        self._latent, self._logits = self._network.latent_and_logits(X)
         search = self.neighbors
         if search is None:
             search = TorchNearestNeighbors(
                 self.n_neighbors, metric=self.metric, device=self.device_
             )
-        self.neighbors_ = clone(search, safe=False).fit(to_numpy(self._latent))
+        self._bank = Bank(self._network, X, clone(search, safe=False))
+        self.neighbors_ = self._bank.search
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -242,10 +225,12 @@ class LatentKNNClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = self._check(X)
+        k, w, bank = self.n_neighbors, self.query_weight, self._bank
+        self._check_n_neighbors(k)
         return np.concatenate(
             [
-                to_numpy(self._mixed(b.logits, b.indices, self.query_weight, self.average))
-                for b in self._blocks(X, self.n_neighbors)
+                to_numpy(bank.mixed(block.logits, block.indices, w, self.average))
+                for block in bank.blocks(X, k, self.query_transforms, self.verbose)
             ]
         )
 
@@ -290,175 +275,19 @@ class LatentKNNClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         """
         return -self.kneighbors(X)[0][:, -1]
 
-    def sweep(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        n_neighbors: Iterable[int] = (1, 2, 3, 8),
-        query_weight: Iterable[float] = (0.0, 0.52, 0.76, 0.88, 0.94, 0.97, 1.0),
-        average: Iterable[str] = ("proba",),
-        scoring: Any = None,
-    ) -> dict[str, Any]:
-        """Score every setting in one pass of the network.
-
-        Choose on data that the network has not seen: its predictions of its own training
-        samples are near perfect.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-        y : array-like of shape (n_samples,)
-        n_neighbors, query_weight, average : iterable
-            Values to combine, each as the parameter allows.
-        scoring : str or callable, default=None
-            A scikit-learn scorer; None is accuracy.
-
-        Returns
-        -------
-        results : dict
-            In the form of `GridSearchCV.cv_results_` for a single split: `params`, `param_*`,
-            `split0_test_score`, `mean_test_score`, `std_test_score`, `rank_test_score`. Equal
-            scores share a rank, and the settings are in the order of `ParameterGrid`.
-
-        Raises
-        ------
-        ValueError
-            For a value that the parameter does not take, or no values at all.
-        """
-        check_is_fitted(self)
-        X = self._check(X)
-        y = check_targets(self, X, y)
-        grid = {
-            name: self._values(name, values)
-            for name, values in (
-                ("n_neighbors", n_neighbors),
-                ("query_weight", query_weight),
-                ("average", average),
-            )
-        }
-        grid["n_neighbors"] = sorted(set(grid["n_neighbors"]))
-        found = self._collect(X, grid["n_neighbors"][-1])
-
-        def proba(n_neighbors: int, query_weight: float, average: str) -> NDArray[Any]:
-            near = found.indices[:, :n_neighbors]
-            return to_numpy(self._mixed(found.logits, near, query_weight, average))
-
-        return score_grid(proba, grid, self.classes_, X, y, scoring)
-
-    def explain(self, X: Any) -> Bunch:
-        """Show the neighbors behind each prediction.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-
-        Returns
-        -------
-        explanation : Bunch
-            `indices`, `distances`, `labels` (as given to fit, None when it got no y) and
-            `weights` of shape (n_samples, k); `outputs` (n_samples, k, n_classes) of the
-            neighbors; `query_outputs` (n_samples, n_classes) and `query_weight`, those of the
-            sample; `proba` (n_samples, n_classes), what `predict_proba` gives. The weights of a
-            sample and its neighbors sum to 1.
-        """
-        check_is_fitted(self)
-        found = self._collect(self._check(X), self.n_neighbors)
-        w, k = self.query_weight, self.n_neighbors
-        mixed = self._mixed(found.logits, found.indices, w, self.average)
-        return Bunch(
-            indices=found.indices,
-            distances=found.distances,
-            labels=None if self._codes is None else self.classes_[self._codes[found.indices]],
-            outputs=to_numpy(self._neighbor_outputs(found.indices, self.average)),
-            weights=np.full(found.indices.shape, (1 - w) / k),
-            query_outputs=to_numpy(self._outputs(found.logits, self.average)),
-            query_weight=w,
-            proba=to_numpy(mixed),
-        )
-
-    def diagnose(self, X: Any = None, y: Any = None) -> Bunch:
-        """Relate neighbors, distances and mistakes, as section 3.2 of the paper does.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...), default=None
-            None takes the training samples, each without itself among its neighbors.
-        y : array-like of shape (n_samples,), default=None
-            True labels of X; left out with X.
-
-        Returns
-        -------
-        diagnosis : Bunch
-            `purity` (n_samples,): how many of the k neighbors have the sample's label.
-            `mean_distance` (n_samples,): to the k neighbors.
-            `correlation`, `p_value`: Pearson's, between the two.
-            `same_prediction`: share of samples that neighbors leave unchanged.
-            `distance_correct`, `distance_wrong`, `distance_changed`: mean of `mean_distance`
-            over samples that the bare network predicts rightly, wrongly, and over those whose
-            prediction neighbors change (NaN where there are none).
-            `changed` (n_samples,): mask of the latter.
-            `projections` (n_samples, n_classes): position on the line from the mean of each
-            class (0) to the nearest other class mean (1), see `nearest_class` (n_classes,).
-
-        Raises
-        ------
-        ValueError
-            When fit got no y, or X comes without y.
-        """
-        check_is_fitted(self)
-        if self._codes is None:
-            raise ValueError("diagnose needs the labels of the training samples: give y to fit.")
-        if X is None:
-            self._validate_params()
-            codes = self._codes
-            near = self.neighbors_.kneighbors(None, self.n_neighbors)
-            found = _Found(self._latent, self._logits, *near)
-        else:
-            X = self._check(X)
-            y = check_targets(self, X, y)
-            if y is None:
-                raise ValueError(
-                    "diagnose needs the labels of X: give y as well, or neither for the training "
-                    "samples."
-                )
-            codes = encode_labels(y, self.classes_)
-            found = self._collect(X, self.n_neighbors)
-        mixed = self._mixed(found.logits, found.indices, self.query_weight, self.average)
-        metric = getattr(self.neighbors_, "metric", None)  # which may have been set since fit
-        squared = getattr(self.neighbors_, "effective_metric_", metric) == "sqeuclidean"
-        return diagnosis(
-            latent=found.latent,
-            codes=codes,
-            neighbor_codes=self._codes[found.indices],
-            distances=np.sqrt(found.distances) if squared else found.distances,
-            bare=to_numpy(found.logits.argmax(1)),
-            mixed=to_numpy(mixed.argmax(1)),
-            train_latent=self._latent,
-            train_codes=self._codes,
-            classes=self.classes_,
-        )
-
     def _check(self, X: Any) -> Any:
         self._validate_params()  # n_neighbors and query_weight may have been set since fit
         return self._check_X(X)
 
     def _validate(self, **params: Any) -> None:
-        """Refuse values that the parameters do not take."""
+        """Refuse values that are not allowed for the parameters."""
         validate_parameter_constraints(
             self._parameter_constraints, params, caller_name=type(self).__name__
         )
 
-    def _values(self, name: str, values: Any) -> list[Any]:
-        """Values of one parameter to sweep over."""
-        if isinstance(values, str) or not np.iterable(values):
-            raise ValueError(f"{name}={values!r} is no list of values to try: give [{values!r}].")
-        values = [*values]
-        if not values:
-            raise ValueError(f"{name} holds no value to try: leave it out for the default values.")
-        for value in values:
-            self._validate(**{name: value})
-        return values
+    def _collect(self, X: Any, k: int) -> Found:
+        self._check_n_neighbors(k)
+        return self._bank.collect(X, k, self.query_transforms, self.verbose)
 
     def _check_n_neighbors(self, k: int) -> None:
         if k > self.n_samples_fit_:
@@ -467,67 +296,3 @@ class LatentKNNClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
                 f"n_samples_fit = {self.n_samples_fit_}, n_samples = {self.n_samples_fit_}. "
                 "Lower n_neighbors or fit on more samples."
             )
-
-    def _blocks(self, X: Any, k: int) -> Iterator[_Found]:
-        """Run the network and the search, some rows at a time."""
-        self._check_n_neighbors(k)
-        n, passes = X.shape[0], 1 + len(self.query_transforms or ())
-        with progress(n * passes, "network", self.verbose) as bar:
-            for start in range(0, n, _BLOCK):
-                rows = _safe_indexing(X, slice(start, start + _BLOCK))
-                latent, logits = self._network.latent_and_logits(rows, bar)
-                yield _Found(latent, logits, *self._search(rows, latent, k, bar))
-                # what `memory` knew did not pass through the network
-                bar.update(min(n, start + _BLOCK) * passes - bar.n)
-
-    def _collect(self, X: Any, k: int) -> _Found:
-        latent, logits, distances, indices = zip(*self._blocks(X, k), strict=True)
-        return _Found(
-            torch.cat(latent), torch.cat(logits), np.concatenate(distances), np.concatenate(indices)
-        )
-
-    def _search(
-        self, rows: Any, latent: Tensor, k: int, bar: Any
-    ) -> tuple[NDArray[Any], NDArray[np.intp]]:
-        found = [self.neighbors_.kneighbors(to_numpy(latent), k)]
-        for transform in self.query_transforms or ():
-            other = self._network.latent(_transformed(transform, rows), bar)
-            found.append(self.neighbors_.kneighbors(to_numpy(other), k))
-        if len(found) == 1:
-            return found[0]
-        distances, indices = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
-        merged = merge_lists(torch.from_numpy(distances), torch.from_numpy(indices), k)
-        return to_numpy(merged[0]), to_numpy(merged[1])
-
-    def _outputs(self, logits: Tensor, average: str) -> Tensor:
-        return self._network.proba(logits) if average == "proba" else logits
-
-    def _neighbor_outputs(self, indices: NDArray[np.intp], average: str) -> Tensor:
-        outputs = self._outputs(self._logits[indices.ravel()], average)
-        return outputs.reshape(*indices.shape, -1)
-
-    def _mixed(
-        self, logits: Tensor, indices: NDArray[np.intp], query_weight: float, average: str
-    ) -> Tensor:
-        """Probabilities (n, n_classes) after averaging with the neighbors."""
-        neighbors = self._neighbor_outputs(indices, average)
-        mixed = mix(self._outputs(logits, average), neighbors, query_weight)
-        return mixed if average == "proba" else self._network.proba(mixed)
-
-
-def _transformed(transform: Any, rows: Any) -> Any:
-    """Apply one of `query_transforms` to a copy of rows: it may work in place."""
-    other = transform(rows.copy())
-    shape, names = getattr(other, "shape", None), getattr(rows, "columns", None)
-    other_names = getattr(other, "columns", None)
-    if (
-        shape is None
-        or tuple(shape) != rows.shape
-        or (names is not None and (other_names is None or [*other_names] != [*names]))
-    ):
-        what = type(other).__name__ + ("" if shape is None else f" of shape {tuple(shape)}")
-        raise ValueError(
-            f"query_transforms: {transform!r} turns a {type(rows).__name__} of shape {rows.shape} "
-            f"into a {what}; it must keep the shape, and the columns of a DataFrame."
-        )
-    return other

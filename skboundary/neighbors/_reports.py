@@ -1,10 +1,10 @@
-"""What `LatentKNNClassifier.sweep` and `LatentKNNClassifier.diagnose` report."""
+"""Reports of LatentKNNClassifier: scores over a grid, explanations, a diagnosis."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,190 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import ParameterGrid
 from sklearn.utils import Bunch
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skboundary._device import to_numpy
+from skboundary._validation import check_targets
 from skboundary.functional.latent_mixing import class_means, project_between_means
+from skboundary.neighbors._bank import Bank, Found
+from skboundary.networks._labels import encode_labels
+
+
+class ReportsMixin:
+    """`sweep`, `explain` and `diagnose` of `LatentKNNClassifier`."""
+
+    n_neighbors: int
+    query_weight: float
+    average: str
+    classes_: NDArray[Any]
+    neighbors_: Any
+    _bank: Bank
+    _codes: NDArray[np.intp] | None
+    _check: Callable[[Any], Any]
+    _collect: Callable[[Any, int], Found]
+    _validate: Callable[..., None]
+    _validate_params: Callable[[], None]
+
+    def sweep(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        n_neighbors: Iterable[int] = (1, 2, 3, 8),
+        query_weight: Iterable[float] = (0.0, 0.52, 0.76, 0.88, 0.94, 0.97, 1.0),
+        average: Iterable[str] = ("proba",),
+        scoring: Any = None,
+    ) -> dict[str, Any]:
+        """Score all combinations of parameters in one pass of the network.
+
+        Use data that the network was not trained on: its predictions for its own training
+        samples are near perfect.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+        y : array-like of shape (n_samples,)
+        n_neighbors, query_weight, average : iterable
+            Values to combine, as allowed for the parameter.
+        scoring : str or callable, default=None
+            A scikit-learn scorer; None is accuracy.
+
+        Returns
+        -------
+        results : dict
+            In the form of `GridSearchCV.cv_results_` for a single split: `params`, `param_*`,
+            `split0_test_score`, `mean_test_score`, `std_test_score`, `rank_test_score`. Equal
+            scores share a rank, and the settings are in the order of `ParameterGrid`.
+
+        Raises
+        ------
+        ValueError
+            For a value that is not allowed for the parameter, or no values at all.
+        """
+        check_is_fitted(self)
+        X = self._check(X)
+        y = check_targets(self, X, y)
+        grid = {
+            name: self._values_of(name, values)
+            for name, values in (
+                ("n_neighbors", n_neighbors),
+                ("query_weight", query_weight),
+                ("average", average),
+            )
+        }
+        grid["n_neighbors"] = sorted(set(grid["n_neighbors"]))
+        found = self._collect(X, grid["n_neighbors"][-1])
+
+        def proba(n_neighbors: int, query_weight: float, average: str) -> NDArray[Any]:
+            near = found.indices[:, :n_neighbors]
+            return to_numpy(self._bank.mixed(found.logits, near, query_weight, average))
+
+        return score_grid(proba, grid, self.classes_, X, y, scoring)
+
+    def explain(self, X: Any) -> Bunch:
+        """Show the neighbors behind each prediction.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        explanation : Bunch
+            `indices`, `distances`, `labels` (those given to fit, None without y) and `weights`
+            of shape (n_samples, k); `outputs` (n_samples, k, n_classes) of the neighbors;
+            `query_outputs` (n_samples, n_classes) and `query_weight` of the sample itself;
+            `proba` (n_samples, n_classes), as from `predict_proba`. The weights of a sample and
+            its neighbors sum to 1.
+        """
+        check_is_fitted(self)
+        found = self._collect(self._check(X), self.n_neighbors)
+        w, k = self.query_weight, self.n_neighbors
+        mixed = self._bank.mixed(found.logits, found.indices, w, self.average)
+        return Bunch(
+            indices=found.indices,
+            distances=found.distances,
+            labels=None if self._codes is None else self.classes_[self._codes[found.indices]],
+            outputs=to_numpy(self._bank.neighbor_outputs(found.indices, self.average)),
+            weights=np.full(found.indices.shape, (1 - w) / k),
+            query_outputs=to_numpy(self._bank.outputs(found.logits, self.average)),
+            query_weight=w,
+            proba=to_numpy(mixed),
+        )
+
+    def diagnose(self, X: Any = None, y: Any = None) -> Bunch:
+        """Relate neighbors, distances and errors, as in section 3.2 of the paper.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...), default=None
+            If None, the training samples; a sample is not considered its own neighbor.
+        y : array-like of shape (n_samples,), default=None
+            True labels of X; omitted together with X.
+
+        Returns
+        -------
+        diagnosis : Bunch
+            `purity` (n_samples,): number of the k neighbors with the label of the sample.
+            `mean_distance` (n_samples,): mean distance to the k neighbors.
+            `correlation`, `p_value`: Pearson correlation of the two, and its p-value.
+            `same_prediction`: share of samples whose prediction the neighbors do not change.
+            `distance_correct`, `distance_wrong`, `distance_changed`: mean of `mean_distance`
+            over samples that the base network predicts correctly, incorrectly, and over those
+            whose prediction the neighbors change (NaN if there are none).
+            `changed` (n_samples,): mask of the latter.
+            `projections` (n_samples, n_classes): position on the line from the mean of each
+            class (0) to the nearest other class mean (1), see `nearest_class` (n_classes,).
+
+        Raises
+        ------
+        ValueError
+            If y was not given to fit, or X is given without y.
+        """
+        check_is_fitted(self)
+        if self._codes is None:
+            raise ValueError("diagnose needs the labels of the training samples: pass y to fit.")
+        if X is None:
+            self._validate_params()
+            codes = self._codes
+            near = self.neighbors_.kneighbors(None, self.n_neighbors)
+            found = Found(self._bank.latent, self._bank.logits, *near)
+        else:
+            X = self._check(X)
+            y = check_targets(self, X, y)
+            if y is None:
+                raise ValueError(
+                    "diagnose needs the labels of X: pass y as well, or neither for the training "
+                    "samples."
+                )
+            codes = encode_labels(y, self.classes_)
+            found = self._collect(X, self.n_neighbors)
+        mixed = self._bank.mixed(found.logits, found.indices, self.query_weight, self.average)
+        metric = getattr(self.neighbors_, "metric", None)  # which may have been set since fit
+        squared = getattr(self.neighbors_, "effective_metric_", metric) == "sqeuclidean"
+        return diagnosis(
+            latent=found.latent,
+            codes=codes,
+            neighbor_codes=self._codes[found.indices],
+            distances=np.sqrt(found.distances) if squared else found.distances,
+            base=to_numpy(found.logits.argmax(1)),
+            mixed=to_numpy(mixed.argmax(1)),
+            train_latent=self._bank.latent,
+            train_codes=self._codes,
+            classes=self.classes_,
+        )
+
+    def _values_of(self, name: str, values: Any) -> list[Any]:
+        """Check the values of one parameter."""
+        if isinstance(values, str) or not np.iterable(values):
+            raise ValueError(f"{name}={values!r} is not a list of values: pass [{values!r}].")
+        values = [*values]
+        if not values:
+            raise ValueError(f"{name} is empty: omit it for the default values.")
+        for value in values:
+            self._validate(**{name: value})
+        return values
 
 
 class _FixedOutputs(ClassifierMixin, BaseEstimator):
@@ -84,26 +264,26 @@ def diagnosis(
     codes: NDArray[np.intp],
     neighbor_codes: NDArray[np.intp],
     distances: NDArray[Any],
-    bare: NDArray[np.intp],
+    base: NDArray[np.intp],
     mixed: NDArray[np.intp],
     train_latent: Tensor,
     train_codes: NDArray[np.intp],
     classes: NDArray[Any],
 ) -> Bunch:
-    """Relate neighbors, distances and mistakes; see `LatentKNNClassifier.diagnose`.
+    """Relate neighbors, distances and errors; see `LatentKNNClassifier.diagnose`.
 
     Parameters
     ----------
     latent : Tensor of shape (n, d)
-    codes, bare, mixed : ndarray of shape (n,)
-        The true class, the network's, and that after averaging, as column numbers.
+    codes, base, mixed : ndarray of shape (n,)
+        True class, prediction of the base network, and prediction after averaging, as columns.
     neighbor_codes, distances : ndarray of shape (n, k)
     train_latent : Tensor of shape (n_train, d)
     train_codes : ndarray of shape (n_train,)
     classes : ndarray of shape (n_classes,)
     """
     purity, near = (neighbor_codes == codes[:, None]).sum(1), distances.mean(1)
-    changed = mixed != bare
+    changed = mixed != base
     constant = np.ptp(purity) == 0 or np.ptp(near) == 0
     correlation, p_value = (np.nan, np.nan) if constant else pearsonr(purity, near)
     means = class_means(train_latent, torch.from_numpy(train_codes), len(classes))
@@ -118,8 +298,8 @@ def diagnosis(
         correlation=float(correlation),
         p_value=float(p_value),
         same_prediction=float(1 - changed.mean()),
-        distance_correct=mean_over(bare == codes),
-        distance_wrong=mean_over(bare != codes),
+        distance_correct=mean_over(base == codes),
+        distance_wrong=mean_over(base != codes),
         distance_changed=mean_over(changed),
         changed=changed,
         projections=to_numpy(projections),

@@ -24,7 +24,8 @@ from skboundary._device import holds_integers, module_dtype, to_tensor
 from skboundary._random import forked_rng, one_thread
 from skboundary.networks._layers import begins_with_embedding
 from skboundary.networks._lift import Affine
-from skboundary.networks._torch_model import TorchModel, borrowed
+from skboundary.networks._module_state import evaluation_mode, tree_of
+from skboundary.networks._torch_network import TorchNetwork
 
 _HIDDEN = 64
 _STEPS = 300
@@ -83,7 +84,7 @@ class SkorchFit(ClassifierMixin, BaseEstimator):
 def _input_dtype(module: nn.Module, X: Any) -> torch.dtype:
     """Dtype in which a module takes X: int64 for integers that meet an `nn.Embedding` first."""
     if holds_integers(X):
-        with borrowed(module), torch.no_grad():
+        with evaluation_mode(tree_of(module)), torch.no_grad():
             x = to_tensor(X[:1], device=next(module.parameters()).device)
             if begins_with_embedding(module, x.long()):
                 return torch.int64
@@ -113,15 +114,15 @@ def _of_flat(nonlinearity: Callable[[Tensor], Tensor], output: Tensor) -> Tensor
     return nonlinearity(output.reshape(-1))
 
 
-def ask_net(net: Any, model: TorchModel, rows: Any) -> tuple[NDArray[np.intp] | None, Any]:
-    """Ask a fitted skorch net for the outputs (n,) it predicts, and for probabilities.
+def query_net(net: Any, network: TorchNetwork, X: Any) -> tuple[NDArray[np.intp] | None, Any]:
+    """Get the outputs (n,) that a fitted skorch net predicts, and its probabilities.
 
     Parameters
     ----------
     net : skorch.NeuralNet
-    model : TorchModel
-        Around its module; turns rows of X into what the module takes.
-    rows : array-like of shape (n, ...)
+    network : TorchNetwork
+        Of its module.
+    X : array-like of shape (n, ...)
 
     Returns
     -------
@@ -129,10 +130,10 @@ def ask_net(net: Any, model: TorchModel, rows: Any) -> tuple[NDArray[np.intp] | 
         None where `predict` is not skorch's own and may name anything.
     proba : ndarray of shape (n, n_outputs)
     """
-    parts = [p for p in (net.module_, net.criterion_) if isinstance(p, nn.Module)]
+    trees = [tree_of(p) for p in (net.module_, net.criterion_) if isinstance(p, nn.Module)]
     # a DataLoader draws from torch's global generator
-    with forked_rng(0), borrowed(*parts), torch.no_grad():
-        x = model._prepare(model._load(rows))
+    with forked_rng(0), evaluation_mode(*trees), torch.no_grad():
+        x = network.prepared(X)
         proba = net.predict_proba(x)
         own = NeuralNetClassifier.predict, NeuralNetBinaryClassifier.predict
         known = type(net).predict in own and proba.ndim == 2

@@ -1,4 +1,4 @@
-"""The factory: whatever the user gives as `estimator` becomes a `Network`."""
+"""The factory that makes a `Network` of whatever is given as `estimator`."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,13 @@ from torch import nn
 from skboundary._device import resolve_device, resolve_dtype
 from skboundary._random import draw_seed
 from skboundary.networks._agreement import check_agreement, pick_probes, warn_of_probabilities
-from skboundary.networks._black_box import BlackBox, predicted_labels
+from skboundary.networks._cache import CachedNetwork
+from skboundary.networks._estimator_network import EstimatorNetwork, predicted_labels, split
 from skboundary.networks._frozen import FrozenNetwork
 from skboundary.networks._labels import encode_labels
 from skboundary.networks._lift import lift_head, lift_steps
 from skboundary.networks._protocol import Network
-from skboundary.networks._torch_model import TorchModel
-from skboundary.networks._view import NetworkView
+from skboundary.networks._torch_network import TorchNetwork
 
 
 def is_trained(estimator: Any) -> bool:
@@ -40,7 +40,7 @@ def takes_frames(estimator: Any) -> bool:
 
 
 def takes_sparse(estimator: Any) -> bool:
-    """Whether sparse rows will do: networks get them densified batch by batch."""
+    """Whether `estimator` takes sparse X; for networks batches are made dense."""
     is_network = estimator is None or isinstance(estimator, (nn.Module, FrozenNetwork))
     return is_network or _is_skorch(estimator) or get_tags(estimator).input_tags.sparse
 
@@ -103,124 +103,109 @@ def as_network(
     elif not trained:
         estimator = _fit_clone(estimator, X, y, device, draw_seed(random_state))
 
-    steps, head = split(estimator)
-    if _is_skorch(head):
-        fitted_here = not trained and head is _last_step(estimator)[1]
-        classes = np.unique(y) if fitted_here else getattr(head, "classes_", None)
-    elif isinstance(head, FrozenNetwork):
-        classes = head.classes
-        batch_size = head.batch_size if batch_size == "auto" else batch_size
-    elif hasattr(head, "classes_"):
-        classes = head.classes_
-    else:
-        raise ValueError(
-            f"{type(head).__name__} has no classes_ after fit, so it is no classifier. Give an "
-            "estimator with predict and classes_."
-        )
+    fitted_here = not trained and _is_skorch(_last_step(estimator)[1])
+    adapter = _adapt(
+        estimator,
+        X,
+        classes=np.unique(y) if fitted_here else None,
+        layer=layer,
+        pool=pool,
+        device=device,
+        batch_size=batch_size,
+        verbose=verbose,
+    )
+    network = cast(Network, adapter)
     location = getattr(memory, "location", memory)
-    folder = None
     if trained and location is not None:
         folder = Path(location, "joblib", "skboundary")  # `joblib.Memory.clear` empties it too
-    network = NetworkView(
-        _model_of(steps, head, X, layer, pool, device),
-        classes=classes,
-        batch_size=batch_size,
-        folder=folder,
-        memory_key=memory_key,
-        verbose=verbose,
-        estimator=estimator,
-    )
+        network = cast(Network, CachedNetwork(adapter, folder, memory_key))
     if not logits:
         network.latent(_safe_indexing(X, slice(0, 1)))
         return estimator, network
     probes = pick_probes(y, X.shape[0])
     scores = network.latent_and_logits(X, index=probes)[1] if latent else network.logits(X, probes)
-    order = np.arange(scores.shape[1]) if classes is None else np.argsort(classes, kind="stable")
-    if network.is_module or not labels:
-        rows = _safe_indexing(X, probes)
-        predicted, proba = _ask(estimator, head, network, rows, order)
+    head = split(estimator)[1]
+    if adapter.is_module or not labels:
+        predicted, proba = _query(estimator, head, adapter, _safe_indexing(X, probes))
         check_agreement(network, type(head).__name__, scores, predicted, proba)
     if isinstance(head, FrozenNetwork) or _is_skorch(head):
-        warn_of_probabilities(network, scores, one=order.tolist().index(1))
+        warn_of_probabilities(network, scores, one=adapter.order.index(1))
     return estimator, network
 
 
-def split(estimator: Any) -> tuple[list[Any], Any]:
-    """Take a fitted estimator apart: the steps that transform X, and the classifier."""
-    steps: list[Any] = []
-    while isinstance(estimator, (Pipeline, FrozenEstimator)):
-        if isinstance(estimator, FrozenEstimator):
-            estimator = estimator.estimator
-            continue
-        for _, step in estimator.steps[:-1]:
-            # a sampler acts in fit only
-            if step not in (None, "passthrough") and not hasattr(step, "fit_resample"):
-                steps.append(step)
-        estimator = estimator.steps[-1][1]
-    return steps, estimator
-
-
-def _model_of(
-    steps: list[Any], head: Any, X: Any, layer: Any, pool: str | None, device: Any
-) -> TorchModel | BlackBox:
-    front = lift_steps(steps) if steps else None
+def _adapt(
+    estimator: Any,
+    X: Any,
+    *,
+    classes: Any,
+    layer: Any,
+    pool: str | None,
+    device: Any,
+    batch_size: Any,
+    verbose: int,
+) -> TorchNetwork | EstimatorNetwork:
+    """Make the network of a fitted estimator; `classes` are those of a skorch net fitted here."""
+    steps, head = split(estimator)
+    shared = dict(pool=pool, batch_size=batch_size, verbose=verbose)
     if isinstance(head, FrozenNetwork):
-        model = head._model(layer, pool, device)
+        own = head._settings(device)
+        if batch_size == "auto":
+            shared["batch_size"] = own["batch_size"]
     elif _is_skorch(head):
         from skboundary.networks._default import output_of
 
-        model = TorchModel(
-            head.module_,
-            layer=layer,
-            pool=pool,
-            device=resolve_device(device, head.module_),
-            output=output_of(head),
+        classes = getattr(head, "classes_", None) if classes is None else classes
+        where = resolve_device(device, head.module_)
+        own = dict(module=head.module_, classes=classes, device=where, output=output_of(head))
+    elif not hasattr(head, "classes_"):
+        raise ValueError(
+            f"{type(head).__name__} has no classes_ after fit, so it is not a classifier. Give an "
+            "estimator with predict and classes_."
         )
     else:
         where = resolve_device(device)
-        dtype = resolve_dtype(X, where)
-        lifted = lift_head(head)
+        dtype, lifted = resolve_dtype(X, where), lift_head(head)
         if lifted is None:
             if layer != "auto":
                 raise ValueError(
-                    f"layer={layer!r} names a layer of a network, and {type(head).__name__} is "
+                    f"layer={layer!r} names a layer of a network, and {type(head).__name__} has "
                     "none. Use layer='auto': the input of the classifier is its latent space."
                 )
-            return BlackBox(head, steps=steps, pool=pool, device=where, dtype=dtype)
-        model = TorchModel(
-            lifted.module.to(dtype), layer=layer, pool=pool, device=where, link=lifted.link
-        )
-    if front is None:
-        model.steps = steps
-    else:
-        model.add_front(front, resolve_dtype(X, model.device))
-    return model
+            return EstimatorNetwork(estimator, device=where, dtype=dtype, **shared)
+        module = lifted.module.to(dtype)
+        own = dict(module=module, classes=head.classes_, device=where, link=lifted.link)
+    front = lift_steps(steps) if steps else None
+    return TorchNetwork(
+        **{**own, **shared},
+        layer=layer,
+        steps=steps if front is None else (),
+        front=front,
+        front_dtype=None if front is None else resolve_dtype(X, own["device"]),
+    )
 
 
-def _ask(
-    estimator: Any, head: Any, network: NetworkView, rows: Any, order: NDArray[np.intp]
+def _query(
+    estimator: Any, head: Any, network: TorchNetwork | EstimatorNetwork, X: Any
 ) -> tuple[NDArray[np.intp] | None, NDArray[Any] | None]:
-    """Positions (n,) of the predicted classes, and probabilities, in the classifier's own words.
+    """Positions (n,) of the predicted classes, and probabilities, from the classifier itself.
 
-    None for what it does not say, or what the network repeats word for word.
+    None for what it does not have, or what the network repeats by construction.
     """
-    if isinstance(head, FrozenNetwork):
-        return None, None
-    if not network.has_scores:
+    if isinstance(head, FrozenNetwork) or not network.has_scores:
         return None, None
     predicted: NDArray[np.intp] | None
-    if not _is_skorch(head):
-        predicted = encode_labels(predicted_labels(estimator, rows), network.classes_)
-        has_proba = hasattr(estimator, "predict_proba")
-        proba = np.asarray(estimator.predict_proba(rows)) if has_proba else None
-    else:
-        from skboundary.networks._default import ask_net
+    if _is_skorch(head):
+        from skboundary.networks._default import query_net
 
-        assert isinstance(network.model, TorchModel)
-        predicted, proba = ask_net(head, network.model, rows)
-        predicted = None if predicted is None else np.argsort(order)[predicted]
-    if proba is not None and proba.shape == (len(proba), len(order)):
-        proba = proba[:, order]
+        assert isinstance(network, TorchNetwork)
+        predicted, proba = query_net(head, network, X)
+        predicted = None if predicted is None else np.argsort(network.order)[predicted]
+    else:
+        predicted = encode_labels(predicted_labels(estimator, X), network.classes_)
+        has_proba = hasattr(estimator, "predict_proba")
+        proba = np.asarray(estimator.predict_proba(X)) if has_proba else None
+    if proba is not None and proba.shape == (len(proba), len(network.order)):
+        proba = proba[:, network.order]
     return predicted, proba
 
 
@@ -229,13 +214,13 @@ def _refuse_other_kinds(estimator: Any) -> None:
     kind = get_tags(head).estimator_type if hasattr(head, "__sklearn_tags__") else None
     if kind not in (None, "classifier"):
         raise ValueError(
-            f"{type(head).__name__} ({kind.replace('_', ' ')}) is no classifier. Give an estimator "
-            "with predict and classes_, or a torch.nn.Module."
+            f"{type(head).__name__} ({kind.replace('_', ' ')}) is not a classifier. Give an "
+            "estimator with predict and classes_, or a torch.nn.Module."
         )
 
 
 def _is_skorch(estimator: Any) -> bool:
-    net = sys.modules.get("skorch.net")  # not imported yet: then it is no skorch net
+    net = sys.modules.get("skorch.net")  # not imported yet: then it is not a skorch net
     return net is not None and isinstance(estimator, net.NeuralNet)
 
 

@@ -19,9 +19,9 @@ from torch import nn
 from skboundary._device import resolve_device, to_numpy
 from skboundary._validation import all_or_nothing, check_input
 from skboundary.networks._labels import resolve_labels
+from skboundary.networks._module_state import on_device
 from skboundary.networks._parameters import RUNTIME_CONSTRAINTS, fill_docstring
-from skboundary.networks._torch_model import TorchModel, on_device
-from skboundary.networks._view import NetworkView
+from skboundary.networks._torch_network import TorchNetwork
 
 
 @fill_docstring
@@ -114,7 +114,7 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
 
     @all_or_nothing()
     def fit(self, X: Any, y: Any = None) -> FrozenNetwork:
-        """Run one row, which tells the number of outputs, and take note of the columns of X.
+        """Run one sample, which tells the number of outputs, and store the columns of X.
 
         Nothing is trained. From now on X must have these columns; without `fit` it may have
         whatever the module takes.
@@ -131,10 +131,12 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         """
         self._validate_params()
         X = check_input(self, X, reset=True)
-        network = self._network()
+        network = TorchNetwork(**self._settings())
         network.logits(X[:1])
         y = to_numpy(y) if isinstance(y, torch.Tensor) else np.asarray(y)
-        self._classes = resolve_labels(y if y.ndim == 1 else None, network.classes_, strict=True)[0]
+        self._classes = resolve_labels(y if y.ndim == 1 else None, network.classes_, strict=False)[
+            0
+        ]
         return self
 
     @property
@@ -192,29 +194,25 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         network, logits = self._logits(X)
         return getattr(self, "_classes", network.classes_)[to_numpy(logits.argmax(1))]
 
-    def _logits(self, X: Any) -> tuple[NetworkView, torch.Tensor]:
+    def _logits(self, X: Any) -> tuple[TorchNetwork, torch.Tensor]:
         self._validate_params()
         fitted = hasattr(self, "input_shape_")
         # without fit there is nothing to compare X with, and nothing is written down
         X = check_input(self if fitted else clone(self), X, reset=not fitted)
-        network = self._network()
+        network = TorchNetwork(**self._settings())
         return network, network.logits(X)
 
-    def _network(self) -> NetworkView:
-        model = self._model("auto", None, self.device)
-        return NetworkView(model, classes=self.classes, batch_size=self.batch_size)
-
-    def _model(self, layer: Any, pool: str | None, device: Any) -> TorchModel:
-        """Make the model that a network streams rows through; a host's device goes first."""
+    def _settings(self, device: Any = "auto") -> dict[str, Any]:
+        """Parameters of `TorchNetwork`; the device of a host takes precedence."""
         wanted = self.device if device == "auto" else device
-        return TorchModel(
-            self.module,
-            layer=layer,
-            pool=pool,
-            device=resolve_device(wanted, self.module),
+        return dict(
+            module=self.module,
+            classes=self.classes,
             output=self.output,
             preprocess=self.preprocess,
             keep_integers=self.input_dtype == "keep",
+            device=resolve_device(wanted, self.module),
+            batch_size=self.batch_size,
         )
 
     def set_params(self, **params: Any) -> FrozenNetwork:

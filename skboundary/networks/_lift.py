@@ -1,4 +1,4 @@
-"""scikit-learn models that are networks in disguise, as torch modules."""
+"""scikit-learn models that are linear, or multilayer perceptrons, as torch modules."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -16,7 +16,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import LinearSVC
 from torch import Tensor, nn
 
-Link = Callable[[Tensor], Tensor]
+from skboundary.networks._outputs import Link, modified_huber, one_vs_rest, softmax
 
 
 class Lifted(NamedTuple):
@@ -24,34 +24,6 @@ class Lifted(NamedTuple):
 
     module: nn.Module
     link: Link
-
-
-# ------------------------------------------------------------------- from logits to probabilities
-
-
-def softmax(logits: Tensor) -> Tensor:
-    """Probabilities of a network, of `LogisticRegression` and of `MLPClassifier`, (n, c)."""
-    return logits.softmax(1)
-
-
-def one_vs_rest(logits: Tensor) -> Tensor:
-    """Normalized sigmoids, (n, c): `SGDClassifier(loss="log_loss")`.
-
-    With two classes, whose logits are minus and plus half the decision value, this is the
-    sigmoid of the decision value, as it is for softmax.
-    """
-    if logits.shape[1] == 2:
-        return logits.softmax(1)
-    # the logarithms: far from the boundaries all sigmoids may be 0
-    return nn.functional.logsigmoid(logits).softmax(1)
-
-
-def modified_huber(logits: Tensor) -> Tensor:
-    """Clipped decision values, normalized, (n, c): `SGDClassifier(loss="modified_huber")`."""
-    scores = 2 * logits if logits.shape[1] == 2 else logits
-    p = (scores.clamp(-1, 1) + 1) / 2
-    total = p.sum(1, keepdim=True)
-    return torch.where(total > 0, p / total.clamp_min(torch.finfo(p.dtype).tiny), 1 / p.shape[1])
 
 
 # --------------------------------------------------------------------------------- modules

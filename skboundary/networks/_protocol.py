@@ -137,6 +137,13 @@ class Network(Protocol):
         """
         ...
 
+    def snapshot(self) -> Network:
+        """The network with weights and code as they are now, for several calls in a row.
+
+        A cache makes the digest once instead of in each call.
+        """
+        ...
+
     def digest(self, memory_key: str | None = None) -> str:
         """Digest of all that the outputs depend on besides X.
 

@@ -13,9 +13,8 @@ from sklearn.metrics import average_precision_score
 
 from skboundary._device import to_numpy
 from skboundary.networks._agreement import disagreeing
-from skboundary.networks._black_box import BlackBox
+from skboundary.networks._estimator_network import EstimatorNetwork
 from skboundary.networks._labels import encode_labels
-from skboundary.networks._view import NetworkView
 
 
 class Rows(NamedTuple):
@@ -65,8 +64,8 @@ def scores(head: Any, Z: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
     ValueError
         For scores that belong to pairs of classes.
     """
-    box = BlackBox(head, steps=[], pool=None, device=torch.device("cpu"), dtype=torch.float64)
-    network = NetworkView(box, classes=head.classes_, batch_size=len(Z))
+    cpu = torch.device("cpu")
+    network = EstimatorNetwork(head, device=cpu, dtype=torch.float64, batch_size=len(Z))
     found = network.logits(Z)
     if len(head.classes_) > 2:  # a threshold may be moved between two
         predicted = torch.from_numpy(encode_labels(head.predict(Z), network.classes_))

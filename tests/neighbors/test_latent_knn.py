@@ -204,10 +204,10 @@ def test_sweep_does_not_copy_the_network(mlp, iris):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"n_neighbors": 5}, r"n_neighbors=5 is no list of values to try: give \[5\]"),
-        ({"average": "proba"}, r"average='proba' is no list .* give \['proba'\]"),
-        ({"query_weight": np.array(0.5)}, "query_weight=.*0.5.* is no list"),
-        ({"query_weight": ()}, "query_weight holds no value to try"),
+        ({"n_neighbors": 5}, r"n_neighbors=5 is not a list of values: pass \[5\]"),
+        ({"average": "proba"}, r"average='proba' is not a list .* pass \['proba'\]"),
+        ({"query_weight": np.array(0.5)}, "query_weight=.*0.5.* is not a list"),
+        ({"query_weight": ()}, "query_weight is empty"),
         ({"n_neighbors": [1, "2"]}, "'n_neighbors' parameter of LatentKNN.* Got '2'"),
         ({"n_neighbors": [0]}, "'n_neighbors' parameter of LatentKNN.* Got 0"),
         ({"average": ["mean"]}, "'average' parameter of LatentKNN.* Got 'mean'"),
@@ -236,7 +236,7 @@ def test_numbers_of_neighbors_are_checked_where_they_are_given(mlp, iris):
 @pytest.mark.parametrize("memory", [False, True])
 @pytest.mark.parametrize("transforms", [(), (np.flip, np.negative)])
 def test_one_bar_for_the_whole_call(mlp, iris, monkeypatch, tmp_path, memory, transforms):
-    from skboundary.neighbors import _latent_knn
+    from skboundary.neighbors import _bank
 
     X, y = iris
     moves, opened = [], []
@@ -265,8 +265,8 @@ def test_one_bar_for_the_whole_call(mlp, iris, monkeypatch, tmp_path, memory, tr
         query_transforms=transforms,
         memory=str(tmp_path) if memory else None,
     ).fit(X, y)
-    monkeypatch.setattr(_latent_knn, "_BLOCK", 64)
-    monkeypatch.setattr(_latent_knn, "progress", open_bar)
+    monkeypatch.setattr(_bank, "_BLOCK", 64)
+    monkeypatch.setattr(_bank, "progress", open_bar)
     clf.set_params(verbose=1)
     total = 150 * (1 + len(transforms))
     for ask in (clf.predict, clf.kneighbors, clf.explain, lambda X: clf.sweep(X, y)):
@@ -353,11 +353,11 @@ def test_diagnose_of_training_rows_leaves_each_out(cnn, split):
     assert (d.mean_distance > clf.diagnose(X_train, y_train).mean_distance).all()
     squared = clone(clf).set_params(metric="sqeuclidean").fit(X_train, y_train)
     np.testing.assert_allclose(squared.diagnose().mean_distance, d.mean_distance, rtol=1e-5)
-    with pytest.raises(ValueError, match="give y to fit"):
+    with pytest.raises(ValueError, match="pass y to fit"):
         clf.fit(X_train).diagnose(X, y)
     with pytest.raises(ValueError, match="not one of the 10 classes"):
         LatentKNNClassifier(cnn).fit(X_train, y_train).diagnose(X, y + 50)
-    with pytest.raises(ValueError, match="needs the labels of X: give y"):
+    with pytest.raises(ValueError, match="needs the labels of X: pass y"):
         LatentKNNClassifier(cnn).fit(X_train, y_train).diagnose(X)
 
 
@@ -427,12 +427,12 @@ def test_a_transform_may_work_in_place(mlp, iris):
 
 
 def test_blocks_of_rows_do_not_matter(cnn, split, monkeypatch):
-    from skboundary.neighbors import _latent_knn
+    from skboundary.neighbors import _bank
 
     X_train, y_train, X, _y = split
     clf = LatentKNNClassifier(cnn).fit(X_train, y_train)
     proba, neighbors = clf.predict_proba(X), clf.kneighbors(X)[1]
-    monkeypatch.setattr(_latent_knn, "_BLOCK", 7)
+    monkeypatch.setattr(_bank, "_BLOCK", 7)
     np.testing.assert_allclose(clf.predict_proba(X), proba, atol=1e-6)
     np.testing.assert_array_equal(clf.kneighbors(X)[1], neighbors)
 

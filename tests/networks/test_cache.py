@@ -30,8 +30,8 @@ from torch import nn
 
 from skboundary import FrozenNetwork, LatentKNNClassifier, LatentTransformer
 from skboundary.exceptions import CacheWarning
-from skboundary.networks import _row_store
-from skboundary.networks._row_store import RowStore, row_keys
+from skboundary.networks import _sample_store
+from skboundary.networks._sample_store import SampleStore, sample_keys
 from tests.conftest import Recording
 
 
@@ -336,21 +336,21 @@ def test_an_edited_module_file_misses(iris, tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------- samples
 
 
-def test_row_keys_tell_dtype_shape_and_container_apart():
+def test_sample_keys_tell_dtype_shape_and_container_apart():
     X = np.arange(6, dtype=np.float32).reshape(3, 2)
-    assert len(set(row_keys(X))) == 3
-    assert row_keys(X[::-1]) == row_keys(X)[::-1] == row_keys(np.asfortranarray(X))[::-1]
-    assert not set(row_keys(X)) & set(row_keys(X.astype(np.float64)))
-    assert not set(row_keys(X)) & set(row_keys(X[:, :, None]))
-    assert row_keys(np.zeros((1, 2), "f4")) != row_keys(np.zeros((1, 2), "i4"))  # same bytes
-    assert row_keys(sparse.csr_matrix(X)) == row_keys(sparse.csc_matrix(X)) == row_keys(X)
-    assert row_keys(sparse.csr_matrix(X)) != row_keys(sparse.csr_matrix(X + 1))
+    assert len(set(sample_keys(X))) == 3
+    assert sample_keys(X[::-1]) == sample_keys(X)[::-1] == sample_keys(np.asfortranarray(X))[::-1]
+    assert not set(sample_keys(X)) & set(sample_keys(X.astype(np.float64)))
+    assert not set(sample_keys(X)) & set(sample_keys(X[:, :, None]))
+    assert sample_keys(np.zeros((1, 2), "f4")) != sample_keys(np.zeros((1, 2), "i4"))  # same bytes
+    assert sample_keys(sparse.csr_matrix(X)) == sample_keys(sparse.csc_matrix(X)) == sample_keys(X)
+    assert sample_keys(sparse.csr_matrix(X)) != sample_keys(sparse.csr_matrix(X + 1))
 
 
 @pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame])
-def test_row_keys_of_frames(make):
+def test_sample_keys_of_frames(make):
     def keys(**columns):
-        return row_keys(make(columns))
+        return sample_keys(make(columns))
 
     data = {"a": [1, 2, 1], "b": ["x", "x", "x"]}
     assert keys(**data)[0] == keys(**data)[2] != keys(**data)[1]
@@ -367,9 +367,9 @@ def test_row_keys_of_frames(make):
     assert keys(a=[large], b=[0.5]) != keys(a=[large + 1], b=[0.5])  # floats cannot tell them
 
 
-def test_row_keys_of_frames_with_missing_values():
+def test_sample_keys_of_frames_with_missing_values():
     frame = pd.DataFrame({"a": pd.array([1, None, 1], dtype="Int64"), "b": list("xyx")})
-    keys = row_keys(frame.assign(b=frame.b.astype("category"), d=pd.Timestamp("2020-01-01")))
+    keys = sample_keys(frame.assign(b=frame.b.astype("category"), d=pd.Timestamp("2020-01-01")))
     assert keys[0] == keys[2] != keys[1]
 
 
@@ -389,7 +389,7 @@ NAMES = ["latent", "logits"]
 
 
 def test_the_store_keeps_order_and_holds_no_pickles(tmp_path):
-    store = RowStore(tmp_path / "net")
+    store = SampleStore(tmp_path / "net")
     X = np.random.default_rng(0).normal(size=(20, 3))
     asked = []
     first = store.through(X[:8], NAMES, compute_from(X[:8], asked))
@@ -415,13 +415,13 @@ def test_latent_vectors_are_stored_once(mlp, iris, tmp_path):
 def test_small_calls_leave_few_files_and_read_none_twice(tmp_path):
     X = np.random.default_rng(0).normal(size=(300, 3))
     for i in range(300):
-        RowStore(tmp_path).through(X[i : i + 1], NAMES, compute_from(X[i : i + 1]))
+        SampleStore(tmp_path).through(X[i : i + 1], NAMES, compute_from(X[i : i + 1]))
     assert len(list(tmp_path.iterdir())) < 2 * 10  # 300 has nine digits in binary
     for _ in range(2):
-        missed = _row_store._read_table.cache_info().misses
-        out = RowStore(tmp_path).through(X, NAMES, None)
+        missed = _sample_store._read_table.cache_info().misses
+        out = SampleStore(tmp_path).through(X, NAMES, None)
     np.testing.assert_array_equal(out[0], X * 2)
-    assert _row_store._read_table.cache_info().misses == missed
+    assert _sample_store._read_table.cache_info().misses == missed
 
 
 def flip(path, place):
@@ -462,10 +462,10 @@ DAMAGE = {
 @pytest.mark.parametrize("what", DAMAGE)
 def test_damage_is_found_and_computed_anew(tmp_path, what, name):
     X = np.random.default_rng(0).normal(size=(20, 3))
-    RowStore(tmp_path).through(X, NAMES, compute_from(X))
+    SampleStore(tmp_path).through(X, NAMES, compute_from(X))
     (path,) = tmp_path.glob(f"{name}-*")
     DAMAGE[what](path)
-    store, asked = RowStore(tmp_path), []
+    store, asked = SampleStore(tmp_path), []
     with pytest.warns(CacheWarning, match="stored results in .* cannot be used") as caught:
         out = [store.through(X, NAMES, compute_from(X, asked)) for _ in range(2)]
     assert len(caught) == 1
@@ -475,7 +475,7 @@ def test_damage_is_found_and_computed_anew(tmp_path, what, name):
     assert asked == [list(range(20))]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        RowStore(tmp_path).through(X, NAMES, None)
+        SampleStore(tmp_path).through(X, NAMES, None)
 
 
 def test_a_lost_file_is_computed_anew(mlp, iris, tmp_path):
@@ -491,9 +491,9 @@ def test_a_lost_file_is_computed_anew(mlp, iris, tmp_path):
 
 def test_entries_of_another_form_are_out_of_date(tmp_path):
     X = np.random.default_rng(0).normal(size=(6, 3))
-    RowStore(tmp_path).through(X[:3], NAMES, compute_from(X[:3]))
+    SampleStore(tmp_path).through(X[:3], NAMES, compute_from(X[:3]))
     asked = []
-    out = RowStore(tmp_path).through(
+    out = SampleStore(tmp_path).through(
         X, NAMES, lambda rows: [a.astype("f4") for a in compute_from(X, asked)(rows)]
     )
     assert out[0].dtype == np.float32
@@ -541,7 +541,7 @@ def test_a_cache_that_is_cleared_meanwhile(tmp_path):
     X = np.random.default_rng(0).normal(size=(20, 3))
     memory = joblib.Memory(tmp_path, verbose=0)
     folder = tmp_path / "joblib" / "skboundary" / "net"
-    RowStore(folder).through(X[:10], NAMES, compute_from(X[:10]))
+    SampleStore(folder).through(X[:10], NAMES, compute_from(X[:10]))
 
     def compute(rows):
         memory.clear(warn=False)
@@ -549,14 +549,14 @@ def test_a_cache_that_is_cleared_meanwhile(tmp_path):
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        out = RowStore(folder).through(X, NAMES, compute)
+        out = SampleStore(folder).through(X, NAMES, compute)
     np.testing.assert_array_equal(out[0], X * 2)
 
 
 def test_a_file_that_goes_between_listing_and_reading(tmp_path, monkeypatch):
     X = np.random.default_rng(0).normal(size=(20, 3))
-    RowStore(tmp_path).through(X, NAMES, compute_from(X))
-    listed = RowStore._files
+    SampleStore(tmp_path).through(X, NAMES, compute_from(X))
+    listed = SampleStore._files
 
     def gone(self, name):
         found = listed(self, name)
@@ -564,10 +564,10 @@ def test_a_file_that_goes_between_listing_and_reading(tmp_path, monkeypatch):
             path.unlink()
         return found
 
-    monkeypatch.setattr(RowStore, "_files", gone)
+    monkeypatch.setattr(SampleStore, "_files", gone)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        out = RowStore(tmp_path).through(X, NAMES, compute_from(X))
+        out = SampleStore(tmp_path).through(X, NAMES, compute_from(X))
     np.testing.assert_array_equal(out[0], X * 2)
 
 
@@ -577,7 +577,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path):
     old.write_bytes(b"half")
     young.write_bytes(b"half")
     os.utime(old, (time.time() - 7200,) * 2)
-    RowStore(tmp_path).through(X, NAMES, compute_from(X))
+    SampleStore(tmp_path).through(X, NAMES, compute_from(X))
     assert young.exists() and not old.exists()
 
 
@@ -586,7 +586,7 @@ def test_other_users_may_read_what_the_umask_allows(tmp_path):
     X = np.ones((1, 3))
     mask = os.umask(0o002)
     try:
-        RowStore(tmp_path / "net").through(X, NAMES, compute_from(X))
+        SampleStore(tmp_path / "net").through(X, NAMES, compute_from(X))
     finally:
         os.umask(mask)
     assert (tmp_path / "net").stat().st_mode & 0o777 == 0o775
@@ -600,7 +600,7 @@ def test_writers_side_by_side(tmp_path):
         rng = np.random.default_rng(seed)
         for _ in range(10):
             rows = rng.integers(0, 200, size=rng.integers(1, 30))
-            out = RowStore(tmp_path).through(X[rows], NAMES, compute_from(X[rows]))
+            out = SampleStore(tmp_path).through(X[rows], NAMES, compute_from(X[rows]))
             np.testing.assert_array_equal(out[0], X[rows] * 2)
             np.testing.assert_array_equal(out[1], X[rows, :1])
 

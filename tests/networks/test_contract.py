@@ -26,7 +26,7 @@ from skboundary import (
     SubspaceMargins,
 )
 from skboundary.networks._factory import as_network
-from skboundary.networks._torch_model import on_device
+from skboundary.networks._module_state import on_device
 from skboundary.utils._checks._modules import module_state
 
 
@@ -286,7 +286,7 @@ def test_what_is_no_array(X):
     data = TensorDataset(torch.tensor(X), torch.zeros(150))
     for given, word in ((data, "TensorDataset"), (DataLoader(data), "DataLoader")):
         for call in (FrozenNetwork(Net()).predict, LatentTransformer(Net()).fit):
-            with pytest.raises(TypeError, match=f"X is a {word}; give samples in one array"):
+            with pytest.raises(TypeError, match=f"X is a {word}; pass the samples in one array"):
                 call(given)
     with pytest.raises(TypeError, match=r"X is a mapping \(dict\) with keys \['input_ids'\]"):
         FrozenNetwork(Net()).predict({"input_ids": X})

@@ -55,7 +55,7 @@ def skorch_net(module=None, **params):
 def test_a_module_is_used_as_it_is(mlp, iris):
     estimator, network = as_network(mlp, *iris)
     assert isinstance(estimator, FrozenNetwork) and estimator.module is mlp
-    assert network.model.module is mlp
+    assert network.module is mlp
 
 
 @pytest.mark.parametrize("steps", [[], [StandardScaler()]])
@@ -196,12 +196,14 @@ def test_a_skorch_net_in_nested_pipelines_is_seeded_cast_and_encoded(iris):
     ],
 )
 def test_other_kinds_of_estimators_are_refused_in_one_sentence(iris, host, model, kind):
-    with pytest.raises(ValueError, match=f"{kind}. is no classifier. Give .* predict and classes_"):
+    with pytest.raises(
+        ValueError, match=f"{kind}. is not a classifier. Give .* predict and classes_"
+    ):
         host(model).fit(*iris)
 
 
 def test_the_sampler_refuses_a_regressor(iris):
-    with pytest.raises(ValueError, match="Ridge .regressor. is no classifier"):
+    with pytest.raises(ValueError, match="Ridge .regressor. is not a classifier"):
         BiasedExtrapolationSampler(estimator=Ridge()).fit_resample(iris[0][:130], iris[1][:130])
 
 
@@ -338,7 +340,7 @@ def test_black_boxes_give_scores_and_x(model, n_classes, iris):
         scores = fitted.decision_function(X)
         scores = np.c_[-scores / 2, scores / 2] if scores.ndim == 1 else scores
         np.testing.assert_allclose(logits, scores)
-    with pytest.raises(TypeError, match="offers no gradient"), network.differentiable_logits():
+    with pytest.raises(TypeError, match="has no gradient"), network.differentiable_logits():
         pass
 
 
@@ -359,7 +361,7 @@ def test_a_classifier_that_only_predicts(iris):
 
 
 def test_a_black_box_has_no_layers(iris):
-    with pytest.raises(ValueError, match="RandomForestClassifier is none. Use layer='auto'"):
+    with pytest.raises(ValueError, match="RandomForestClassifier has none. Use layer='auto'"):
         LatentTransformer(RandomForestClassifier(2), layer="conv1").fit(*iris)
 
 

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skboundary import FrozenNetwork, LatentKNNClassifier
-from skboundary.networks._torch_model import borrowed
+from skboundary.networks._module_state import evaluation_mode, tree_of
 from skboundary.utils._checks._modules import module_state
 
 
@@ -252,7 +252,7 @@ def test_borrowing_ignores_an_overridden_eval():
             raise RuntimeError("I am always training")
 
     net = Stubborn(2, 2)
-    with borrowed(net):
+    with evaluation_mode(tree_of(net)):
         assert not net.training
     assert net.training
 

@@ -74,7 +74,7 @@ def test_a_step_that_is_not_affine_runs_but_has_no_gradient(iris, step):
         network.proba(network.logits(X)), fitted.predict_proba(X), atol=1e-12
     )
     np.testing.assert_allclose(network.latent(X), fitted[:-1].transform(X))
-    with pytest.raises(TypeError, match=f"{type(step).__name__} offers no gradient"):
+    with pytest.raises(TypeError, match=f"{type(step).__name__} has no gradient"):
         with network.differentiable_logits():
             pass
 
@@ -90,13 +90,13 @@ def test_a_subclass_is_not_lifted(iris):
 
 
 def test_modified_huber_without_any_score_is_uniform():
-    from skboundary.networks._lift import modified_huber
+    from skboundary.networks._outputs import modified_huber
 
     np.testing.assert_allclose(modified_huber(torch.full((2, 3), -5.0)), 1 / 3)
 
 
 def test_sigmoids_that_vanish_are_normalized_all_the_same():
-    from skboundary.networks._lift import one_vs_rest
+    from skboundary.networks._outputs import one_vs_rest
 
     logits = torch.tensor([[-2000.0, -1999.0, -2001.0]])
     np.testing.assert_allclose(one_vs_rest(logits), logits.softmax(1), rtol=1e-6)

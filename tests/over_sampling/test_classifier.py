@@ -242,7 +242,7 @@ def test_what_is_no_over_sampler_is_refused(blobs):
 
 
 def test_what_is_no_classifier_is_refused(blobs):
-    with pytest.raises(ValueError, match=r"Ridge \(regressor\) is no classifier"):
+    with pytest.raises(ValueError, match=r"Ridge \(regressor\) is not a classifier"):
         fit(*blobs, Ridge())
     with pytest.raises(ValueError, match="head=Ridge is no classifier"):
         fit(*blobs, head=Ridge())

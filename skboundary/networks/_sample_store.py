@@ -1,4 +1,4 @@
-"""What a trained network gives for a sample, kept on disk so that no sample runs twice."""
+"""On-disk cache of network outputs, one entry per sample."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -13,6 +13,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ _LARGE = 64 * 2**20  # bytes of a file that is merged no more
 _ABANDONED = 3600  # seconds after which nobody writes to an unfinished file any more
 
 
-class RowStore:
+class SampleStore:
     """Arrays with one entry per sample, found again by a digest of that sample.
 
     One folder per network. A file in it holds entries of one array, sorted by their keys, each
@@ -66,7 +67,7 @@ class RowStore:
         -------
         arrays : list of ndarray of first dimension n_samples
         """
-        samples = np.frombuffer(b"".join(row_keys(X)), f"S{_KEY}")
+        samples = np.frombuffer(b"".join(sample_keys(X)), f"S{_KEY}")
         keys, first, back = np.unique(samples, return_index=True, return_inverse=True)
         stored = [self._look_up(name, keys) for name in names]
         known = np.all([there for there, _ in stored], axis=0)
@@ -154,9 +155,10 @@ class RowStore:
     def _write(self, name: str, keys: NDArray[Any], array: NDArray[Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in self.folder.glob("*.unfinished"):
-            if time.time() - path.stat().st_mtime > _ABANDONED:
-                _remove(path)
-        entries = _rows(array)
+            with suppress(FileNotFoundError):  # its writer has finished it
+                if time.time() - path.stat().st_mtime > _ABANDONED:
+                    _remove(path)
+        entries = _entry_bytes(array)
         sums = np.frombuffer(b"".join(map(_sum, entries)), f"S{_SUM}")
         merged = []
         for path in sorted(self._files(name), key=lambda path: path.stat().st_size):
@@ -169,7 +171,7 @@ class RowStore:
             merged.append(path)
             keys = np.concatenate([keys, table.keys])
             sums = np.concatenate([sums, table.sums])
-            entries = np.concatenate([entries, _rows(there)])
+            entries = np.concatenate([entries, _entry_bytes(there)])
         keys, once = np.unique(keys, return_index=True)
         target = self.folder / f"{name}-{uuid.uuid4().hex}.entries"
         work = target.with_suffix(".unfinished")
@@ -203,7 +205,7 @@ class _Table(NamedTuple):
         place = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
         hit = np.flatnonzero(self.keys[place] == keys)
         found = np.array(entries[place[hit]])
-        if len(hit) and b"".join(map(_sum, _rows(found))) != self.sums[place[hit]].tobytes():
+        if len(hit) and b"".join(map(_sum, _entry_bytes(found))) != self.sums[place[hit]].tobytes():
             raise ValueError("a checksum does not fit")
         return hit, found
 
@@ -246,13 +248,13 @@ def _form(array: NDArray[Any]) -> tuple[np.dtype[Any], tuple[int, ...]]:
     return array.dtype, array.shape[1:]
 
 
-def _rows(array: NDArray[Any]) -> NDArray[np.uint8]:
+def _entry_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
     """The bytes of each entry (n, n_bytes)."""
     return np.ascontiguousarray(array).reshape(len(array), -1).view(np.uint8)
 
 
-def _sum(row: NDArray[np.uint8]) -> bytes:
-    return hashlib.blake2b(row.data, digest_size=_SUM).digest()
+def _sum(entry: NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(entry.data, digest_size=_SUM).digest()
 
 
 def _remove(path: Path) -> None:
@@ -262,7 +264,7 @@ def _remove(path: Path) -> None:
         pass  # it is another user's, or in use
 
 
-def row_keys(X: Any) -> list[bytes]:
+def sample_keys(X: Any) -> list[bytes]:
     """Digest every sample (16 bytes each) from its values, dtype, shape and column names."""
     head, samples = _samples(X)
     key = hashlib.blake2b(head.encode(), digest_size=_KEY).digest()
@@ -273,19 +275,21 @@ def _samples(X: Any) -> tuple[str, Iterator[bytes]]:
     """What all samples share, and the bytes of each."""
     if sparse.issparse(X):
         blocks = (X[i : i + 1024].toarray() for i in range(0, X.shape[0], 1024))
-        return f"{X.dtype} {X.shape[1:]}", (row.tobytes() for block in blocks for row in block)
+        return f"{X.dtype} {X.shape[1:]}", (
+            sample.tobytes() for block in blocks for sample in block
+        )
     if not hasattr(X, "columns"):
         dtype = X.dtype
         if dtype.hasobject:
-            return f"{dtype} {X.shape[1:]}", (_text(row.ravel().tolist()) for row in X)
-        return f"{dtype} {X.shape[1:]}", (row.tobytes() for row in X)
+            return f"{dtype} {X.shape[1:]}", (_text(sample.ravel().tolist()) for sample in X)
+        return f"{dtype} {X.shape[1:]}", (sample.tobytes() for sample in X)
     columns = [np.asarray(_safe_indexing(X, j, axis=1)) for j in range(X.shape[1])]
     numbers = [c for c in columns if not c.dtype.hasobject]
     others = [c.tolist() for c in columns if c.dtype.hasobject]
     table = np.empty(X.shape[0], [(f"{j}", c.dtype) for j, c in enumerate(numbers)])
     for j, column in enumerate(numbers):
         table[f"{j}"] = column
-    texts = zip(*others, strict=True) if others else itertools.repeat(())
+    texts = zip(*others, strict=True) if others else itertools.repeat((), X.shape[0])
     head = [(str(name), str(dtype)) for name, dtype in zip(X.columns, X.dtypes, strict=True)]
     return f"{head} {table.dtype}", (
         n.tobytes() + _text(t) for n, t in zip(table, texts, strict=True)

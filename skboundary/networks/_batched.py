@@ -1,0 +1,188 @@
+"""What both kinds of network share: batches, checks of the outputs, the order of the classes."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import _safe_indexing
+from torch import Tensor
+
+from skboundary._batching import map_batches, resolve_batch_size
+from skboundary._device import to_tensor
+
+
+class BatchedNetwork(ABC):
+    """A `Network` that computes its outputs batch by batch.
+
+    Parameters
+    ----------
+    classes : array-like of shape (n_classes,)
+        In the order of the outputs. None is ``np.arange(n_outputs)``.
+    device : torch.device
+    dtype, input_dtype, compute_dtype : torch.dtype
+        Of the outputs, of points that a search moves, and of the input that is computed with.
+    batch_size : "auto" or int
+    verbose : int
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: Any,
+        device: torch.device,
+        dtype: torch.dtype,
+        input_dtype: torch.dtype,
+        compute_dtype: torch.dtype,
+        batch_size: Any,
+        verbose: int,
+    ) -> None:
+        self._given = None if classes is None else np.asarray(classes)
+        self.device, self.batch_size, self.verbose = device, batch_size, verbose
+        self.dtype, self.input_dtype, self.compute_dtype = dtype, input_dtype, compute_dtype
+        self.classes_: NDArray[Any] = np.empty(0)
+        self.n_latent = 0
+        self.order: list[int] = []
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Class of the classifier or module, for messages."""
+
+    @abstractmethod
+    def digest(self, memory_key: str | None = None) -> str:
+        """Digest of all that the outputs depend on besides X; see `Network.digest`."""
+
+    @abstractmethod
+    def _begin(self, first: Callable[[], Any], latent: bool) -> None:
+        """Prepare for batches; `first` gives two samples, or one where there is one."""
+
+    @abstractmethod
+    def _forward(
+        self, samples: Any, latent: bool, logits: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Latent vectors (n, n_latent) and logits (n, n_outputs) of a batch, if wanted."""
+
+    def latent(self, X: Any, bar: Any = None) -> Tensor:
+        """Latent vectors (n_samples, n_latent)."""
+        return self.finish(self.compute(X, ["latent"], bar=bar), ["latent"])[0]
+
+    def logits(self, X: Any, index: NDArray[np.intp] | None = None) -> Tensor:
+        """Logits (n_samples, n_classes), of the samples at `index` if given."""
+        return self.finish(self.compute(X, ["logits"], index), ["logits"])[0]
+
+    def latent_and_logits(
+        self, X: Any, bar: Any = None, index: NDArray[np.intp] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Both in one pass."""
+        names = ["latent", "logits"]
+        latent, logits = self.finish(self.compute(X, names, index, bar), names)
+        return latent, logits
+
+    def snapshot(self) -> BatchedNetwork:
+        """The network itself: nothing is read in advance."""
+        return self
+
+    @torch.inference_mode(False)
+    def compute(
+        self,
+        X: Any,
+        names: list[str],
+        index: NDArray[np.intp] | None = None,
+        bar: Any = None,
+    ) -> list[Tensor]:
+        """The outputs in `names`, "latent" and "logits", with columns as the classifier has them.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+        names : list of str
+        index : ndarray of shape (n,), default=None
+            Positions of the samples in X; None is all of them.
+        bar : object, default=None
+            See `map_batches`.
+
+        Returns
+        -------
+        outputs : list of Tensor of first dimension n
+        """
+        latent, logits = "latent" in names, "logits" in names
+        n = X.shape[0] if index is None else len(index)
+
+        def pick(part: slice) -> Any:
+            return _safe_indexing(X, part if index is None else index[part])
+
+        self._begin(lambda: pick(slice(0, 2)), latent)
+        sample_bytes = int(np.prod(X.shape[1:])) * self.dtype.itemsize
+        size = resolve_batch_size(self.batch_size, sample_bytes, self.device)
+
+        def step(part: slice) -> list[Tensor]:
+            both = self._forward(pick(part), latent, logits)
+            out = [t.cpu() for t in both if t is not None]
+            number = np.arange(part.start, part.stop) if index is None else index[part]
+            for t in out:
+                self._check(t, X, number)
+            return out
+
+        parts = map_batches(step, n, size, verbose=self.verbose, desc="network", bar=bar)
+        return [torch.cat(column) for column in zip(*parts, strict=True)]
+
+    def finish(self, outputs: list[Tensor], names: list[str]) -> list[Tensor]:
+        """Note the numbers of latent features and classes, and sort the columns of the logits."""
+        if "latent" in names:
+            self.n_latent = outputs[0].shape[1]
+        if "logits" in names:
+            outputs[-1] = self._sorted(outputs[-1])
+        return outputs
+
+    def _check(self, output: Tensor, X: Any, number: NDArray[np.intp]) -> None:
+        """Refuse outputs that do not belong to the samples one by one, or are not finite."""
+        if len(output) != len(number):
+            raise ValueError(
+                f"{self.name} gives {len(output)} outputs for a batch of {len(number)}, from "
+                f"sample {number[0]} of X on; a classifier gives one for each sample."
+            )
+        finite = output.isfinite().flatten(1).all(1)
+        if finite.all():
+            return
+        first = int((~finite).nonzero()[0, 0])
+        what = "NaN" if output[first].isnan().any() else "infinity"
+        message = f"{self.name} gives {what} for sample {number[first]} of X."
+        if not hasattr(X, "columns"):
+            limit = torch.finfo(self.compute_dtype).max
+            largest = to_tensor(_safe_indexing(X, number[[first]])).double().abs().max().item()
+            if largest > limit:
+                message += (
+                    f" The sample holds {largest:.4g}, more than the {limit:.4g} of "
+                    f"{self.compute_dtype}: scale X, or compute in a wider dtype."
+                )
+        raise ValueError(message)
+
+    def _learn_classes(self, n_outputs: int) -> None:
+        """Set `classes_`, once the number of outputs is known."""
+        if len(self.order):
+            return
+        given = np.arange(n_outputs) if self._given is None else self._given
+        if len(given) != n_outputs:
+            raise ValueError(
+                f"The network has {n_outputs} outputs, but there are {len(given)} classes: "
+                f"{given[:10].tolist()}. Give FrozenNetwork(classes=...) one class per output, or "
+                "change the network's last layer."
+            )
+        if len(np.unique(given)) != n_outputs:
+            raise ValueError(
+                f"classes={given.tolist()} names a class twice. Give each output its own."
+            )
+        self.order = np.argsort(given, kind="stable").tolist()
+        self.classes_ = given[self.order]
+
+    def _sorted(self, logits: Tensor) -> Tensor:
+        """Put the columns into the order of `classes_`."""
+        self._learn_classes(logits.shape[1])
+        return logits if self.order == sorted(self.order) else logits[:, self.order]

@@ -1,0 +1,156 @@
+"""Classifiers without a torch module: scores in place of logits, X in place of a latent space."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from torch import Tensor
+
+from skboundary._device import to_tensor
+from skboundary.networks._batched import BatchedNetwork
+from skboundary.networks._digest import digest
+from skboundary.networks._layers import flatten_latent
+from skboundary.networks._outputs import softmax
+
+_LEAST = 1e-12  # probability: the logarithm of less would depend on the dtype
+
+
+class EstimatorNetwork(BatchedNetwork):
+    """Any fitted classifier as a `Network` without gradients.
+
+    Logits are the logarithm of `predict_proba` where there is one, else `decision_function`
+    (two classes: minus and plus its half), else the logarithm of the one-hot prediction. The
+    latent space is what the steps of a pipeline before the classifier make of X.
+
+    Parameters
+    ----------
+    estimator : fitted classifier, Pipeline or FrozenEstimator
+    pool : see `LatentTransformer`
+    device : torch.device
+    dtype : torch.dtype
+    batch_size, verbose : see `LatentTransformer`
+    """
+
+    is_module = differentiable = affine = has_linear = ends_in_logits = False
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        pool: str | None = None,
+        device: torch.device,
+        dtype: torch.dtype,
+        batch_size: Any = "auto",
+        verbose: int = 0,
+    ) -> None:
+        self.estimator, self.pool = estimator, pool
+        self.steps, self.head = split(estimator)
+        super().__init__(
+            classes=self.head.classes_,
+            device=device,
+            dtype=dtype,
+            input_dtype=dtype,
+            compute_dtype=dtype,
+            batch_size=batch_size,
+            verbose=verbose,
+        )
+        self.eps = torch.finfo(dtype).eps
+
+    @property
+    def name(self) -> str:
+        """Class of the classifier, for messages."""
+        return type(self.head).__name__
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether the classifier has more than labels."""
+        return hasattr(self.head, "predict_proba") or hasattr(self.head, "decision_function")
+
+    def proba(self, logits: Tensor) -> Tensor:
+        """Probabilities (n, n_classes) that belong to logits (n, n_classes)."""
+        return softmax(logits)
+
+    def labels(self, X: Any) -> Tensor:
+        """Positions (n_samples,) in `classes_` of what `predict` returns."""
+        predicted = predicted_labels(self.estimator, X)
+        return torch.from_numpy(np.searchsorted(self.classes_, predicted))
+
+    def differentiable_logits(self) -> NoReturn:
+        """Raise a TypeError: there are no gradients."""
+        raise TypeError(f"{self.name} has no gradient with respect to X.")
+
+    def last_linear(self) -> None:
+        """None: there is no linear layer."""
+        return
+
+    def digest(self, memory_key: str | None = None) -> str:
+        """Digest of all that the outputs depend on besides X; see `Network.digest`."""
+        parts: dict[str, Any] = {"head": self.head, "steps": self.steps}
+        if memory_key is not None:
+            parts = {"memory_key": memory_key, "head": type(self.head).__qualname__}
+        return digest(**parts, pool=self.pool, dtype=self.dtype)
+
+    def _begin(self, first: Callable[[], Any], latent: bool) -> None:
+        pass
+
+    def _forward(
+        self, samples: Any, latent: bool, logits: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        for step in self.steps:
+            samples = step.transform(samples)
+        z = flatten_latent(self._tensor(samples), self.pool) if latent else None
+        return z, self._scores(samples) if logits else None
+
+    def _scores(self, samples: Any) -> Tensor:
+        if hasattr(self.head, "predict_proba"):
+            p = self._tensor(self.head.predict_proba(samples))
+        elif hasattr(self.head, "decision_function"):
+            scores = self._tensor(self.head.decision_function(samples))
+            if scores.ndim == 1:
+                return torch.stack([-scores, scores], 1) / 2
+            if scores.shape[1] != len(self.head.classes_):
+                raise ValueError(
+                    f"decision_function of {self.name} has {scores.shape[1]} columns for "
+                    f"{len(self.head.classes_)} classes. Where it has one for each pair of "
+                    "classes set decision_function_shape='ovr'."
+                )
+            return scores
+        else:
+            labels = predicted_labels(self.head, samples)
+            p = self._tensor(labels[:, None] == self.head.classes_)
+        return p.clamp_min(_LEAST).log()
+
+    def _tensor(self, array: Any) -> Tensor:
+        return to_tensor(array, device=self.device, dtype=self.dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "device": torch.device("cpu")}
+
+
+def split(estimator: Any) -> tuple[list[Any], Any]:
+    """Take a fitted estimator apart: the steps that transform X, and the classifier."""
+    steps: list[Any] = []
+    while isinstance(estimator, (Pipeline, FrozenEstimator)):
+        if isinstance(estimator, FrozenEstimator):
+            estimator = estimator.estimator
+            continue
+        for _, step in estimator.steps[:-1]:
+            # a sampler acts in fit only
+            if step not in (None, "passthrough") and not hasattr(step, "fit_resample"):
+                steps.append(step)
+        estimator = estimator.steps[-1][1]
+    return steps, estimator
+
+
+def predicted_labels(classifier: Any, X: Any) -> NDArray[Any]:
+    """Labels (n_samples,) that a classifier predicts, also where it gives them as a column."""
+    labels = np.asarray(classifier.predict(X))
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels

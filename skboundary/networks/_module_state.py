@@ -1,0 +1,183 @@
+"""Torch modules in use: evaluation mode, locks, frozen parameters, copies on other devices."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import copy
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary, ref
+
+import torch
+from torch import Tensor, nn
+
+
+class Tree(NamedTuple):
+    """A module and all modules below it, in the order of `nn.Module.modules`, and their tensors."""
+
+    modules: list[nn.Module]
+    parameters: list[Tensor]
+    buffers: list[Tensor]
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return self.parameters + self.buffers
+
+
+def tree_of(root: nn.Module) -> Tree:
+    """Walk through a module once; `modules`, `parameters` and `buffers` of torch take longer."""
+    found: dict[nn.Module, None] = {}
+
+    def visit(module: nn.Module) -> None:
+        if module not in found:
+            found[module] = None
+            for child in module._modules.values():
+                if child is not None:
+                    visit(child)
+
+    visit(root)
+    modules = list(found)
+    return Tree(
+        modules,
+        [p for m in modules for p in m._parameters.values() if p is not None],
+        [b for m in modules for b in m._buffers.values() if b is not None],
+    )
+
+
+# ------------------------------------------------------------------------------------------ locks
+
+
+class _Lock(NamedTuple):
+    number: int  # locks are acquired in this order, so that threads cannot block each other
+    lock: Any
+
+
+_NUMBERS = itertools.count()
+_GUARD = threading.Lock()
+# Hooks, flags and copies belong to a module, not to a thread. A module shares its lock with the
+# modules below it, so networks that have a module in common have a lock in common. By id, which
+# is faster than a WeakKeyDictionary; entries are removed with their modules.
+_LOCKS: dict[int, _Lock] = {}
+_REFERENCES: dict[int, ref[nn.Module]] = {}
+
+
+def _locks_of(modules: list[nn.Module]) -> list[_Lock]:
+    locks = {_LOCKS.get(id(module)) for module in modules}
+    if None in locks:
+        with _GUARD:
+            own = _LOCKS.get(id(modules[0])) or _Lock(next(_NUMBERS), threading.RLock())
+            for module in modules:
+                if id(module) not in _LOCKS:
+                    _REFERENCES[id(module)] = ref(module, _forget(id(module)))
+                    _LOCKS[id(module)] = own
+            locks = {_LOCKS[id(module)] for module in modules}
+    return sorted(lock for lock in locks if lock is not None)
+
+
+def _forget(key: int) -> Any:
+    def remove(_: Any) -> None:
+        _LOCKS.pop(key, None)
+        _REFERENCES.pop(key, None)
+
+    return remove
+
+
+@contextmanager
+def _locked(modules: list[nn.Module]) -> Iterator[None]:
+    """Let one thread at a time use these modules."""
+    with ExitStack() as stack:
+        for lock in _locks_of(modules):
+            stack.enter_context(lock.lock)
+        yield
+
+
+@contextmanager
+def evaluation_mode(*trees: Tree, frozen: bool = False) -> Iterator[None]:
+    """Put modules into evaluation mode and lock them; restore every flag whatever happens.
+
+    Parameters
+    ----------
+    *trees : Tree
+    frozen : bool, default=False
+        Whether the parameters must not require gradients, for passes that are differentiated
+        with respect to the input.
+    """
+    modules = [module for tree in trees for module in tree.modules]
+    with _locked(modules):
+        flags = [module.training for module in modules]
+        parameters = [p for tree in trees for p in tree.parameters] if frozen else []
+        thawed = [p for p in parameters if p.requires_grad]
+        try:
+            for module, flag in zip(modules, flags, strict=True):
+                if flag:
+                    module.training = False  # not .eval(), which a module may have overridden
+            for p in thawed:
+                p.requires_grad_(False)
+            yield
+        finally:
+            for module, flag in zip(modules, flags, strict=True):
+                if module.training is not flag:
+                    module.training = flag
+            for p in thawed:
+                p.requires_grad_(True)
+
+
+# ----------------------------------------------------------------------------------------- copies
+
+# Copies of modules on other devices, with what the modules held when they were copied.
+_COPIES: WeakKeyDictionary[nn.Module, dict[torch.device, tuple[Any, nn.Module]]]
+_COPIES = WeakKeyDictionary()
+
+
+def placed(module: nn.Module, device: torch.device) -> tuple[nn.Module, Tree]:
+    """Return the module itself where it is on the device already, else one copy kept there.
+
+    The copy is made anew where the module has changed: weights written in place or replaced,
+    attributes set. Weights that were made in inference mode are copied too: no gradient passes
+    through them.
+
+    Parameters
+    ----------
+    module : nn.Module
+    device : torch.device
+
+    Returns
+    -------
+    module : nn.Module
+    tree : Tree
+    """
+    tree = tree_of(module)
+    tensors = tree.tensors
+    if {t.device for t in tensors} <= {device} and not any(t.is_inference() for t in tensors):
+        return module, tree
+    with _locked(tree.modules):
+        state, copies = _contents(tree), _COPIES.setdefault(module, {})
+        if device not in copies or copies[device][0] != state:
+            with torch.inference_mode(False):
+                copies[device] = state, copy.deepcopy(module).to(device)
+        other = copies[device][1]
+    return other, tree_of(other)
+
+
+def on_device(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module of `placed`."""
+    return placed(module, device)[0]
+
+
+def _contents(tree: Tree) -> list[Any]:
+    """Tell the present weights and attributes of a module from former ones."""
+    tensors = [  # a tensor made in inference mode counts no versions
+        (t.data_ptr(), t.sum().item() if t.is_inference() else t._version) for t in tree.tensors
+    ]
+    attributes = [
+        (key, value if isinstance(value, (str, int, float, type(None))) else id(value))
+        for part in tree.modules
+        for key, held in vars(part).items()
+        if key != "training"
+        for value in (held.values() if isinstance(held, dict) else [held])
+    ]
+    return [tensors, attributes]
