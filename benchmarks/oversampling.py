@@ -5,10 +5,10 @@
     python benchmarks/oversampling.py ours              the defaults, on the reported half
     python benchmarks/oversampling.py report            ranks and choice from the results file
 
-Repeated stratified folds, columns standardized on the training rows; tables above --rows rows are
-cut by a stratified draw. Each finished cell (table, method) is written at once, and a second run
-goes on where the first stopped. Twelve tables choose the sampler's defaults; only the other
-twelve are reported. Needs the folder named by SKBOUNDARY_DATA.
+Repeated stratified folds, columns standardized on the training samples; tables with more than
+--rows samples are cut by a stratified draw. Each finished cell (table, method) is written at once;
+a second run continues where the first stopped. Twelve tables choose the defaults of the sampler;
+only the other twelve are reported. Needs the folder named by SKBOUNDARY_DATA.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -35,6 +35,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
 from sklearn.model_selection import RepeatedStratifiedKFold, train_test_split
 from sklearn.preprocessing import StandardScaler
+
+from skboundary import BiasedExtrapolationSampler, BiasSettings
 
 RESULTS = Path(__file__).parent / "results" / "oversampling.json"
 CHOOSING = (
@@ -63,28 +65,26 @@ PEERS: dict[str, Any] = {
 }
 CONTROLS = ("none", "class weights", "logit adjustment")
 OURS = "BiasedExtrapolation"
-# Settings that compete for being the sampler's defaults; the first is the paper's.
+# Candidates for the defaults of the sampler; the first is the paper's.
 _PAPER = {
     "bias": "asymmetric",
-    "bias_fraction": 0.3,
-    "gamma": -0.4,
-    "p_max": 1.0,
-    "distance_ratio": "centroid",
     "instance_pairing": "one-to-one",
     "placement": "boundary",
     "within_class": 0.0,
+    "settings": None,
 }
 _SPREAD = _PAPER | {
     "bias": "random",
-    "bias_fraction": 1.0,
-    "instance_pairing": "nearest-major",
+    "settings": BiasSettings(fraction=1.0),
+    "instance_pairing": "nearest-majority",
     "placement": "spread",
 }
 CANDIDATES: dict[str, dict[str, Any]] = {
     "asymmetric": _PAPER,
-    "asymmetric, gamma -.2": _PAPER | {"gamma": -0.2},
-    "asymmetric, margin ratio": _PAPER | {"distance_ratio": "margin", "p_max": 0.25},
-    "asymmetric, nearest": _PAPER | {"instance_pairing": "nearest-major"},
+    "asymmetric, gamma -.2": _PAPER | {"settings": BiasSettings(gamma=-0.2)},
+    "asymmetric, margin ratio": _PAPER
+    | {"settings": BiasSettings(distance_ratio="margin", gamma=-0.1)},
+    "asymmetric, nearest": _PAPER | {"instance_pairing": "nearest-majority"},
     "asymmetric, within .3": _PAPER | {"within_class": 0.3},
     "asymmetric, within .5": _PAPER | {"within_class": 0.5},
     "asymmetric, spread": _PAPER | {"placement": "spread"},
@@ -111,7 +111,7 @@ def make_classifiers(class_weight: str | None) -> dict[str, Any]:
 
 
 def load_table(name: str, rows: int) -> tuple[Any, Any]:
-    """X in float64, y with 1 for the minority; at most `rows` rows, drawn by class."""
+    """X in float64, y with 1 for the minority; at most `rows` samples, drawn by class."""
     with np.load(data_folder() / "imbalanced_zenodo24.npz", allow_pickle=False) as archive:
         X, y = archive[name + "__X"].astype(float), (archive[name + "__y"] == 1).astype(int)
     if len(y) > rows:
@@ -130,8 +130,6 @@ def make_sampler(method: str) -> Any:
     """Make the over-sampler of that name."""
     if method in PEERS:
         return PEERS[method](random_state=0)
-    from skboundary import BiasedExtrapolationSampler
-
     return BiasedExtrapolationSampler(random_state=0, **CANDIDATES.get(method, {}))
 
 
@@ -245,7 +243,7 @@ def place(ranks: dict[str, float], name: str) -> int:
 
 
 def choose(records: Any) -> dict[str, Any]:
-    """The candidate with the best mean rank in balanced accuracy and PR-AUC together.
+    """Choose the candidate with the best mean rank in balanced accuracy and PR-AUC together.
 
     Each candidate is ranked alone among the peers. Nested: for each of those tables the choice
     is made on the others, and its rank on that table is kept.

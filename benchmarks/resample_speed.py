@@ -2,13 +2,13 @@
 
     python benchmarks/resample_speed.py [--rows 10000 100000 1000000] [--threads 1 2] [--table]
 
-Rows of 64 columns, a tenth of them minors, from Gaussian clusters that overlap. The classifier is
-trained beforehand, on 10,000 of the rows; "default" trains its own on all of them. "paper" puts no
-samples within the class, as the other three of ours do with half of theirs. All contenders run in
-turn in one process, round after round; a figure is the median over the rounds, of the CPU time of
+Samples of 64 features, a tenth of them of the minority class, from overlapping Gaussian clusters.
+The classifier is trained beforehand, on 10,000 samples; "default" trains its own on all of them.
+"paper" places no samples within the class; the other three of ours place half of theirs there. All
+contenders run in turn in one process; a figure is the median over the rounds, of the CPU time of
 the process and of wall time. Memory is the largest growth of the process during a call. Records of
-sizes and threads that are not asked for stay in the JSON. BorderlineSMOTE is left out at a million
-rows, where it takes many times as long as SMOTE.
+other sizes and numbers of threads stay in the JSON. BorderlineSMOTE is left out at a million
+samples, where it takes many times as long as SMOTE.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -37,13 +37,13 @@ RESULTS = Path(__file__).parent / "results" / "resample_speed.json"
 GUIDE = Path(__file__).parents[1] / "docs" / "user_guide" / "biased_extrapolation.rst"
 MARKS = ".. the speed table starts\n", ".. the speed table ends\n"
 COLUMNS, SHARE = 64, 0.1
-# rounds for each number of rows; SMOTE takes more than a minute for a million
+# rounds for each number of samples; SMOTE takes more than a minute for a million
 ROUNDS = {10_000: 9, 100_000: 3, 1_000_000: 1}
 CONTENDERS = ["SMOTE", "BorderlineSMOTE", "nearest", "paper", "one-to-one", "default"]
 
 
 def make_data(n: int, seed: int) -> tuple[Any, Any]:
-    """Float64 rows around 20 centers of majors and 5 of minors, and their labels."""
+    """Draw float64 samples around 20 majority and 5 minority centers, and their labels."""
     rng = np.random.default_rng(seed)
     y = (rng.random(n) < SHARE).astype(int)
     centers = rng.normal(scale=0.5, size=(25, COLUMNS))
@@ -55,11 +55,11 @@ def make_data(n: int, seed: int) -> tuple[Any, Any]:
 
 
 def make_samplers(X: Any, y: Any, seed: int) -> dict[str, Any]:
-    """Give the contenders; ours with a classifier trained on 10,000 rows at most."""
+    """Make the contenders; ours with a classifier trained on at most 10,000 samples."""
     trained = FrozenEstimator(LogisticRegression(max_iter=1000).fit(X[:10_000], y[:10_000]))
 
     def ours(**params: Any) -> BiasedExtrapolationSampler:
-        return BiasedExtrapolationSampler(**params, random_state=seed)
+        return BiasedExtrapolationSampler(random_state=seed, **params)
 
     return {
         "SMOTE": SMOTE(random_state=seed),
@@ -78,7 +78,7 @@ def set_threads(n: int) -> None:
 
 
 def measure(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
-    """Median wall and CPU seconds of each call, taken in turn."""
+    """Measure median wall and CPU seconds of each call, taken in turn."""
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -90,14 +90,14 @@ def measure(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[
 
 
 def run(n: int, threads: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Measure the contenders on n rows."""
+    """Measure the contenders on n samples."""
     set_threads(threads)
     X, y = make_data(n, args.seed)
     samplers = make_samplers(X, y, args.seed)
     if n >= 1_000_000:
         del samplers["BorderlineSMOTE"]
     samplers = {name: sampler for name, sampler in samplers.items() if name in args.contenders}
-    for sampler in samplers.values():  # loads what it needs
+    for sampler in samplers.values():  # imports and warms up
         sampler.fit_resample(X[:2000], y[:2000])
     calls = {name: lambda s=s: s.fit_resample(X, y) for name, s in samplers.items()}
     rounds = args.rounds or ROUNDS.get(n, 3)
@@ -116,12 +116,12 @@ def run(n: int, threads: int, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """Time over SMOTE's (CPU for one thread, wall for more), and memory, as the guide has it."""
+    """Format times relative to SMOTE (CPU for one thread, wall for more), and memory."""
     rule = "  ".join(["=" * 9, "=" * 7, "=" * 9, *["=" * 15] * len(CONTENDERS)])
     lines = [rule, line("rows", "threads", "what", CONTENDERS), rule]
     for record in sorted(records, key=lambda r: (r["rows"], r["threads"])):
         rows, threads = f"{record['rows']:,}".replace(",", " "), record["threads"]
-        clock = "cpu" if threads == 1 else "wall"  # threads that wait for others count as busy
+        clock = "cpu" if threads == 1 else "wall"  # waiting threads count as busy
         time_of = {name: seconds[clock] for name, seconds in record["seconds"].items()}
         smote = time_of["SMOTE"]
         ratios = [f"{time_of[c] / smote:.2f}" if c in time_of else "-" for c in CONTENDERS[1:]]
@@ -134,28 +134,30 @@ def table(records: list[dict[str, Any]]) -> str:
 
 
 def write_guide(records: list[dict[str, Any]]) -> None:
-    """Put the table into the user guide, between its two marks."""
+    """Insert the table into the user guide, between its two marks."""
     before, rest = GUIDE.read_text().split(MARKS[0])
     after = rest.split(MARKS[1])[1]
     GUIDE.write_text(f"{before}{MARKS[0]}\n{table(records)}\n\n{MARKS[1]}{after}")
 
 
 def line(rows: Any, threads: Any, what: str, cells: list[str]) -> str:
-    """Put one row of the table together."""
+    """Format one row of the table."""
     start = f"{rows:>9}  {threads!s:>7}  {what:9}  "
     return start + "  ".join(f"{cell:15}" for cell in cells).rstrip()
 
 
 def main() -> None:
-    """Run the sizes asked for, print the table, write the JSON."""
+    """Run the requested sizes, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="10,000 rows only, for a look")
+    parser.add_argument("--quick", action="store_true", help="10,000 samples only")
     parser.add_argument("--rows", nargs="+", type=int, default=list(ROUNDS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     parser.add_argument("--rounds", type=int, default=0, help="0: 9, 3 and 1 by size")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--table", action="store_true", help="that of the results, into the guide")
+    parser.add_argument(
+        "--table", action="store_true", help="write the table of the results into the guide"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     result = json.loads(args.out.read_text()) if args.out.exists() else {"records": []}

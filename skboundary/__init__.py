@@ -11,6 +11,7 @@ __version__ = "0.1.0.dev0"
 
 # Modules of the public names, which are imported on first access.
 _MODULES = {
+    "BiasSettings": "skboundary.over_sampling",
     "BoundaryCharacterizer": "skboundary.boundary",
     "BiasedExtrapolationClassifier": "skboundary.over_sampling",
     "BiasedExtrapolationSampler": "skboundary.over_sampling",

@@ -31,6 +31,7 @@ import skboundary
 from skboundary import (
     BiasedExtrapolationClassifier,
     BiasedExtrapolationSampler,
+    BiasSettings,
     BoundaryCharacterizer,
     BoundarySampleExtractor,
     FrozenNetwork,
@@ -146,15 +147,15 @@ ESTIMATORS = {
     "BiasedExtrapolationSampler": BiasedExtrapolationSampler(random_state=0),
     "BiasedExtrapolationSampler-specific": BiasedExtrapolationSampler(
         estimator=RandomForestClassifier(5, random_state=0),
-        class_specific="proportional",
         class_pairs="one-to-one",
+        settings=BiasSettings(class_specific="proportional"),
         random_state=0,
     ),
     "BiasedExtrapolationSampler-mixed": BiasedExtrapolationSampler(
         instance_pairing="nearest",
-        distance_ratio="segment",
         placement="spread",
         within_class=0.5,
+        settings=BiasSettings(distance_ratio="segment"),
         random_state=0,
     ),
     "BiasedExtrapolationSampler-frozen": BiasedExtrapolationSampler(
@@ -175,7 +176,10 @@ SLOW = {
     "BoundaryCharacterizer-rows-check_batch_size_invariance",
 }
 
-EXCLUDED = {"FrozenNetwork": "cannot be fitted; tests/networks/test_frozen.py is its suite"}
+EXCLUDED = {
+    "BiasSettings": "parameters without fit; tests/over_sampling/test_settings.py is its suite",
+    "FrozenNetwork": "cannot be fitted; tests/networks/test_frozen.py is its suite",
+}
 
 _HASH = "joblib's hash of a module changes with every copy; check_module_untouched compares"
 _CLASSES = "a trained network keeps its classes: it refuses others and predicts all of its own"

@@ -238,7 +238,12 @@ def test_the_margins_equal_the_results():
 
 
 # Modules of the package, or single functions of one, that each benchmark measures.
-SAMPLER = ["functional/pairing.py", "functional/extrapolation.py", "over_sampling/_plan.py"]
+SAMPLER = [
+    "functional/pairing.py",
+    "functional/extrapolation.py",
+    "over_sampling/_placement.py",
+    "over_sampling/_plan.py",
+]
 SEARCHES = [
     "functional/nearest_boundary.py",
     "functional/_linearization.py",

@@ -1,14 +1,15 @@
 """Class-specific biased extrapolation on CIFAR-10: five pairs of classes at 3:1, 6:1 and 10:1.
 
-    python benchmarks/reproductions/extrapolation.py [--seeds 0 1 2 3 4] [--minors 1000 500 300]
+    python benchmarks/reproductions/extrapolation.py [--seeds 0 1 2 3 4] [--minority 1000 500 300]
     python benchmarks/reproductions/extrapolation.py --table
 
-For each seed and number of minors a small network learns the ten classes (3,000 images of each
-major); its 64 latent features are extracted once, and each method then goes on training the last
-layer: the paper's 19 rounds of 10 epochs without a stop rule, and the same with one. PR-AUC of a
-pair is that of the minor on the test images of its two classes, by p_minor / (p_minor + p_major).
-A finished cell is written at once, and a second run goes on where the first stopped. --full trains
-VGG-19, for a GPU. Needs the folder named by SKBOUNDARY_DATA.
+For each seed and number of minority samples a small network is trained on the ten classes (3,000
+images of each majority class). Its 64 latent features are extracted once, and each method continues
+to train the last layer: the paper's 19 rounds of 10 epochs without a stopping rule, and the same
+with one. PR-AUC of a pair is that of the minority class on the test images of its two classes, by
+p_minority / (p_minority + p_majority). Each finished cell is written at once, and a second run
+continues where the first stopped. --full trains VGG-19, for a GPU. Needs the folder named by
+SKBOUNDARY_DATA.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -27,7 +28,12 @@ import torch
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
 from torch import Tensor, nn
 
-from skboundary import BiasedExtrapolationClassifier, BiasedExtrapolationSampler, FrozenNetwork
+from skboundary import (
+    BiasedExtrapolationClassifier,
+    BiasedExtrapolationSampler,
+    BiasSettings,
+    FrozenNetwork,
+)
 
 # run as a script, it sees its own folder alone
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -36,8 +42,8 @@ from provenance import note_run
 
 RESULTS = Path(__file__).parents[1] / "results" / "extrapolation.json"
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-PAIRS = {1: 0, 8: 9, 4: 7, 2: 6, 3: 5}  # the paper's: minor to major
-MAJORS = 3000
+PAIRS = {1: 0, 8: 9, 4: 7, 2: 6, 3: 5}  # the paper's: minority to majority class
+N_MAJORITY = 3000
 
 
 def make_methods() -> dict[str, dict[str, Any]]:
@@ -47,16 +53,16 @@ def make_methods() -> dict[str, dict[str, Any]]:
         paper = {"placement": "boundary", "within_class": 0.0, "instance_pairing": "one-to-one"}
         return BiasedExtrapolationSampler(class_pairs=PAIRS, **(paper | changes))
 
-    asymmetric = {"bias": "asymmetric", "bias_fraction": 0.3}
+    settings = {kind: BiasSettings(class_specific=kind) for kind in ("threshold", "proportional")}
     literal: dict[str, Any] = {
         "none": {"n_iter": 0},
         "retrain only": {"sampler": "passthrough"},
-        "random": {"sampler": sampler(bias="random", bias_fraction=0.3)},
-        "bottom": {"sampler": sampler(bias="bottom", bias_fraction=0.3)},
-        "top": {"sampler": sampler(bias="top", bias_fraction=0.3)},
-        "asymmetric": {"sampler": sampler(**asymmetric)},
-        "Algorithm 1": {"sampler": sampler(**asymmetric, class_specific="threshold")},
-        "Algorithm 2": {"sampler": sampler(**asymmetric, class_specific="proportional")},
+        "random": {"sampler": sampler(bias="random")},
+        "bottom": {"sampler": sampler(bias="bottom")},
+        "top": {"sampler": sampler(bias="top")},
+        "asymmetric": {"sampler": sampler()},
+        "Algorithm 1": {"sampler": sampler(settings=settings["threshold"])},
+        "Algorithm 2": {"sampler": sampler(settings=settings["proportional"])},
     }
     methods = {name: {"stopping": None, **given} for name, given in literal.items()}
     methods["asymmetric, stop rule"] = {"stopping": "recall", **literal["asymmetric"]}
@@ -76,10 +82,10 @@ def load_cifar() -> tuple[Any, ...]:
     return tuple(parts)
 
 
-def draw(y: Any, minors: int, seed: int) -> Any:
-    """Row numbers: 3,000 of each major, `minors` of each minor."""
+def draw(y: Any, n_minority: int, seed: int) -> Any:
+    """Draw indices: 3,000 of each majority class, `n_minority` of each minority class."""
     rng = np.random.default_rng(seed)
-    counts = [minors if c in PAIRS else MAJORS for c in range(10)]
+    counts = [n_minority if c in PAIRS else N_MAJORITY for c in range(10)]
     return np.concatenate(
         [rng.permutation(np.flatnonzero(y == c))[:n] for c, n in enumerate(counts)]
     )
@@ -107,12 +113,12 @@ def make_network(full: bool) -> nn.Sequential:
 
 
 def scale(x: Tensor) -> Tensor:
-    """Bring bytes to about [-1, 1]."""
+    """Scale bytes to about [-1, 1]."""
     return x.float() / 127.5 - 1
 
 
 def train_network(X: Any, y: Any, seed: int, epochs: int, full: bool, device: str) -> nn.Module:
-    """Adam with one rise and fall of the learning rate; images are flipped at random."""
+    """Train with Adam and a one-cycle learning rate; images are flipped at random."""
     torch.manual_seed(seed)
     net = make_network(full).to(device)
     if device == "cpu":
@@ -137,60 +143,61 @@ def train_network(X: Any, y: Any, seed: int, epochs: int, full: bool, device: st
 
 
 def latents(net: nn.Module, X: Any, device: str) -> Any:
-    """Input of the last layer, (n, 64)."""
+    """Compute the input of the last layer, (n, 64)."""
     with torch.no_grad():
         parts = [net[:-1](scale(x.to(device))).cpu() for x in torch.from_numpy(X).split(1000)]
     return torch.cat(parts).numpy()
 
 
 def assess(clf: BiasedExtrapolationClassifier, Z: Any, y: Any) -> dict[str, Any]:
-    """PR-AUC of each pair, balanced accuracy, and what it cost."""
+    """Compute PR-AUC of each pair, balanced accuracy, and cost."""
     scores = clf.decision_function(Z)
-    found, rounds = {}, [min(n, clf.n_iter_) for n in clf.rounds_.values()]
-    for minor, major in PAIRS.items():
-        rows = (y == minor) | (y == major)
-        p = scores[rows, minor] - scores[rows, major]
-        found[f"{CLASSES[minor]} / {CLASSES[major]}"] = average_precision_score(y[rows] == minor, p)
+    found, rounds = {}, [min(n, clf.n_iter_) for n in clf.n_rounds_per_class_.values()]
+    for minority, majority in PAIRS.items():
+        of_pair = (y == minority) | (y == majority)
+        p = scores[of_pair, minority] - scores[of_pair, majority]
+        name = f"{CLASSES[minority]} / {CLASSES[majority]}"
+        found[name] = average_precision_score(y[of_pair] == minority, p)
     return {
         "PR-AUC": {pair: round(float(v), 5) for pair, v in found.items()},
         "balanced accuracy": round(float(balanced_accuracy_score(y, scores.argmax(1))), 5),
-        "rounds": {CLASSES[c]: n for c, n in clf.rounds_.items()},
+        "rounds": {CLASSES[c]: n for c, n in clf.n_rounds_per_class_.items()},
         "n_iter": clf.n_iter_,
-        # what the paper saves, whose pairs go one after the other: a training for each round
+        # the reduction in the paper, which trains once in each round of a pair
         "fewer rounds": round(1 - float(np.mean(rounds)) / 19, 4),
         "n_added": clf.history_[-1]["n_samples"] - clf.history_[0]["n_samples"],
         "cost": clf.history_[-1]["cost"],
-        "saved": round(clf.saved_, 4),
+        "saved": round(clf.cost_reduction_, 4),
     }
 
 
-def run_cell(data: Any, minors: int, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """All methods on one network."""
+def run_cell(data: Any, n_minority: int, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+    """Run all methods on one network."""
     X, y, X_test, y_test = data
     start = time.process_time()
-    rows = draw(y, minors, seed)
-    net = train_network(X[rows], y[rows], seed, args.epochs, args.full, args.device)
-    Z, Z_test = latents(net, X[rows], args.device), latents(net, X_test, args.device)
+    drawn = draw(y, n_minority, seed)
+    net = train_network(X[drawn], y[drawn], seed, args.epochs, args.full, args.device)
+    Z, Z_test = latents(net, X[drawn], args.device), latents(net, X_test, args.device)
     last = FrozenNetwork(nn.Sequential(net[-1].cpu()))
     cell: dict[str, Any] = {"training seconds": round(time.process_time() - start, 1)}
     for name, given in make_methods().items():
         start = time.process_time()
-        clf = BiasedExtrapolationClassifier(last, random_state=seed, **given).fit(Z, y[rows])
+        clf = BiasedExtrapolationClassifier(last, random_state=seed, **given).fit(Z, y[drawn])
         cell[name] = assess(clf, Z_test, y_test)
         cell[name]["seconds"] = round(time.process_time() - start, 2)
         accuracy = clf.pair_accuracy_
         if accuracy is not None:
             cell[name]["pair accuracy"] = {
-                CLASSES[minor]: round(float(v), 4) for (minor, _), v in accuracy.items()
+                CLASSES[minority]: round(float(v), 4) for (minority, _), v in accuracy.items()
             }
     return cell
 
 
 def print_table(results: dict[str, Any]) -> None:
-    """Mean over the seeds: PR-AUC of each pair and their mean, balanced accuracy, cost saved."""
-    for minors, by_seed in results["records"].items():
+    """Print means over the seeds: PR-AUC of each pair, balanced accuracy, cost reduction."""
+    for n_minority, by_seed in results["records"].items():
         cells = list(by_seed.values())
-        print(f"\n{MAJORS} majors, {minors} minors, {len(cells)} seeds")
+        print(f"\n{N_MAJORITY} majority, {n_minority} minority samples a class, {len(cells)} seeds")
         pairs = list(cells[0]["none"]["PR-AUC"])
         print(
             f"{'':22}"
@@ -216,7 +223,7 @@ def print_table(results: dict[str, Any]) -> None:
 
 
 def guide_table(results: dict[str, Any]) -> list[str]:
-    """Make the guide's table: means over pairs and seeds, for each number of minors in turn."""
+    """Make the guide's table: means over pairs and seeds, by number of minority samples."""
     records = [list(by_seed.values()) for by_seed in results["records"].values()]
     rule = " ".join(["=" * 21] + ["=" * 7] * 3 * len(records))
     lines = [rule]
@@ -237,7 +244,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[*range(5)])
-    parser.add_argument("--minors", type=int, nargs="*", default=[1000, 500, 300])
+    parser.add_argument("--minority", type=int, nargs="*", default=[1000, 500, 300])
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--full", action="store_true", help="VGG-19, for a GPU")
     parser.add_argument("--device", default="cpu")
@@ -257,12 +264,12 @@ def main() -> None:
     records = results.setdefault("records", {})
     data = load_cifar()
     for seed in args.seeds:
-        for minors in args.minors:
-            cells = records.setdefault(str(minors), {})
+        for n_minority in args.minority:
+            cells = records.setdefault(str(n_minority), {})
             if str(seed) not in cells:
-                cells[str(seed)] = run_cell(data, minors, seed, args)
+                cells[str(seed)] = run_cell(data, n_minority, seed, args)
                 args.out.write_text(json.dumps(results, indent=1) + "\n")
-                print(f"{minors} minors, seed {seed}: done", flush=True)
+                print(f"{n_minority} minority samples, seed {seed}: done", flush=True)
     args.out.write_text(json.dumps(results, indent=1) + "\n")
     print_table(results)
 

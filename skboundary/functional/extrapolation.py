@@ -1,8 +1,15 @@
-"""Biased extrapolation: which majors, which probability, which point of a segment.
+"""Biased extrapolation: selection of majority samples, target probability, and position.
 
-A pair joins a sample of a small class (the minor) with one of a larger class (the major). Margins
-are ``logit[minor class] - logit[major class]``, so the pairwise probability of the minor class is
-``p = sigmoid(margin)``; positions on a segment run from 0 at the minor to 1 at the major.
+A pair joins a sample of a minority class with a sample of a majority class. Its margin is
+``logit[minority class] - logit[majority class]``, so that the pairwise probability of the
+minority class is ``p = sigmoid(margin)``. Positions on the segment between the two samples run
+from 0 at the minority sample to 1 at the majority sample.
+
+References
+----------
+.. [1] S. Jeong, S. Lee, "Class specific biased extrapolation of images in latent space for
+   imbalanced image classification".
+.. [2] H. Lee et al., "Decision boundary re-sampling", IEEE Access, 2020.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -16,40 +23,56 @@ from torch import Tensor
 
 from skboundary.functional.root_finding import find_root
 
+__all__ = [
+    "asymmetric_target",
+    "centroid_ratio",
+    "margin_ratio",
+    "place",
+    "place_linear",
+    "place_on_grid",
+    "reachable",
+    "segment_ratio",
+    "select_majority",
+    "thin",
+]
+
 _SLACK = 0.1  # of a pair's probability gap, kept from either end
-_MARGIN = 20.0  # margins beyond are as good as infinite: 2e-9 from certainty
+_MARGIN = 20.0  # larger margins are as good as infinite: 2e-9 from certainty
 _TOLERANCE = 1e-3  # of the margin, hence 2.5e-4 of the probability
-_GRID = 100  # positions that DBR tries
+_GRID = 100  # positions evaluated in decision-boundary re-sampling
 
 
 # ------------------------------------------------------------------------------- selection
 
 
-def select_majors(
+def select_majority(
     margins: Tensor, bias: str, fraction: float, *, generator: torch.Generator
 ) -> Tensor:
-    """Select majors by their probability, among those on their own side of the boundary.
+    """Select majority samples on their own side of the boundary by their probability.
 
     Parameters
     ----------
-    margins : Tensor of shape (n_majors,)
+    margins : Tensor of shape (n,)
+        Margins of the majority samples; negative on their own side.
     bias : {"random", "bottom", "top"}
-        Any of them, those that are least, or those that are most sure of their class.
+        Whether to select any of them, those with the lowest, or those with the highest
+        probability of the majority class.
     fraction : float in (0, 1]
-        Share of the majors on their side; at least one is selected when there is one.
+        Share to select of the samples on their own side. If there is one, at least one is
+        selected.
     generator : torch.Generator
 
     Returns
     -------
-    selected : Tensor of shape (n_selected,)
-        Ascending positions in `margins`; of equal margins the first are selected.
+    selected : Tensor of shape (n_selected,), dtype int64
+        Indices into `margins`, ascending. Of equal margins the first are selected.
 
     Examples
     --------
     >>> import torch
-    >>> from skboundary.functional.extrapolation import select_majors
+    >>> from skboundary.functional.extrapolation import select_majority
     >>> margins = torch.tensor([-3.0, -0.1, 2.0, -1.0])
-    >>> select_majors(margins, "bottom", 0.5, generator=torch.Generator())
+    >>> select_majority(margins, "bottom", 0.5, generator=torch.Generator())
     tensor([1, 3])
     """
     own_side = (margins < 0).nonzero()[:, 0]
@@ -61,34 +84,37 @@ def select_majors(
     return own_side[order[:n]].sort().values
 
 
-# -------------------------------------------------------------------------- the probability
+# ---------------------------------------------------------------------- target probability
 
 
-def centroid_ratio(crossings: Tensor, minor_mean: Tensor, major_mean: Tensor) -> Tensor:
-    """Compute how much farther a crossing is from the center of the majors than of the minors.
+def centroid_ratio(crossings: Tensor, minority_mean: Tensor, majority_mean: Tensor) -> Tensor:
+    """Compute the distance ratio of equation 1 from the class means.
 
     Parameters
     ----------
     crossings : Tensor of shape (n, d)
-        Where segments meet the boundary.
-    minor_mean, major_mean : Tensor of shape (d,)
+        Latent vectors z of the points where the segments cross the boundary.
+    minority_mean, majority_mean : Tensor of shape (d,)
+        Mean latent vectors of the two classes.
 
     Returns
     -------
     ratio : Tensor of shape (n,)
-        ``|z - major_mean| / |z - minor_mean|``.
+        ``|z - majority_mean| / |z - minority_mean|``, a ratio of L2 distances.
     """
-    to_major, to_minor = ((crossings - mean).norm(dim=1) for mean in (major_mean, minor_mean))
-    return to_major / to_minor.clamp_min(torch.finfo(to_minor.dtype).tiny)
+    to_majority, to_minority = (
+        (crossings - mean).norm(dim=1) for mean in (majority_mean, minority_mean)
+    )
+    return to_majority / to_minority.clamp_min(torch.finfo(to_minority.dtype).tiny)
 
 
 def segment_ratio(position: Tensor) -> Tensor:
-    """Compute how much farther a crossing is from its major than from its minor.
+    """Compute the distance ratio of equation 1 along the segments.
 
     Parameters
     ----------
     position : Tensor of shape (n,)
-        Of the crossings, 0 at the minor and 1 at the major.
+        Positions t of the crossings, 0 at the minority and 1 at the majority sample.
 
     Returns
     -------
@@ -98,126 +124,129 @@ def segment_ratio(position: Tensor) -> Tensor:
     return (1 - position) / position.clamp_min(torch.finfo(position.dtype).tiny)
 
 
-def margin_ratio(minor_margins: Tensor, major_margins: Tensor, fraction: float) -> Tensor:
-    """Compare the mean margin of the least sure majors with that of the least sure minors.
+def margin_ratio(minority_margins: Tensor, majority_margins: Tensor, fraction: float) -> Tensor:
+    """Compute the distance ratio of equation 1 from the margins of the two classes.
 
     Parameters
     ----------
-    minor_margins, major_margins : Tensor of shape (n_minors,), (n_majors,)
-        Those on the wrong side of the boundary are left out.
+    minority_margins, majority_margins : Tensor of shape (n_minority,), (n_majority,)
+        Samples on the wrong side of the boundary are left out.
     fraction : float in (0, 1]
-        Share of each class that is least sure.
+        Share of each class, those with the smallest absolute margins, that is averaged.
 
     Returns
     -------
     ratio : Tensor of shape ()
+        Mean absolute margin of the majority class over that of the minority class.
     """
 
-    def unsure(margins: Tensor) -> Tensor:
+    def mean_smallest(margins: Tensor) -> Tensor:
         own_side = margins[margins > 0]
         n = max(1, round(fraction * len(own_side)))
         return own_side.topk(n, largest=False).values.mean()
 
-    return unsure(-major_margins) / unsure(minor_margins)
+    return mean_smallest(-majority_margins) / mean_smallest(minority_margins)
 
 
-def asymmetric_target(ratio: Tensor, gamma: float, p_max: float, p_min: float) -> Tensor:
-    """Compute the probability that equation 1 of the paper asks for.
+def asymmetric_target(ratio: Tensor, gamma: float, p_min: float) -> Tensor:
+    """Compute the target probability of equation 1 of the paper.
+
+    `gamma` stands for the product of the paper's gamma and P_max.
 
     Parameters
     ----------
     ratio : Tensor
-        ``d_normal / d_abnormal``.
+        Distance ratio ``d_normal / d_abnormal``.
     gamma : float
-        Negative moves the new samples into the majors' region.
-    p_max : float
+        Strength of the bias. Negative values move the samples into the region of the majority
+        class.
     p_min : float
-        The result is clipped to [p_min, 1 - p_min].
+        The target is clipped to [p_min, 1 - p_min].
 
     Returns
     -------
     target : Tensor of the shape of ratio
-        ``0.5 + gamma * p_max * (max(1, ratio) - 1)``, clipped.
+        Probabilities ``0.5 + gamma * (max(1, ratio) - 1)`` of the minority class, clipped.
 
     Examples
     --------
     >>> import torch
     >>> from skboundary.functional.extrapolation import asymmetric_target
-    >>> asymmetric_target(torch.tensor([0.5, 1.5, 9.0]), gamma=-0.4, p_max=1.0, p_min=0.05)
+    >>> asymmetric_target(torch.tensor([0.5, 1.5, 9.0]), gamma=-0.4, p_min=0.05)
     tensor([0.5000, 0.3000, 0.0500])
     """
-    return (0.5 + gamma * p_max * (ratio.clamp_min(1) - 1)).clamp(p_min, 1 - p_min)
+    return (0.5 + gamma * (ratio.clamp_min(1) - 1)).clamp(p_min, 1 - p_min)
 
 
-def reachable(target: Tensor, minor_margin: Tensor, major_margin: Tensor) -> Tensor:
-    """Clip targets to what lies between the parents, a tenth of their gap from either.
+def reachable(target: Tensor, minority_margin: Tensor, majority_margin: Tensor) -> Tensor:
+    """Clip targets to the probabilities between the parents, a tenth of their gap from either.
 
     Parameters
     ----------
     target : Tensor of shape (n,)
-        Probabilities of the minor class.
-    minor_margin, major_margin : Tensor of shape (n,)
+        Probabilities of the minority class.
+    minority_margin, majority_margin : Tensor of shape (n,)
+        Margins of the parents.
 
     Returns
     -------
     target : Tensor of shape (n,)
     """
-    low, high = major_margin.sigmoid(), minor_margin.sigmoid()
+    low, high = majority_margin.sigmoid(), minority_margin.sigmoid()
     slack = _SLACK * (high - low)
     return target.clamp(low + slack, high - slack)
 
 
-# ---------------------------------------------------------------------------- the position
+# -------------------------------------------------------------------------------- position
 
 
-def place_linear(target: Tensor, minor_margin: Tensor, major_margin: Tensor) -> Tensor:
-    """Find the position of a probability where the margin is linear: in closed form.
+def place_linear(target: Tensor, minority_margin: Tensor, majority_margin: Tensor) -> Tensor:
+    """Compute the position of a probability on segments with a linear margin, in closed form.
 
     Parameters
     ----------
     target : Tensor of shape (n,)
         Probabilities between those of the parents.
-    minor_margin, major_margin : Tensor of shape (n,)
+    minority_margin, majority_margin : Tensor of shape (n,)
 
     Returns
     -------
     position : Tensor of shape (n,)
     """
-    return (minor_margin - target.logit()) / (minor_margin - major_margin)
+    return (minority_margin - target.logit()) / (minority_margin - majority_margin)
 
 
 def place(
     margin: Callable[[Tensor, Tensor], Tensor],
     target: Tensor,
-    minor_margin: Tensor,
-    major_margin: Tensor,
+    minority_margin: Tensor,
+    majority_margin: Tensor,
     *,
     max_iter: int = 60,
 ) -> tuple[Tensor, Tensor]:
-    """Find the position of a probability by root finding.
+    """Find the position of a probability on segments by root finding.
 
     Parameters
     ----------
     margin : callable
-        ``margin(position, rows)``: margins (m,) of the pairs numbered `rows` (m,) at the
-        positions (m,).
+        ``margin(position, index)``: margins (m,) of the pairs `index` (m,) at the positions (m,).
     target : Tensor of shape (n,)
         Probabilities between those of the parents.
-    minor_margin, major_margin : Tensor of shape (n,)
+    minority_margin, majority_margin : Tensor of shape (n,)
     max_iter : int, default=60
-        Evaluations of a pair at most.
+        Maximum number of evaluations per pair.
 
     Returns
     -------
     position : Tensor of shape (n,)
-        Where the probability jumps over the target, the side that is nearer to it.
-    found : Tensor of shape (n,)
-        Whether the probability there is the target's to 2.5e-4.
+        Where the probability jumps past the target, the side that is closer to it.
+    found : Tensor of shape (n,), dtype bool
+        Whether the probability there equals the target within 2.5e-4.
     """
     wanted = target.logit()
-    first, last = (m.clamp(-_MARGIN, _MARGIN) - wanted for m in (minor_margin, major_margin))
+    first, last = (m.clamp(-_MARGIN, _MARGIN) - wanted for m in (minority_margin, majority_margin))
     root = find_root(
-        lambda t, rows: margin(t, rows).clamp(-_MARGIN, _MARGIN) - wanted[rows],
+        lambda t, index: margin(t, index).clamp(-_MARGIN, _MARGIN) - wanted[index],
         torch.zeros_like(wanted),
         torch.ones_like(wanted),
         first,
@@ -232,7 +261,7 @@ def place(
 
 
 def thin(distances: Tensor, n: int) -> Tensor:
-    """Take every so-manieth pair in the order of their distances, n in all.
+    """Select n pairs evenly over the ranks of their distances.
 
     Parameters
     ----------
@@ -241,8 +270,8 @@ def thin(distances: Tensor, n: int) -> Tensor:
 
     Returns
     -------
-    taken : Tensor of shape (min(n, n_pairs),)
-        The pairs of the ranks ``round(q * n_pairs / n)``, nearest first.
+    selected : Tensor of shape (min(n, n_pairs),), dtype int64
+        The pairs with the ranks ``round(q * n_pairs / n)``, nearest first.
     """
     n = min(n, len(distances))
     ranks = (torch.arange(n, dtype=torch.float64) * len(distances) / n).round().long()
@@ -250,30 +279,30 @@ def thin(distances: Tensor, n: int) -> Tensor:
 
 
 def place_on_grid(
-    margin: Callable[[Tensor, Tensor], Tensor], major_margin: Tensor
+    margin: Callable[[Tensor, Tensor], Tensor], majority_margin: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Try the positions .01, .02, ..., 1 of each segment; keep the one nearest to p = 0.5.
+    """Choose the position among .01, .02, ..., 1 with the probability closest to 0.5.
 
     Parameters
     ----------
     margin : callable
         As in `place`.
-    major_margin : Tensor of shape (n,)
-        At the position 1.
+    majority_margin : Tensor of shape (n,)
+        Margins at the position 1.
 
     Returns
     -------
     position : Tensor of shape (n,)
-        With the dtype and the device of `major_margin`.
-    accepted : Tensor of shape (n,)
+        In the dtype and on the device of `majority_margin`.
+    accepted : Tensor of shape (n,), dtype bool
         Whether the probability there is within 0.1 of 0.5.
     """
-    rows = torch.arange(len(major_margin), device=major_margin.device)
-    best = (major_margin.sigmoid() - 0.5).abs()
+    index = torch.arange(len(majority_margin), device=majority_margin.device)
+    best = (majority_margin.sigmoid() - 0.5).abs()
     position = torch.ones_like(best)
-    for step in range(1, _GRID):  # DBR counts from the major: r = 0, .01, ..., .99
+    for step in range(1, _GRID):  # the paper counts from the majority sample: r = 0, .01, ..., .99
         t = torch.full_like(best, 1 - step / _GRID)
-        off = (margin(t, rows).sigmoid() - 0.5).abs()
+        off = (margin(t, index).sigmoid() - 0.5).abs()
         nearer = off < best
         best[nearer], position[nearer] = off[nearer], t[nearer]
     return position, best < 0.1

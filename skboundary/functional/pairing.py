@@ -1,4 +1,4 @@
-"""Pairs of rows of two sets, near each other and all different, without a matrix of all pairs."""
+"""Pairs of nearby samples of two sets, all different, without the matrix of all distances."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -6,82 +6,121 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from skboundary.functional.nearest_neighbors import build_index, search
 
-_WINDOW = 32  # neighbors that a minor looks at in one step of the greedy pairing
-_DEPTH = 32  # neighbors that are searched for each minor at first
+__all__ = ["Find", "fill", "find_nearest", "one_to_one_rounds", "pair_nearest", "pair_one_to_one"]
+
+_WINDOW = 32  # neighbors considered by a minority sample in one step of the greedy pairing
+_DEPTH = 32  # neighbors searched for each minority sample at first
+
+
+class Find(Protocol):
+    """A nearest neighbor search, as `find_nearest`; it may be approximate."""
+
+    def __call__(
+        self, samples: Tensor, queries: Tensor, k: int, exclude: Tensor | None = None
+    ) -> Tensor: ...
+
+
+def find_nearest(samples: Tensor, queries: Tensor, k: int, exclude: Tensor | None = None) -> Tensor:
+    """Find the k nearest samples of each query by L2 distance, exactly.
+
+    Parameters
+    ----------
+    samples : Tensor of shape (n, d)
+    queries : Tensor of shape (q, d)
+    k : int
+    exclude : Tensor of shape (q,), dtype int64, default=None
+        The index of one sample per query not to return, such as the query itself.
+
+    Returns
+    -------
+    indices : Tensor of shape (q, k), dtype int64
+        Nearest first; of equally near samples the lowest index comes first.
+    """
+    return search(build_index(samples), queries, k, exclude=exclude).indices
 
 
 def pair_nearest(
     queries: Tensor,
-    rows: Tensor,
+    samples: Tensor,
     n_pairs: int,
     n_neighbors: int,
     *,
     generator: torch.Generator,
     exclude_self: bool = False,
     replace: bool = False,
+    find: Find = find_nearest,
 ) -> Tensor:
-    """Draw pairs of a query and one of its nearest rows, each such pair with the same chance.
+    """Draw pairs of a query and one of its nearest samples, uniformly over all such pairs.
 
-    Neighbors are searched for the queries that were drawn, and for no others.
+    Neighbors are searched only for the queries that are drawn.
 
     Parameters
     ----------
     queries : Tensor of shape (q, d)
-    rows : Tensor of shape (m, d)
+    samples : Tensor of shape (n, d)
     n_pairs : int
     n_neighbors : int
-        Nearest rows of a query among which its partner is drawn. Without replacement it is
-        raised to ``ceil(n_pairs / q)`` where it is less; there are at most m.
+        Number of nearest samples of a query among which its partner is drawn. Without
+        replacement it is raised to ``ceil(n_pairs / q)`` if it is less. At most n are used.
     generator : torch.Generator
     exclude_self : bool, default=False
-        The queries are the rows, and none is paired with itself.
+        Whether the queries are the samples themselves, and none is paired with itself.
     replace : bool, default=False
-        Whether a pair may be drawn again, as in SMOTE. If not, all pairs are different.
+        Whether to draw with replacement, as SMOTE does. Otherwise all pairs are different.
+    find : callable, default=find_nearest
+        The nearest neighbor search.
 
     Returns
     -------
-    pairs : Tensor of shape (n_pairs, 2), or (min(n_pairs, q * m), 2) without replacement
-        Query and row, in the order in which they were drawn.
+    pairs : Tensor of shape (n_pairs, 2), or (min(n_pairs, q * n), 2) without replacement
+        Indices of query and sample, in the order in which the pairs were drawn.
     """
     k = n_neighbors if replace else max(n_neighbors, math.ceil(n_pairs / len(queries)))
-    k = min(len(rows) - exclude_self, k)
+    k = min(len(samples) - exclude_self, k)
     n_all = len(queries) * k
     if replace:
         drawn = torch.randint(n_all, (n_pairs,), generator=generator)
     else:
         drawn = torch.randperm(n_all, generator=generator)[:n_pairs]
-    asked, place = (drawn // k).unique(return_inverse=True)
-    asked, place, rank = (part.to(queries.device) for part in (asked, place, drawn % k))
-    itself = asked if exclude_self else None
-    found = search(build_index(rows), queries[asked], k, exclude=itself).indices
-    found = found.to(queries.device)
-    return torch.stack([asked[place], found[place, rank]], 1)
+    searched, place = (drawn // k).unique(return_inverse=True)
+    searched, place, rank = (part.to(queries.device) for part in (searched, place, drawn % k))
+    found = find(samples, queries[searched], k, searched if exclude_self else None)
+    return torch.stack([searched[place], found.to(queries.device)[place, rank]], 1)
 
 
-def pair_one_to_one(minors: Tensor, majors: Tensor, n_pairs: int) -> Tensor:
-    """Pair greedily in rounds, each of which gives every minor its nearest unused major.
+def pair_one_to_one(
+    minority: Tensor, majority: Tensor, n_pairs: int, *, find: Find = find_nearest
+) -> Tensor:
+    """Pair greedily in rounds: each minority sample takes its nearest unused majority sample.
 
     Parameters
     ----------
-    minors : Tensor of shape (n, d)
-    majors : Tensor of shape (m, d)
+    minority : Tensor of shape (n, d)
+        Samples of the minority class.
+    majority : Tensor of shape (m, d)
+        Samples of the majority class.
     n_pairs : int
+    find : callable, default=find_nearest
+        The nearest neighbor search.
 
     Returns
     -------
     pairs : Tensor of shape (min(n_pairs, n * m), 2)
-        Minor and major, all different, in the order of `one_to_one_rounds`.
+        Indices of the minority and the majority sample. All pairs are different; their order
+        is that of `one_to_one_rounds`.
     """
-    n_pairs = min(n_pairs, len(minors) * len(majors))
+    n_pairs = min(n_pairs, len(minority) * len(majority))
     parts: list[Tensor] = []
     missing = n_pairs
-    for pairs in one_to_one_rounds(minors, majors, math.ceil(n_pairs / len(minors))):
+    n_rounds = math.ceil(n_pairs / len(minority))
+    for pairs in one_to_one_rounds(minority, majority, n_rounds, find=find):
         parts.append(pairs[:missing])
         missing -= len(parts[-1])
         if not missing:
@@ -89,110 +128,120 @@ def pair_one_to_one(minors: Tensor, majors: Tensor, n_pairs: int) -> Tensor:
     return torch.cat(parts)
 
 
-def one_to_one_rounds(minors: Tensor, majors: Tensor, n_rounds: int) -> Iterator[Tensor]:
-    """Go through the minors again and again; each takes its nearest major not used yet.
+def one_to_one_rounds(
+    minority: Tensor, majority: Tensor, n_rounds: int, *, find: Find = find_nearest
+) -> Iterator[Tensor]:
+    """Yield rounds of greedy one-to-one pairs.
 
-    In storage order, the lowest major among equally near ones. No major serves twice in a
-    round, unless all have served: then all are free again. No pair comes twice: a minor
-    without a new partner among the free majors sits a round out.
+    In each round the minority samples take, in storage order, their nearest majority sample
+    not used in this round (the one with the lowest index among equally near samples). When all
+    majority samples are used, all become available again. No pair is repeated: a minority
+    sample without a new partner among the available ones is skipped in this round.
 
     Parameters
     ----------
-    minors : Tensor of shape (n, d)
-    majors : Tensor of shape (m, d)
+    minority : Tensor of shape (n, d)
+        Samples of the minority class.
+    majority : Tensor of shape (m, d)
+        Samples of the majority class.
     n_rounds : int
-        Rounds that will be asked for, about: it only sets how far ahead neighbors are searched.
+        Approximate number of rounds that will be consumed. It determines only how many
+        neighbors are searched in advance.
+    find : callable, default=find_nearest
+        The nearest neighbor search.
 
     Yields
     ------
     pairs : Tensor of shape (n_pairs, 2)
-        Of one round: minor and major, in the order of the minors. The last round leaves no
-        pair over.
+        The pairs of one round: indices of the minority and the majority sample, in the order
+        of the minority samples. The rounds end when all n * m pairs were yielded.
     """
-    n, m, device = len(minors), len(majors), minors.device
+    n, m, device = len(minority), len(majority), minority.device
     k = min(m, max(_DEPTH, 4 * n_rounds))
-    near = search(build_index(majors), minors, k).indices.to(device)
+    near = find(majority, minority, k).to(device)
     partners: list[Tensor] = []  # of each round: (n,), m = none
     left = n * m
     while left:
-        held = torch.full((m + 1,), n, device=device)  # the minor that holds a major, n = none
-        held[m] = -1  # "no major" accepts nobody
+        owner = torch.full((m + 1,), n, device=device)  # of a majority sample, n = none
+        owner[m] = -1  # a proposal to "no sample" is always rejected
         partner = torch.full((n,), m, device=device)
         start = 0
         while start < n:
-            free = int((held == n).sum())
+            free = int((owner == n).sum())
             if not free:
-                held[:m] = n
+                owner[:m] = n
                 free = m
-            stop = min(n, start + free)  # so many fit, whatever they choose
-            _choose(minors, majors, near, partners, held, start, stop)
-            taken = ((held >= start) & (held < n)).nonzero()[:, 0]
-            partner[held[taken]] = taken
-            held[taken] = -1
+            stop = min(n, start + free)  # so many find a partner, whatever they choose
+            _match(minority, majority, near, partners, owner, start, stop, find)
+            taken = ((owner >= start) & (owner < n)).nonzero()[:, 0]
+            partner[owner[taken]] = taken
+            owner[taken] = -1
             start = stop
-        near[near == partner[:, None]] = m  # a pair comes once
+        near[near == partner[:, None]] = m  # so that no pair is repeated
         partners.append(partner)
         pairs = torch.stack([torch.arange(n, device=device), partner], 1)[partner < m]
         left -= len(pairs)
         yield pairs
 
 
-def _choose(
-    minors: Tensor,
-    majors: Tensor,
+def _match(
+    minority: Tensor,
+    majority: Tensor,
     near: Tensor,
     partners: list[Tensor],
-    held: Tensor,
+    owner: Tensor,
     start: int,
     stop: int,
+    find: Find,
 ) -> None:
-    """Let minors start to stop choose in this order; `held` says in the end who has whom.
+    """Match the minority samples from start to stop by deferred acceptance, in place in `owner`.
 
-    All ask at once, each the nearest major that may still say yes. A major keeps the first
-    minor in storage order, and who is turned down asks on: that ends where choosing one by
-    one ends. A list that runs dry is replaced by a longer one of majors that are left.
+    All propose at once, each to the nearest majority sample that has not rejected it. A
+    majority sample keeps the proposal that is first in storage order and rejects the others,
+    which propose again. The result is that of the greedy choice one by one. A list of
+    neighbors that is used up is replaced by a longer one of the remaining majority samples.
     """
-    n, m, k, device = len(minors), len(majors), near.shape[1], near.device
-    asking = torch.arange(start, stop, device=device)
+    n, m, k, device = len(minority), len(majority), near.shape[1], near.device
+    proposing = torch.arange(start, stop, device=device)
     lists = near[start:stop].reshape(-1)
-    cursor = (asking - start) * k
+    cursor = (proposing - start) * k
     end = cursor + k
     complete = torch.full((stop - start,), k == m, device=device)
     window = torch.arange(_WINDOW, device=device)
     while True:
-        while len(asking):
-            place = cursor[asking - start, None] + window
-            major = lists[place.clamp(max=len(lists) - 1)]
-            major.masked_fill_(place >= end[asking - start, None], m)
-            willing = held[major] > asking[:, None]
-            some, first = willing.any(1), willing.int().argmax(1)
-            cursor[asking - start] += torch.where(some, first, _WINDOW)
-            bidder, choice = asking[some], major[some, first[some]]
-            before = held[choice]
-            held.scatter_reduce_(0, choice, bidder, "amin")
-            won = held[choice] == bidder
-            displaced = before[won & (before < n)]
-            looking = asking[~some]
-            looking = looking[cursor[looking - start] < end[looking - start]]
-            asking = torch.cat([bidder[~won], displaced, looking])
-        holds = torch.zeros(stop - start, dtype=torch.bool, device=device)
-        holds[held[(held >= start) & (held < n)] - start] = True
-        asking = start + (~(holds | complete)).nonzero()[:, 0]
-        rest = (held > start).nonzero()[:, 0] if len(asking) else asking
+        while len(proposing):
+            place = cursor[proposing - start, None] + window
+            candidate = lists[place.clamp(max=len(lists) - 1)]
+            candidate.masked_fill_(place >= end[proposing - start, None], m)
+            accepts = owner[candidate] > proposing[:, None]
+            some, first = accepts.any(1), accepts.int().argmax(1)
+            cursor[proposing - start] += torch.where(some, first, _WINDOW)
+            proposer, choice = proposing[some], candidate[some, first[some]]
+            before = owner[choice]
+            owner.scatter_reduce_(0, choice, proposer, "amin")
+            accepted = owner[choice] == proposer
+            displaced = before[accepted & (before < n)]
+            rejected = proposing[~some]
+            rejected = rejected[cursor[rejected - start] < end[rejected - start]]
+            proposing = torch.cat([proposer[~accepted], displaced, rejected])
+        matched = torch.zeros(stop - start, dtype=torch.bool, device=device)
+        matched[owner[(owner >= start) & (owner < n)] - start] = True
+        proposing = start + (~(matched | complete)).nonzero()[:, 0]
+        rest = (owner > start).nonzero()[:, 0] if len(proposing) else proposing
         if not len(rest):
             return
         k = min(len(rest), 2 * k)
-        found = rest[search(build_index(majors[rest]), minors[asking], k).indices.to(device)]
+        found = rest[find(majority[rest], minority[proposing], k).to(device)]
         for partner in partners:
-            found[found == partner[asking, None]] = m
-        cursor[asking - start] = len(lists) + torch.arange(len(asking), device=device) * k
-        end[asking - start] = cursor[asking - start] + k
+            found[found == partner[proposing, None]] = m
+        cursor[proposing - start] = len(lists) + torch.arange(len(proposing), device=device) * k
+        end[proposing - start] = cursor[proposing - start] + k
         lists = torch.cat([lists, found.reshape(-1)])
-        complete[asking - start] = k == len(rest)
+        complete[proposing - start] = k == len(rest)
 
 
 def fill(pairs: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Go through the pairs again from the first until there are n.
+    """Repeat the pairs from the first until there are n.
 
     Parameters
     ----------
@@ -202,8 +251,8 @@ def fill(pairs: Tensor, n: int) -> tuple[Tensor, Tensor]:
     Returns
     -------
     pairs : Tensor of shape (n, 2)
-    repeated : Tensor of shape (n,)
-        Whether the pair was there before.
+    repeated : Tensor of shape (n,), dtype bool
+        Whether a pair is a repetition.
     """
     number = torch.arange(n, device=pairs.device)
     return pairs[number % len(pairs)], number >= len(pairs)

@@ -1,4 +1,4 @@
-"""BiasedExtrapolationClassifier: add a few samples, retrain the head, and again."""
+"""BiasedExtrapolationClassifier: alternate resampling and training of the head."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -10,22 +10,15 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-import torch
-from imblearn.utils import check_sampling_strategy
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone, is_classifier
-from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
-from skboundary._device import to_numpy, to_tensor
+from skboundary._device import to_numpy
 from skboundary._validation import all_or_nothing
-from skboundary.functional.latent_mixing import class_means
-from skboundary.networks import Network
 from skboundary.networks._factory import is_trained
 from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import resolve_labels
@@ -34,16 +27,27 @@ from skboundary.networks._parameters import (
     NETWORK_CONSTRAINTS,
     fill_docstring,
 )
-from skboundary.over_sampling._class_pairs import find_class_pairs, pair_accuracy
-from skboundary.over_sampling._head import ContinuedHead, RefittedHead, seeded
-from skboundary.over_sampling._history import Rows, full_cost, pr_auc, recall, scores, sentence
+from skboundary.over_sampling._head import ContinuedHead, new_head
+from skboundary.over_sampling._history import (
+    LatentData,
+    describe_round,
+    full_cost,
+    pr_auc_by_class,
+    recall_by_class,
+)
+from skboundary.over_sampling._rounds import (
+    MAX_SEED,
+    draw_samples,
+    growing_classes,
+    plan_rounds,
+    remaining_samples,
+    stratified_split,
+)
 from skboundary.over_sampling._sampler import BiasedExtrapolationSampler
-
-_MAX_SEED = 2**31 - 1
 
 
 def _head_has(method: str) -> Callable[[Any], bool]:
-    """Whether the head, fitted or to be fitted, has a method; `head=None` has them all."""
+    """Check that the head, fitted or not, has a method; `head=None` has all of them."""
 
     def check(self: Any) -> bool:
         head = getattr(self, "head_", self.head)
@@ -54,61 +58,62 @@ def _head_has(method: str) -> Callable[[Any], bool]:
 
 @fill_docstring
 class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
-    """Alternate between adding minority samples in the latent space and retraining the head.
+    """Alternate oversampling in the latent space and training of the classification head.
 
-    The procedure of class-specific biased extrapolation [1]_: train the network, go to its
-    latent space, then in each round add `growth` times the ORIGINAL number of samples to every
-    minority class and train the head on. The boundary between which samples are placed is that
-    of the head as it stands, and parents are always original samples.
+    The procedure of class-specific biased extrapolation [1]_: a network is trained, and each
+    round then adds `growth` times the original number of samples to every minority class in its
+    latent space and continues to train the head. Samples are placed by the decision boundary of
+    the present head, and their parents are always original samples.
 
     Read more in the :ref:`User Guide <biased_extrapolation_classifier>`.
 
     Parameters
     ----------
     estimator : estimator or torch.nn.Module, default=None
-        The classifier that gives the latent space. A module, a :class:`FrozenNetwork` and a
-        :class:`~sklearn.frozen.FrozenEstimator` are used as they are; any other estimator is
-        cloned and fitted. None trains a small multilayer perceptron on standardized columns.
+        The classifier that provides the latent space. A module, a :class:`FrozenNetwork` and a
+        :class:`~sklearn.frozen.FrozenEstimator` are used without refitting; any other estimator
+        is cloned and fitted. None trains a small multilayer perceptron on standardized columns.
     {layer}
     sampler : over-sampler of imbalanced-learn or "passthrough", default=None
-        What makes the samples. None is :class:`BiasedExtrapolationSampler`, whose `estimator`
-        None here means the head. Its `sampling_strategy` says which classes grow, and at most
-        to what number. "passthrough" adds none: the head alone is trained on, which is the
-        control to beat.
+        Creates the samples. None is :class:`BiasedExtrapolationSampler`, whose
+        ``estimator=None`` here stands for the head. Its `sampling_strategy` determines which
+        classes are over-sampled, and up to what number. "passthrough" adds no samples and only
+        continues to train the head: the control.
     head : classifier, default=None
-        None goes on training the network's last `torch.nn.Linear` (a `LogisticRegression`,
-        refitted each round, where `layer` is not the input of that). Any other classifier is
-        cloned and refitted each round.
+        None continues to train the network's last `torch.nn.Linear` (or refits a
+        `LogisticRegression` in each round, if `layer` is not the input of that layer). Any
+        other classifier is cloned and refitted in each round.
     n_iter : int, default=19
-        The number of rounds, at most. A sampler with ``class_specific="threshold"`` gives them
-        to the pairs of classes whose accuracy is at most its `tau` and none to the others
-        (Algorithm 1 of [1]_), with "proportional" a pair gets
+        Maximum number of rounds. A sampler with ``class_specific="threshold"`` in its
+        `settings` gives all of them to the pairs of classes whose accuracy is at most `tau` and
+        none to the others (Algorithm 1 of [1]_); with "proportional" a pair gets
         ``round(n_iter * (1 - accuracy) / 0.5)`` (Algorithm 2).
     growth : float, default=0.1
-        Samples that a round adds to a minority class, as a share of its original number.
+        Number of samples added to a minority class in a round, as a share of its original
+        number of samples.
     epochs_per_iter : int, default=10
-        Epochs that `head=None` trains in a round.
+        Number of epochs in a round with `head=None`.
     stopping : {"recall"} or None, default="recall"
-        "recall": a class grows no more once the recall of its training samples has reached
-        that of the majority classes, and rounds end when no class grows. None: all `n_iter`
-        rounds, as in the paper.
+        "recall": stop over-sampling a class once the recall of its training samples has reached
+        that of the majority classes, and stop when no class is over-sampled any more. None runs
+        all `n_iter` rounds, as in the paper.
     validation_fraction : float in [0, 1), default=0.1
-        Share of each class that is kept from training. It serves `history_`, and the accuracy
-        of the pairs of classes, never the stopping rule.
+        Share of each class held out of the training. It is used for `history_` and for the
+        accuracy of the pairs of classes, never for the stopping rule.
     {device}
     {batch_size}
     random_state : int, RandomState instance or None, default=None
-        Seeds the training, the validation rows, the order of rows, and a sampler or head that
-        has no `random_state` of its own.
+        Seeds the training, the choice of held-out samples, the order of samples, and a sampler
+        or head without a `random_state` of its own.
     verbose : int, default=0
-        When positive, prints a line for each round and shows the progress of the network's
+        If positive, prints a line for each round and shows progress bars of the network's
         training and passes.
 
     Attributes
     ----------
     {classes_}
     estimator_ : estimator
-        The trained classifier that gives the latent space.
+        The trained classifier that provides the latent space.
     head_ : estimator
         The classifier on latent vectors; a fitted `LogisticRegression` with ``head=None``.
     sampler_ : estimator or "passthrough"
@@ -117,14 +122,15 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         One entry for the head before any round, and one for each round: "round", "n_added"
         (by class, in this round), "n_samples" (that the head was trained on), "recall" and
         "validation_recall" (by class), "validation_pr_auc" (by class, one against the rest),
-        "cost" (rows that the head was trained on, times epochs, so far) and "seconds".
-    rounds_ : dict
-        By minority class the rounds that it was given; `n_iter` without `class_specific`.
+        "cost" (total number of samples times epochs of the training) and "seconds" (wall time).
+    n_rounds_per_class_ : dict
+        From minority class to its planned number of rounds; `n_iter` without `class_specific`.
     pair_accuracy_ : dict or None
-        By pair of classes (minor, major) the balanced accuracy that decided them.
-    saved_ : float
-        The share of "cost" that `class_specific` and `stopping` saved beside `n_iter` rounds for
-        every class.
+        From a pair of classes (minority, majority) to the balanced accuracy behind
+        `n_rounds_per_class_`.
+    cost_reduction_ : float
+        Share of "cost" saved by `class_specific` and `stopping`, compared with `n_iter` rounds
+        for every class.
     n_iter_ : int
         The number of rounds.
     {device_}
@@ -134,12 +140,13 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
 
     See Also
     --------
-    BiasedExtrapolationSampler : The same samples in one pass, for a pipeline.
+    BiasedExtrapolationSampler : The sampler in one pass, for a pipeline.
 
     References
     ----------
-    .. [1] "Class-specific biased extrapolation of images in latent space", with the iterating
-       procedure of decision-boundary re-sampling (IEEE Access 2020).
+    .. [1] S. Jeong, S. Lee, "Class specific biased extrapolation of images in latent space for
+       imbalanced image classification", with the iterations of H. Lee et al., "Decision
+       boundary re-sampling", IEEE Access, 2020.
 
     Examples
     --------
@@ -197,7 +204,7 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
     def fit(self, X: Any, y: Any) -> BiasedExtrapolationClassifier:
-        """Train the network, then go round.
+        """Fit the network, then alternate resampling and training of the head.
 
         Parameters
         ----------
@@ -211,21 +218,21 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         Raises
         ------
         ValueError
-            For input that is not finite, labels that a trained network does not know, and
-            whatever the sampler itself refuses.
+            For input that is not finite, labels that are not classes of a trained network, and
+            the errors of the sampler.
         TypeError
-            For a sampler that is no over-sampler.
+            For a sampler that is not an over-sampler.
         """
         X, y = self._check_fit(X, y)
         if self.head is not None and not is_classifier(self.head):
             raise ValueError(
-                f"head={type(self.head).__name__} is no classifier. Give one, or None to go on "
-                "training the network's last layer."
+                f"head={type(self.head).__name__} is not a classifier. Use a classifier, or None "
+                "to continue to train the network's last layer."
             )
         sampler = self._new_sampler()
         random = check_random_state(self.random_state)
-        kept, held = _split(y, self.validation_fraction, random)
-        to_fit = slice(None) if is_trained(self.estimator) else kept
+        train, held_out = stratified_split(y, self.validation_fraction, random)
+        to_fit = slice(None) if is_trained(self.estimator) else train
         self.estimator_, network = self._as_network(
             _safe_indexing(X, to_fit), y[to_fit], random_state=random
         )
@@ -234,9 +241,22 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         self._network, self.device_ = network, network.device
         latent, logits = network.latent_and_logits(X)
         Z = to_numpy(latent)
-        rows, held_rows = Rows(Z[kept], y[kept]), Rows(Z[held], y[held])
-        head = self._new_head(latent[kept], logits[kept], classes, random)
-        self._go_round(rows, held_rows, head, sampler, random)
+        head = new_head(
+            self.head,
+            network,
+            latent[train],
+            logits[train],
+            classes,
+            epochs=self.epochs_per_iter,
+            seed=random.randint(MAX_SEED),
+        )
+        self._fit_rounds(
+            LatentData(Z[train], y[train]),
+            LatentData(Z[held_out], y[held_out]),
+            head,
+            sampler,
+            random,
+        )
         return self
 
     def predict(self, X: Any) -> NDArray[Any]:
@@ -250,7 +270,7 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         -------
         y : ndarray of shape (n_samples,)
         """
-        Z = self._latent(X)  # first: it checks that there is a head
+        Z = self._latent(X)  # first: it checks that the head is fitted
         return self.head_.predict(Z)
 
     @available_if(_head_has("predict_proba"))
@@ -265,7 +285,7 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         -------
         p : ndarray of shape (n_samples, n_classes)
         """
-        Z = self._latent(X)  # first: it checks that there is a head
+        Z = self._latent(X)  # first: it checks that the head is fitted
         return self.head_.predict_proba(Z)
 
     @available_if(_head_has("decision_function"))
@@ -280,7 +300,7 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         -------
         scores : ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
         """
-        Z = self._latent(X)  # first: it checks that there is a head
+        Z = self._latent(X)  # first: it checks that the head is fitted
         return self.head_.decision_function(Z)
 
     @property
@@ -292,109 +312,79 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         check_is_fitted(self, "head_")
         return to_numpy(self._network.latent(self._check_X(X)))
 
-    # ----------------------------------------------------------------------------- the rounds
+    # ------------------------------------------------------------------------------- rounds
 
-    def _go_round(
-        self, rows: Rows, held: Rows, head: Any, sampler: Any, random: np.random.RandomState
+    def _fit_rounds(
+        self,
+        train: LatentData,
+        held_out: LatentData,
+        head: Any,
+        sampler: Any,
+        random: np.random.RandomState,
     ) -> None:
+        """Alternate resampling and training of the head; sets the fitted attributes."""
         start, self.sampler_ = time.perf_counter(), sampler
-        room = _room(sampler, rows.y)
-        step = {c: max(1, round(self.growth * (rows.y == c).sum())) for c in room}
-        self.head_, cost = head.start(*rows)
-        self.rounds_, self.pair_accuracy_ = self._plan(room, rows, held, sampler)
+        resamples = sampler != "passthrough"
+        remaining = remaining_samples(sampler, train.y)
+        step = {c: max(1, round(self.growth * (train.y == c).sum())) for c in remaining}
+        self.head_, cost = head.start(*train)
+        self.n_rounds_per_class_, self.pair_accuracy_ = plan_rounds(
+            sampler,
+            self.head_,
+            train,
+            held_out,
+            [*remaining],
+            self.n_iter,
+            self.validation_fraction,
+        )
         epochs = head.epochs if isinstance(head, ContinuedHead) else 1
-        will_grow = room if sampler != "passthrough" else {}
-        full = cost + full_cost(len(rows.y), will_grow, step, self.n_iter, epochs)
+        will_grow = remaining if resamples else {}
+        full = cost + full_cost(len(train.y), will_grow, step, self.n_iter, epochs)
         self.history_: list[dict[str, Any]] = []
-        self.n_iter_, pool, added = 0, rows, dict.fromkeys(room, 0)
+        self.n_iter_, pool, added = 0, train, dict.fromkeys(remaining, 0)
         while True:
-            self.history_.append(
-                {
-                    "round": self.n_iter_,
-                    "n_added": added,
-                    "n_samples": len(pool.y),
-                    "recall": recall(self.head_, rows),
-                    "validation_recall": recall(self.head_, held),
-                    "validation_pr_auc": pr_auc(self.head_, held),
-                    "cost": cost,
-                    "seconds": time.perf_counter() - start,
-                }
-            )
+            entry = self._history_entry(train, held_out, added, pool)
+            entry |= {"cost": cost, "seconds": time.perf_counter() - start}
+            self.history_.append(entry)
             if self.verbose:
-                print(sentence(self.history_[-1], self.n_iter))
-            growing = self._growing()
+                print(describe_round(entry, self.n_iter))
+            stopping = None if self.n_iter_ == 0 else self.stopping
+            growing = growing_classes(
+                self.n_rounds_per_class_, self.n_iter_, entry["recall"], stopping
+            )
             if not growing:
                 break
             self.n_iter_ += 1
-            added = dict.fromkeys(room, 0)
-            wanted = {c: min(step[c], room[c]) for c in growing if room[c]}
-            if wanted and self.sampler != "passthrough":
-                new = self._draw(rows, wanted, head, sampler, random)
+            added = dict.fromkeys(remaining, 0)
+            wanted = {c: min(step[c], remaining[c]) for c in growing if remaining[c]}
+            if wanted and resamples:
+                boundary = self._present_head(head, train.y)
+                self.sampler_, new = draw_samples(sampler, boundary, train, wanted, random)
                 added |= {c: int((new.y == c).sum()) for c in wanted}
-                room = {c: max(0, n - added[c]) for c, n in room.items()}
-                pool = Rows(np.concatenate([pool.Z, new.Z]), np.concatenate([pool.y, new.y]))
+                remaining = {c: max(0, n - added[c]) for c, n in remaining.items()}
+                pool = LatentData(np.concatenate([pool.Z, new.Z]), np.concatenate([pool.y, new.y]))
             self.head_, more = head.train(*pool)
             cost += more
-        self.saved_ = 1 - cost / full if full else 0.0
+        self.cost_reduction_ = 1 - cost / full if full else 0.0
 
-    def _plan(
-        self, room: dict[Any, int], rows: Rows, held: Rows, sampler: Any
-    ) -> tuple[dict[Any, int], dict[Any, float] | None]:
-        """Rounds of each minority class, and the accuracy of the pairs that decided them."""
-        kind = getattr(sampler, "class_specific", None)
-        if kind is None:
-            return dict.fromkeys(room, self.n_iter), None
-        present, codes = np.unique(rows.y, return_inverse=True)
-        labels = present.tolist()
-        means = to_numpy(class_means(to_tensor(rows.Z), to_tensor(codes), len(labels)))
-        majors = find_class_pairs(sampler.class_pairs, [*room], labels, means, np.bincount(codes))
-        pairs = [(minor, major) for minor in majors for major in majors[minor]]
-        for label in sorted({label for pair in pairs for label in pair}):
-            if label not in held.y:
-                raise ValueError(
-                    f"class_specific={kind!r} judges pairs of classes on held-out rows, and class "
-                    f"{label!s} has none with validation_fraction={self.validation_fraction}. "
-                    "Raise it, or use class_specific=None."
-                )
-        logits = torch.from_numpy(scores(self.head_, held.Z, present))
-        held_codes = torch.from_numpy(np.searchsorted(present, held.y))
-        accuracy = {
-            pair: pair_accuracy(logits, held_codes, *map(labels.index, pair)) for pair in pairs
+    def _history_entry(
+        self, train: LatentData, held_out: LatentData, added: dict[Any, int], pool: LatentData
+    ) -> dict[str, Any]:
+        """Measure the present head."""
+        return {
+            "round": self.n_iter_,
+            "n_added": added,
+            "n_samples": len(pool.y),
+            "recall": recall_by_class(self.head_, train),
+            "validation_recall": recall_by_class(self.head_, held_out),
+            "validation_pr_auc": pr_auc_by_class(self.head_, held_out),
         }
-        worst = {c: min(a for pair, a in accuracy.items() if pair[0] == c) for c in room}
-        if kind == "threshold":
-            return {c: self.n_iter * (a <= sampler.tau) for c, a in worst.items()}, accuracy
-        return {c: round(self.n_iter * min(1, 2 * (1 - a))) for c, a in worst.items()}, accuracy
 
-    def _growing(self) -> list[Any]:
-        """Minority classes that take part in the next round."""
-        left = [c for c, n in self.rounds_.items() if n > self.n_iter_]
-        reached = self.history_[-1]["recall"]
-        majors = [r for c, r in reached.items() if c not in self.rounds_] or [1.0]
-        if self.stopping is None or self.n_iter_ == 0:
-            return left
-        return [c for c in left if reached[c] < np.mean(majors)]
-
-    def _draw(
-        self, rows: Rows, wanted: dict[Any, int], head: Any, sampler: Any, random: Any
-    ) -> Rows:
-        """Draw the samples of one round; their parents are the original rows."""
-        sampler = seeded(clone(sampler), random.randint(_MAX_SEED))
-        totals = {c: n + int((rows.y == c).sum()) for c, n in wanted.items()}
-        sampler.set_params(sampling_strategy=totals)
-        if isinstance(sampler, BiasedExtrapolationSampler):
-            sampler.set_params(class_specific=None)  # it has decided the rounds already
-            if sampler.estimator is None:
-                sampler.set_params(estimator=FrozenEstimator(self._boundary(head, rows.y)))
-        # in another order each time: which minors come first must not always be the same
-        order = random.permutation(len(rows.y))
-        Z, y = sampler.fit_resample(rows.Z[order], rows.y[order])
-        self.sampler_ = sampler
-        return Rows(Z[len(order) :].astype(rows.Z.dtype), y[len(order) :])
-
-    def _boundary(self, head: Any, y: NDArray[Any]) -> Any:
-        """The head as it stands, for the classes that there are samples of."""
-        return head.restricted_to(np.unique(y)) if isinstance(head, ContinuedHead) else self.head_
+    def _present_head(self, head: Any, y: NDArray[Any]) -> Any:
+        """Return the present head, for the classes that have samples."""
+        if isinstance(head, ContinuedHead):
+            return head.to_logistic_regression(np.unique(y))
+        return self.head_
 
     def _new_sampler(self) -> Any:
         if self.sampler == "passthrough":
@@ -403,50 +393,12 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
             return BiasedExtrapolationSampler(device=self.device, batch_size=self.batch_size)
         if getattr(self.sampler, "_sampling_type", None) != "over-sampling":
             raise TypeError(
-                f"sampler={type(self.sampler).__name__} is no over-sampler, and here only samples "
-                "are added. Use one of imblearn.over_sampling, or 'passthrough'."
+                f"sampler={type(self.sampler).__name__} is not an over-sampler; only samples can "
+                "be added. Use one of imblearn.over_sampling, or 'passthrough'."
             )
         return clone(self.sampler)
-
-    def _new_head(self, latent: Tensor, logits: Tensor, classes: NDArray[Any], random: Any) -> Any:
-        seed = random.randint(_MAX_SEED)
-        last = self._network.last_linear() if self.head is None else None
-        if last is not None and _is_last(latent, *last, logits, self._network):
-            generator = torch.Generator().manual_seed(seed)
-            return ContinuedHead(*last, classes, latent, self.epochs_per_iter, generator)
-        head = LogisticRegression(max_iter=1000) if self.head is None else self.head
-        return RefittedHead(head, seed)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         return tags
-
-
-# ---------------------------------------------------------------------------- rows and classes
-
-
-def _is_last(Z: Tensor, weight: Tensor, bias: Tensor, logits: Tensor, network: Network) -> bool:
-    """Whether the network's outputs are those of its linear layer, up to rounding."""
-    expected = Z @ weight.T + bias
-    band = 8 * network.eps * float((Z.abs() @ weight.T.abs() + bias.abs()).max())
-    if not network.ends_in_logits:
-        return bool((expected.softmax(1) - logits.softmax(1)).abs().max() <= band + 1e-4)
-    off = expected - logits
-    return bool((off - off.mean(1, keepdim=True)).abs().max() <= band)
-
-
-def _split(y: NDArray[Any], fraction: float, random: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Positions of the rows to train on and of those held out: a share of each class."""
-    held = np.zeros(len(y), dtype=bool)
-    for label in np.unique(y):
-        rows = random.permutation(np.flatnonzero(y == label))
-        held[rows[: int(fraction * len(rows))]] = True
-    return np.flatnonzero(~held), np.flatnonzero(held)
-
-
-def _room(sampler: Any, y: NDArray[Any]) -> dict[Any, int]:
-    """By minority class, how many samples it may still get."""
-    strategy = "auto" if sampler == "passthrough" else sampler.sampling_strategy
-    counts = check_sampling_strategy(strategy, y, "over-sampling")
-    return {np.asarray(c).item(): int(n) for c, n in counts.items() if n > 0}

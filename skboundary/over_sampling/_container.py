@@ -1,4 +1,4 @@
-"""What rows come in, and how new ones get back into it."""
+"""Containers of X: arrays, sparse matrices and DataFrames, and new samples in them."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -21,7 +21,7 @@ class Container:
     Parameters
     ----------
     X : array-like of shape (n_samples, ...)
-        As given by the user; it is not kept.
+        As given by the user; not stored.
     """
 
     def __init__(self, X: Any) -> None:
@@ -32,28 +32,28 @@ class Container:
         if self.frame is not None:
             self.integers = [i for i, d in enumerate(X.dtypes) if getattr(d, "kind", "O") in "iub"]
 
-    def wrap(self, rows: NDArray[Any]) -> Any:
-        """Give rows as a DataFrame when X was one."""
-        return rows if self.frame is None else self.frame(rows, columns=self.columns)
+    def wrap(self, samples: NDArray[Any]) -> Any:
+        """Return samples as a DataFrame if X was one."""
+        return samples if self.frame is None else self.frame(samples, columns=self.columns)
 
     @property
     def finish(self) -> Callable[[NDArray[Any]], NDArray[Any]] | None:
-        """What is done to new rows: columns that will be integers again are rounded."""
+        """Rounding of the columns that become integers again; None if there are none."""
         return self._round if self.integers else None
 
-    def _round(self, rows: NDArray[Any]) -> NDArray[Any]:
-        rows[:, self.integers] = np.rint(rows[:, self.integers])
-        return rows
+    def _round(self, samples: NDArray[Any]) -> NDArray[Any]:
+        samples[:, self.integers] = np.rint(samples[:, self.integers])
+        return samples
 
-    def stack(self, X: Any, rows: NDArray[Any]) -> Any:
-        """Put new rows below X."""
-        if self.integers and len(rows):
+    def stack(self, X: Any, samples: NDArray[Any]) -> Any:
+        """Append new samples to X."""
+        if self.integers and len(samples):
             warn_caller(
                 f"{len(self.integers)} integer columns of X were rounded in the new samples. Make "
                 "them float to keep fractions.",
                 DataConversionWarning,
             )
-        if sparse.issparse(X):  # a frame of sparse columns comes as a matrix, too
+        if sparse.issparse(X):  # also for a DataFrame of sparse columns
             kind = self.sparse or type(X)
-            return kind(sparse.vstack([X, sparse.csr_matrix(rows)]))
-        return np.concatenate([X, rows])
+            return kind(sparse.vstack([X, sparse.csr_matrix(samples)]))
+        return np.concatenate([X, samples])

@@ -1,4 +1,4 @@
-"""Heads on latent vectors that are trained round after round."""
+"""Classification heads on latent vectors, trained in rounds."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -14,11 +14,59 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from skboundary._device import to_numpy, to_tensor
+from skboundary.networks import Network
 
-# Adam moves a weight by at most its rate in a step, so steps, not samples, say how far a round
-# can go: as many in each epoch, whatever the number of samples.
+# Adam moves a weight by at most its rate in a step, so the number of steps limits the change in
+# a round. It is the same in each epoch, whatever the number of samples.
 _LEARNING_RATE = 1e-3
 _STEPS = 32
+
+
+def new_head(
+    head: Any,
+    network: Network,
+    Z: Tensor,
+    logits: Tensor,
+    classes: NDArray[Any],
+    *,
+    epochs: int,
+    seed: int,
+) -> ContinuedHead | RefittedHead:
+    """Return the head to train: the last layer of the network, or another classifier.
+
+    Parameters
+    ----------
+    head : classifier or None
+        None is the last layer of the network if its input is the latent space, and otherwise
+        logistic regression.
+    network : Network
+    Z : Tensor of shape (n_samples, n_latent)
+        Latent vectors of the training samples.
+    logits : Tensor of shape (n_samples, n_classes)
+        Their logits.
+    classes : ndarray of shape (n_classes,)
+        Labels of the columns of the logits.
+    epochs, seed : int
+
+    Returns
+    -------
+    head : ContinuedHead or RefittedHead
+    """
+    last = network.last_linear() if head is None else None
+    if last is not None and _is_last(Z, *last, logits, network):
+        generator = torch.Generator().manual_seed(seed)
+        return ContinuedHead(*last, classes, Z, epochs, generator)
+    return RefittedHead(LogisticRegression(max_iter=1000) if head is None else head, seed)
+
+
+def _is_last(Z: Tensor, weight: Tensor, bias: Tensor, logits: Tensor, network: Network) -> bool:
+    """Whether the network's outputs are those of its linear layer, up to rounding."""
+    expected = Z @ weight.T + bias
+    band = 8 * network.eps * float((Z.abs() @ weight.T.abs() + bias.abs()).max())
+    if not network.ends_in_logits:
+        return bool((expected.softmax(1) - logits.softmax(1)).abs().max() <= band + 1e-4)
+    off = expected - logits
+    return bool((off - off.mean(1, keepdim=True)).abs().max() <= band)
 
 
 class ContinuedHead:
@@ -31,14 +79,14 @@ class ContinuedHead:
     ----------
     weight : Tensor of shape (n_classes, n_latent)
     bias : Tensor of shape (n_classes,)
-        Where training starts.
+        The initial head.
     classes : ndarray of shape (n_classes,)
     Z : Tensor of shape (n_samples, n_latent)
-        Gives the mean and the deviation of each column.
+        Provides the mean and the standard deviation of each column.
     epochs : int
-        Of one round.
+        Number of epochs in a round.
     generator : torch.Generator
-        Shuffles the rows.
+        Shuffles the samples.
     """
 
     def __init__(
@@ -58,17 +106,17 @@ class ContinuedHead:
         self.optimizer = torch.optim.Adam([self.weight, self.bias], lr=_LEARNING_RATE, fused=True)
 
     def start(self, Z: NDArray[Any], y: NDArray[Any]) -> tuple[LogisticRegression, int]:
-        """Return the head as it comes out of the network, and what it cost: nothing."""
-        return self.restricted_to(self.classes), 0
+        """Return the head of the network, at a cost of 0."""
+        return self.to_logistic_regression(self.classes), 0
 
     def train(self, Z: NDArray[Any], y: NDArray[Any]) -> tuple[LogisticRegression, int]:
-        """Train on rows (n, n_latent) with labels (n,).
+        """Train on latent vectors (n, n_latent) with labels (n,).
 
         Returns
         -------
         head : LogisticRegression
         cost : int
-            Rows times epochs.
+            Samples times epochs.
         """
         standard = (to_tensor(Z, dtype=self.mean.dtype) - self.mean) / self.std
         codes = torch.from_numpy(np.searchsorted(self.classes, y))
@@ -78,13 +126,13 @@ class ContinuedHead:
             for batch in torch.randperm(len(codes), generator=self.generator).split(size):
                 z, hit = standard[batch], target[batch]
                 residual = ((z @ self.weight.T + self.bias).softmax(1) - hit) / len(z)
-                # the gradient of cross-entropy; autograd would take thrice the time
+                # the gradient of cross-entropy; three times slower with autograd
                 self.weight.grad, self.bias.grad = residual.T @ z, residual.sum(0)
                 self.optimizer.step()
-        return self.restricted_to(self.classes), self.epochs * len(codes)
+        return self.to_logistic_regression(self.classes), self.epochs * len(codes)
 
-    def restricted_to(self, classes: NDArray[Any]) -> LogisticRegression:
-        """Make a fitted `LogisticRegression` that says what the head says of these classes."""
+    def to_logistic_regression(self, classes: NDArray[Any]) -> LogisticRegression:
+        """Return a fitted `LogisticRegression` with the head's logits of these classes."""
         weight = self.weight / self.std
         bias = self.bias - weight @ self.mean
         kept = torch.from_numpy(np.searchsorted(self.classes, classes))
@@ -98,7 +146,7 @@ class ContinuedHead:
 
 
 class RefittedHead:
-    """Any classifier, fitted anew in each round.
+    """Any classifier, refitted in each round.
 
     Parameters
     ----------
@@ -112,14 +160,14 @@ class RefittedHead:
         self.head = seeded(clone(head), seed)
 
     def train(self, Z: NDArray[Any], y: NDArray[Any]) -> tuple[Any, int]:
-        """Fit a clone on rows (n, n_latent) with labels (n,); it costs n."""
+        """Fit a clone on latent vectors (n, n_latent) with labels (n,), at a cost of n."""
         return clone(self.head).fit(Z, y), len(y)
 
     start = train
 
 
 def seeded(estimator: Any, seed: int) -> Any:
-    """Set `random_state` where an estimator has one that is None, and return the estimator."""
+    """Set the `random_state` of an estimator if it is None, and return the estimator."""
     if estimator.get_params(deep=False).get("random_state", seed) is None:
         estimator.set_params(random_state=seed)
     return estimator

@@ -1,4 +1,4 @@
-"""What the rounds of BiasedExtrapolationClassifier are measured by."""
+"""Measures of the rounds of BiasedExtrapolationClassifier: recall, precision, cost."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -17,15 +17,15 @@ from skboundary.networks._estimator_network import EstimatorNetwork
 from skboundary.networks._labels import encode_labels
 
 
-class Rows(NamedTuple):
+class LatentData(NamedTuple):
     """Latent vectors (n, n_latent) and labels (n,)."""
 
     Z: NDArray[Any]
     y: NDArray[Any]
 
 
-def sentence(entry: dict[str, Any], n_iter: int) -> str:
-    """Tell what a round did, in a line."""
+def describe_round(entry: dict[str, Any], n_iter: int) -> str:
+    """Describe an entry of `history_` in one line."""
 
     def by_class(values: dict[Any, Any], form: str) -> str:
         return ", ".join(f"{value:{form}} of class {c}" for c, value in values.items())
@@ -38,51 +38,85 @@ def sentence(entry: dict[str, Any], n_iter: int) -> str:
     )
 
 
-def recall(head: Any, rows: Rows) -> dict[Any, float]:
-    """By class, the share of its rows that are recognized."""
-    hit = head.predict(rows.Z) == rows.y if len(rows.y) else rows.y
-    return {c: float(hit[rows.y == c].mean()) for c in np.unique(rows.y).tolist()}
+def recall_by_class(head: Any, data: LatentData) -> dict[Any, float]:
+    """Compute the recall of each class that has samples."""
+    correct = head.predict(data.Z) == data.y if len(data.y) else data.y
+    return {c: float(correct[data.y == c].mean()) for c in np.unique(data.y).tolist()}
 
 
-def pr_auc(head: Any, rows: Rows) -> dict[Any, float]:
-    """By class, the average precision of its score against all other classes."""
-    present = np.unique(rows.y)
+def pr_auc_by_class(head: Any, data: LatentData) -> dict[Any, float]:
+    """Compute the average precision of each class against all others."""
+    present = np.unique(data.y)
     if len(present) < 2:
         return {}
-    columns = scores(head, rows.Z, present).T
+    columns = class_scores(head, data.Z, present).T
     return {
-        c: float(average_precision_score(rows.y == c, column))
+        c: float(average_precision_score(data.y == c, column))
         for c, column in zip(present.tolist(), columns, strict=True)
     }
 
 
-def scores(head: Any, Z: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
-    """What the head says of each class (n, n_classes): log-probabilities or decision values.
+def class_scores(head: Any, Z: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
+    """Compute the head's score of each class: log-probabilities or decision values.
+
+    Parameters
+    ----------
+    head : classifier
+        Fitted.
+    Z : ndarray of shape (n, n_latent)
+    classes : ndarray of shape (n_classes,)
+        Some classes of the head.
+
+    Returns
+    -------
+    scores : ndarray of shape (n, n_classes)
 
     Raises
     ------
     ValueError
-        For scores that belong to pairs of classes.
+        When the scores belong to pairs of classes.
     """
     cpu = torch.device("cpu")
     network = EstimatorNetwork(head, device=cpu, dtype=torch.float64, batch_size=len(Z))
     found = network.logits(Z)
-    if len(head.classes_) > 2:  # a threshold may be moved between two
+    if len(head.classes_) > 2:  # a threshold between two classes may be moved
         predicted = torch.from_numpy(encode_labels(head.predict(Z), network.classes_))
         share = disagreeing(found, predicted, network.eps).double().mean()
         if share > 0.5:
             raise ValueError(
-                f"predict of {type(head).__name__} names the class with the largest score for "
-                f"{1 - share:.0%} of the samples. Scores of pairs of classes are none of classes: "
-                "set decision_function_shape='ovr'."
+                f"predict of {type(head).__name__} returns the class with the largest score for "
+                f"only {1 - share:.0%} of the samples. Scores of pairs of classes are not "
+                "supported: set decision_function_shape='ovr'."
             )
     return to_numpy(found)[:, np.searchsorted(network.classes_, classes)]
 
 
 def full_cost(
-    n_rows: int, room: dict[Any, int], step: dict[Any, int], n_iter: int, epochs: int
+    n_samples: int,
+    remaining: dict[Any, int],
+    step: dict[Any, int],
+    n_iter: int,
+    epochs: int,
 ) -> int:
-    """What `n_iter` rounds for every class would cost."""
+    """Compute the cost of `n_iter` rounds in which every class grows.
+
+    Parameters
+    ----------
+    n_samples : int
+        Number of original samples.
+    remaining : dict
+        From class to the number of samples that it may get in total.
+    step : dict
+        From class to the number of samples that it gets in a round.
+    n_iter, epochs : int
+        Number of rounds, and of epochs in a round.
+
+    Returns
+    -------
+    cost : int
+        Samples times epochs.
+    """
     rounds = np.arange(1, n_iter + 1)
-    added = sum((np.minimum(rounds * step[c], room[c]) for c in room), np.zeros(n_iter, dtype=int))
-    return int(epochs * (n_rows + added).sum())
+    none = np.zeros(n_iter, dtype=int)
+    added = sum((np.minimum(rounds * step[c], remaining[c]) for c in remaining), none)
+    return int(epochs * (n_samples + added).sum())

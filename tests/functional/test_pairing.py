@@ -24,9 +24,9 @@ def distances(a, b):
     return torch.cdist(a.double(), b.double(), compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def greedy(minors, majors, n_pairs):
-    """Pair in rounds: literally, with a look at every major for every minor."""
-    d = distances(minors, majors)
+def greedy(minority, majority, n_pairs):
+    """Pair in rounds, literally: every pair of samples is considered."""
+    d = distances(minority, majority)
     n, m = d.shape
     pairs, done = [], set()
     while len(pairs) < min(n_pairs, n * m):
@@ -60,38 +60,40 @@ def greedy(minors, majors, n_pairs):
 @pytest.mark.parametrize("ahead", [None, (1, 1), (3, 2)])
 def test_one_to_one_is_the_literal_greedy_loop(dtype, n, m, d, n_pairs, ahead, monkeypatch):
     g = generator(n * m)
-    minors, majors = (torch.randn(k, d, generator=g).to(dtype) for k in (n, m))
+    minority, majority = (torch.randn(k, d, generator=g).to(dtype) for k in (n, m))
     if ahead:  # short lists run dry and narrow windows move on
         monkeypatch.setattr(pairing, "_DEPTH", ahead[0])
         monkeypatch.setattr(pairing, "_WINDOW", ahead[1])
         pairs = torch.empty(0, 2, dtype=torch.int64)
-        for some in one_to_one_rounds(minors, majors, n_rounds=0):
+        for some in one_to_one_rounds(minority, majority, n_rounds=0):
             pairs = torch.cat([pairs, some])[:n_pairs]
             if len(pairs) == n_pairs:
                 break
     else:
-        pairs = pair_one_to_one(minors, majors, n_pairs)
-    assert torch.equal(pairs, greedy(minors, majors, n_pairs))
+        pairs = pair_one_to_one(minority, majority, n_pairs)
+    assert torch.equal(pairs, greedy(minority, majority, n_pairs))
 
 
 def test_one_to_one_with_ties():
     g = generator()
     for _ in range(5):
-        minors = torch.randint(0, 4, (20, 2), generator=g).double()
-        majors = torch.randint(0, 4, (35, 2), generator=g).double()
-        assert torch.equal(pair_one_to_one(minors, majors, 300), greedy(minors, majors, 300))
+        minority = torch.randint(0, 4, (20, 2), generator=g).double()
+        majority = torch.randint(0, 4, (35, 2), generator=g).double()
+        assert torch.equal(
+            pair_one_to_one(minority, majority, 300), greedy(minority, majority, 300)
+        )
 
 
-def test_rounds_use_a_major_once_and_leave_no_pair_over():
+def test_rounds_use_a_majority_sample_once_and_yield_every_pair():
     g = generator()
-    minors, majors = torch.randn(20, 3, generator=g), torch.randn(33, 3, generator=g)
-    rounds = list(one_to_one_rounds(minors, majors, 33))
+    minority, majority = torch.randn(20, 3, generator=g), torch.randn(33, 3, generator=g)
+    rounds = list(one_to_one_rounds(minority, majority, 33))
     for pairs in rounds:
         assert len(pairs[:, 1].unique()) == len(pairs)
         assert (pairs[1:, 0] > pairs[:-1, 0]).all()
     assert len(torch.cat(rounds).unique(dim=0)) == 20 * 33 == len(torch.cat(rounds))
-    # more minors than majors: all majors serve before any serves again
-    (first, *_) = one_to_one_rounds(majors, minors, 1)
+    # more minority samples: all majority samples are used before any is used again
+    (first, *_) = one_to_one_rounds(majority, minority, 1)
     assert first[:20, 1].unique().tolist() == list(range(20)) and len(first) == 33
 
 
@@ -99,36 +101,38 @@ def test_rounds_use_a_major_once_and_leave_no_pair_over():
 @pytest.mark.parametrize("exclude_self", [False, True])
 def test_nearest_pairs_are_near_and_different(dtype, exclude_self):
     g = generator()
-    queries, rows = (torch.randn(k, 4, generator=g).to(dtype) for k in (50, 30))
-    rows = queries if exclude_self else rows
-    m = len(rows) - exclude_self
-    order = distances(queries, rows).argsort(dim=1, stable=True)[:, exclude_self:]
+    queries, samples = (torch.randn(k, 4, generator=g).to(dtype) for k in (50, 30))
+    samples = queries if exclude_self else samples
+    m = len(samples) - exclude_self
+    order = distances(queries, samples).argsort(dim=1, stable=True)[:, exclude_self:]
     for n_pairs, k in ((100, 5), (250, 5), (251, 6), (600, 12), (7, 5), (9999, m)):
         pairs = pair_nearest(
-            queries, rows, n_pairs, 5, generator=generator(), exclude_self=exclude_self
+            queries, samples, n_pairs, 5, generator=generator(), exclude_self=exclude_self
         )
         assert len(pairs) == min(n_pairs, 50 * m) == len(pairs.unique(dim=0))
         assert (order[pairs[:, 0], :k] == pairs[:, 1:]).any(1).all()
     again = pair_nearest(
-        queries, rows, 999, 5, generator=generator(), exclude_self=exclude_self, replace=True
+        queries, samples, 999, 5, generator=generator(), exclude_self=exclude_self, replace=True
     )
     assert len(again) == 999 and (order[again[:, 0], :5] == again[:, 1:]).any(1).all()
-    few = pair_nearest(queries, rows, 99, 99, generator=generator(), replace=True)
-    assert len(few) == 99 and few[:, 1].max() < len(rows)
-    one, two, again = (pair_nearest(queries, rows, 7, 5, generator=generator(s)) for s in (1, 2, 1))
+    few = pair_nearest(queries, samples, 99, 99, generator=generator(), replace=True)
+    assert len(few) == 99 and few[:, 1].max() < len(samples)
+    one, two, again = (
+        pair_nearest(queries, samples, 7, 5, generator=generator(s)) for s in (1, 2, 1)
+    )
     assert torch.equal(one, again) and not torch.equal(one, two)
 
 
 @pytest.mark.parametrize("replace", [False, True])
 def test_each_pair_is_drawn_with_the_same_chance(replace):
     g = generator()
-    queries, rows = torch.randn(9, 2, generator=g), torch.randn(12, 2, generator=g)
+    queries, samples = torch.randn(9, 2, generator=g), torch.randn(12, 2, generator=g)
     n_draws, n_pairs, k = 400, 10, 3
     counts = torch.zeros(9, 12, dtype=torch.float64)
     for _ in range(n_draws):
-        pairs = pair_nearest(queries, rows, n_pairs, k, generator=g, replace=replace)
+        pairs = pair_nearest(queries, samples, n_pairs, k, generator=g, replace=replace)
         counts.index_put_(tuple(pairs.T), torch.ones(n_pairs).double(), accumulate=True)
-    near = distances(queries, rows).argsort(dim=1, stable=True)[:, :k]
+    near = distances(queries, samples).argsort(dim=1, stable=True)[:, :k]
     drawn = counts.gather(1, near).flatten()
     assert drawn.sum() == counts.sum() == n_draws * n_pairs  # none but the nearest
     expected = n_draws * n_pairs / (9 * k)
@@ -138,13 +142,13 @@ def test_each_pair_is_drawn_with_the_same_chance(replace):
     assert 0.001 < chi2.sf(float(statistic), 9 * k - 1) < 0.999
 
 
-def test_with_replacement_as_many_queries_serve_as_in_smote():
-    rows = torch.randn(53, 4, generator=generator())
+def test_with_replacement_as_many_queries_are_used_as_in_smote():
+    samples = torch.randn(53, 4, generator=generator())
     for n, expected in ((53, 33.7), (26, 20.7)):
         bases = [
             len(
                 pair_nearest(
-                    rows, rows, n, 5, generator=generator(s), exclude_self=True, replace=True
+                    samples, samples, n, 5, generator=generator(s), exclude_self=True, replace=True
                 )[:, 0].unique()
             )
             for s in range(40)
@@ -152,17 +156,17 @@ def test_with_replacement_as_many_queries_serve_as_in_smote():
         assert sum(bases) / 40 == pytest.approx(expected, abs=1) and min(bases) > expected - 8
 
 
-def test_only_queries_that_were_drawn_are_searched(monkeypatch):
-    asked = []
+def test_only_drawn_queries_are_searched(monkeypatch):
+    searched = []
 
     def spy(index, queries, k, **kwargs):
-        asked.append(len(queries))
+        searched.append(len(queries))
         return search(index, queries, k, **kwargs)
 
     monkeypatch.setattr(pairing, "search", spy)
-    rows = torch.randn(500, 4, generator=generator())
-    pairs = pair_nearest(rows, rows, 20, 5, generator=generator(), exclude_self=True)
-    assert asked == [len(pairs[:, 0].unique())] and asked[0] <= 20
+    samples = torch.randn(500, 4, generator=generator())
+    pairs = pair_nearest(samples, samples, 20, 5, generator=generator(), exclude_self=True)
+    assert searched == [len(pairs[:, 0].unique())] and searched[0] <= 20
 
 
 def test_fill_repeats_from_the_first():

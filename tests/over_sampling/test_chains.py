@@ -13,7 +13,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.preprocessing import StandardScaler
 
-from skboundary import BiasedExtrapolationSampler, FrozenNetwork, LatentTransformer
+from skboundary import (
+    BiasedExtrapolationSampler,
+    BiasSettings,
+    FrozenNetwork,
+    LatentTransformer,
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +64,7 @@ def test_grid_search_in_two_processes(table):
     chain = Pipeline([("scale", StandardScaler()), ("sample", sampler()), ("head", head())])
     grid = [
         {"sample__bias": ["bottom", "dbr"], "sample__sampling_strategy": [0.5, "auto"]},
-        {"sample__gamma": [-0.4, 0.2]},
+        {"sample__settings": [BiasSettings()], "sample__settings__gamma": [-0.4, 0.2]},
         {"sample": ["passthrough"]},
     ]
     search = GridSearchCV(chain, grid, cv=2, n_jobs=2, scoring="balanced_accuracy")

@@ -1,4 +1,4 @@
-"""BiasedExtrapolationClassifier: rounds, stop rule, control, heads, and who is left alone."""
+"""BiasedExtrapolationClassifier: rounds, stopping rule, control, heads, untouched inputs."""
 
 import copy
 import warnings
@@ -18,7 +18,12 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import SVC, LinearSVC
 from torch import nn
 
-from skboundary import BiasedExtrapolationClassifier, BiasedExtrapolationSampler, FrozenNetwork
+from skboundary import (
+    BiasedExtrapolationClassifier,
+    BiasedExtrapolationSampler,
+    BiasSettings,
+    FrozenNetwork,
+)
 from skboundary.exceptions import EncodedLabelsWarning, NoCrossingWarning
 from skboundary.over_sampling._head import ContinuedHead
 
@@ -27,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::skboundary.exceptions.NoCrossin
 
 @pytest.fixture(scope="module")
 def blobs():
-    """Three Gaussian classes of 200, 100 and 50 rows that overlap."""
+    """Three Gaussian classes of 200, 100 and 50 samples that overlap."""
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1, 2], [200, 100, 50])
     centers = np.array([[0, 0, 0, 0], [2, 0, 0, 0], [0, 2, 0, 0]])
@@ -36,7 +41,7 @@ def blobs():
 
 @pytest.fixture(scope="module")
 def lines():
-    """Two Gaussian classes of 400 and 40 rows that overlap, and a balanced test set."""
+    """Two Gaussian classes of 400 and 40 samples that overlap, and a balanced test set."""
     rng = np.random.default_rng(1)
     y, y_test = np.repeat([0, 1], [400, 40]), np.repeat([0, 1], [500, 500])
     X, X_test = (rng.normal(size=(len(t), 3)) + [2, 0, 0] * t[:, None] for t in (y, y_test))
@@ -57,13 +62,13 @@ def test_rounds_without_a_stop_rule_are_counted(blobs):
     clf = fit(X, y, stopping=None, n_iter=4)
     assert clf.n_iter_ == 4
     assert [entry["round"] for entry in clf.history_] == [0, 1, 2, 3, 4]
-    # a tenth of the 90 and 45 rows that are left of each minor, in every round
+    # a tenth of the 90 and 45 training samples of either minority class, in every round
     assert [entry["n_added"] for entry in clf.history_] == [{1: 0, 2: 0}] + [{1: 9, 2: 4}] * 4
     assert [entry["n_samples"] for entry in clf.history_] == [315, 328, 341, 354, 367]
     costs = [entry["cost"] for entry in clf.history_]
     assert costs[0] == 0 and list(np.diff(costs)) == [10 * n for n in (328, 341, 354, 367)]
-    assert clf.rounds_ == {1: 4, 2: 4} and clf.pair_accuracy_ is None
-    assert clf.saved_ == 0
+    assert clf.n_rounds_per_class_ == {1: 4, 2: 4} and clf.pair_accuracy_ is None
+    assert clf.cost_reduction_ == 0
     seconds = [entry["seconds"] for entry in clf.history_]
     assert seconds == sorted(seconds)
 
@@ -91,13 +96,13 @@ def test_stop_rule(blobs):
     last = clf.history_[-1]["recall"]
     assert min(last[1], last[2]) >= last[0]
     full = sum(10 * (315 + min(45 * i, 90) + min(22 * i, 135)) for i in range(1, 20))
-    assert clf.saved_ == pytest.approx(1 - clf.history_[-1]["cost"] / full)
+    assert clf.cost_reduction_ == pytest.approx(1 - clf.history_[-1]["cost"] / full)
 
 
 def test_minority_recall_rises(lines):
     X, y, X_test, y_test = lines
     before = LogisticRegression().fit(X, y)
-    # unsure at 10:1, so most of its own minors are on the wrong side
+    # at 10:1 most minority samples are on the wrong side
     clf = fit(X, y, n_iter=19, growth=0.5)
     recall = [recall_score(y_test, model.predict(X_test), average=None) for model in (before, clf)]
     assert recall[1][1] > recall[0][1] + 0.2
@@ -106,15 +111,15 @@ def test_minority_recall_rises(lines):
     assert history[-1] > history[0] + 0.2
 
 
-def test_history_says_what_the_head_does(blobs):
+def test_history_measures_the_head(blobs):
     X, y = blobs
     clf = fit(X, y, validation_fraction=0.3)
     held = np.zeros(len(y), dtype=bool)
-    # its rows: the classifier's first draw
+    # the classifier's first draw
     random = np.random.RandomState(0)
     for c in (0, 1, 2):
-        rows = np.flatnonzero(y == c)
-        held[random.permutation(rows)[: int(0.3 * len(rows))]] = True
+        members = np.flatnonzero(y == c)
+        held[random.permutation(members)[: int(0.3 * len(members))]] = True
     last = clf.history_[-1]
     for c in (0, 1, 2):
         assert last["recall"][c] == (clf.predict(X[~held & (y == c)]) == c).mean()
@@ -126,7 +131,7 @@ def test_history_says_what_the_head_does(blobs):
 
 
 class Spy(LogisticRegression):
-    """Remembers the rows that it was trained on."""
+    """Stores the samples that it was trained on."""
 
     seen = []
 
@@ -135,7 +140,7 @@ class Spy(LogisticRegression):
         return super().fit(X, y)
 
 
-def test_validation_rows_are_not_trained_on(blobs, monkeypatch):
+def test_validation_samples_are_not_trained_on(blobs, monkeypatch):
     X, y = blobs
     monkeypatch.setattr(Spy, "seen", [])
     clf = fit(
@@ -154,13 +159,13 @@ def test_no_rounds_is_the_network_itself(blobs, mlp, iris):
     X, y = iris
     clf = fit(X, y, mlp, n_iter=0)
     net = FrozenNetwork(mlp).fit(X)
-    assert len(clf.history_) == 1 and clf.saved_ == 0
+    assert len(clf.history_) == 1 and clf.cost_reduction_ == 0
     np.testing.assert_allclose(clf.predict_proba(X), net.predict_proba(X), atol=1e-9)
 
 
 def test_balanced_classes_have_nothing_to_gain(iris):
     clf = fit(*iris)
-    assert clf.n_iter_ == 0 and clf.rounds_ == {}
+    assert clf.n_iter_ == 0 and clf.n_rounds_per_class_ == {}
 
 
 # ------------------------------------------------------------------------------- the sampler
@@ -190,7 +195,7 @@ def test_any_over_sampler_takes_its_place(blobs, monkeypatch):
     original = {tuple(row) for row in first[:315]}
     for Z, labels in pools:
         assert np.array_equal(Z[:315], first[:315]) and np.array_equal(labels[:315], y_first[:315])
-        assert {tuple(row) for row in Z} == original  # it only repeats rows
+        assert {tuple(row) for row in Z} == original  # it only repeats samples
     assert pools[0][1].tolist()[315:] == [1] * 9 + [2] * 4
     # rounds differ from each other
     assert not np.array_equal(pools[2][0][-13:], pools[1][0][-13:])
@@ -211,7 +216,7 @@ def test_the_boundary_is_that_of_the_head(blobs, monkeypatch):
     heads = [head.coef_ for head, *_ in seen]
     assert not np.allclose(heads[0], heads[1]) and not np.allclose(heads[1], heads[2])
     assert isinstance(clf.sampler_.estimator, FrozenEstimator)
-    # parents are original rows, in another order each time
+    # parents are original samples, in another order each time
     assert all(len(Z) == 315 for _, Z, *_ in seen)
     assert not np.array_equal(seen[0][1], seen[1][1])
     monkeypatch.undo()
@@ -233,18 +238,18 @@ def test_rounds_draw_several_bases_within_a_class(blobs, monkeypatch):
 
     monkeypatch.setattr(BiasedExtrapolationSampler, "fit_resample", spy)
     fit(X, y, sampler=BiasedExtrapolationSampler(within_class=1.0), stopping=None)
-    assert len(bases) == 3 and min(bases) >= 6  # nine samples of 90 minors in each round
+    assert len(bases) == 3 and min(bases) >= 6  # nine samples of 90 in each round
 
 
-def test_what_is_no_over_sampler_is_refused(blobs):
-    with pytest.raises(TypeError, match="RandomUnderSampler is no over-sampler"):
+def test_other_samplers_are_refused(blobs):
+    with pytest.raises(TypeError, match="RandomUnderSampler is not an over-sampler"):
         fit(*blobs, sampler=RandomUnderSampler())
 
 
-def test_what_is_no_classifier_is_refused(blobs):
+def test_other_estimators_are_refused(blobs):
     with pytest.raises(ValueError, match=r"Ridge \(regressor\) is not a classifier"):
         fit(*blobs, Ridge())
-    with pytest.raises(ValueError, match="head=Ridge is no classifier"):
+    with pytest.raises(ValueError, match="head=Ridge is not a classifier"):
         fit(*blobs, head=Ridge())
 
 
@@ -259,13 +264,13 @@ def test_scores_that_disagree_with_predict_are_refused(blobs):
             BiasedExtrapolationSampler(estimator=estimator).fit_resample(X, labels)
 
 
-def test_positions_are_answered_by_positions(blobs):
+def test_labels_given_as_positions(blobs):
     X, y = blobs
     net = nn.Linear(4, 3).double()
     expected = fit(X, y, net, n_iter=1)
     with pytest.warns(EncodedLabelsWarning, match="0 stands for 'a'"):
         clf = fit(X, y, FrozenNetwork(net, classes=["a", "b", "c"]), n_iter=1)
-    assert clf.classes_.tolist() == [0, 1, 2] and clf.rounds_ == {1: 1, 2: 1}
+    assert clf.classes_.tolist() == [0, 1, 2] and clf.n_rounds_per_class_ == {1: 1, 2: 1}
     assert clf.estimator_.classes == ["a", "b", "c"]
     np.testing.assert_array_equal(clf.predict_proba(X), expected.predict_proba(X))
     assert clf.score(X, y) == expected.score(X, y)
@@ -277,36 +282,39 @@ def test_positions_are_answered_by_positions(blobs):
 def test_threshold_gives_rounds_to_the_pairs_that_overlap(blobs):
     X, y = blobs
     X = X + np.array([0, 20, 0, 0]) * (y == 2)[:, None]  # class 2 apart, class 1 overlapping
-    sampler = BiasedExtrapolationSampler(class_specific="threshold", tau=0.95)
+    sampler = BiasedExtrapolationSampler(
+        settings=BiasSettings(class_specific="threshold", tau=0.95)
+    )
     clf = fit(X, y, sampler=sampler, stopping=None, validation_fraction=0.2)
     assert set(clf.pair_accuracy_) == {(1, 0), (2, 1)} or set(clf.pair_accuracy_) == {
         (1, 0),
         (2, 0),
     }
-    assert clf.rounds_ == {1: 3, 2: 0}
+    assert clf.n_rounds_per_class_ == {1: 3, 2: 0}
     assert all(e["n_added"][2] == 0 for e in clf.history_)
     full = sum(10 * (280 + 8 * i + 4 * i) for i in (1, 2, 3))
     spent = sum(10 * (280 + 8 * i) for i in (1, 2, 3))
-    assert clf.saved_ == pytest.approx(1 - spent / full)
-    assert clf.sampler_.class_specific is None and sampler.class_specific == "threshold"
+    assert clf.cost_reduction_ == pytest.approx(1 - spent / full)
+    assert clf.sampler_.settings.class_specific is None
+    assert sampler.settings.class_specific == "threshold"
 
 
 def test_proportional_rounds_fall_with_accuracy(blobs):
     X, y = blobs
     sampler = BiasedExtrapolationSampler(
-        class_specific="proportional", class_pairs={1: [0], 2: [0, 1]}
+        class_pairs={1: [0], 2: [0, 1]}, settings=BiasSettings(class_specific="proportional")
     )
     clf = fit(X, y, sampler=sampler, stopping=None, n_iter=10, validation_fraction=0.2)
     accuracy = clf.pair_accuracy_
     assert set(accuracy) == {(1, 0), (2, 0), (2, 1)}
-    wanted = {c: min(a for (minor, _), a in accuracy.items() if minor == c) for c in (1, 2)}
-    assert clf.rounds_ == {c: round(10 * (1 - a) / 0.5) for c, a in wanted.items()}
+    wanted = {c: min(a for (minority, _), a in accuracy.items() if minority == c) for c in (1, 2)}
+    assert clf.n_rounds_per_class_ == {c: round(10 * (1 - a) / 0.5) for c, a in wanted.items()}
     grown = {c: sum(e["n_added"][c] > 0 for e in clf.history_) for c in (1, 2)}
-    assert grown == clf.rounds_ and clf.n_iter_ == max(grown.values())
+    assert grown == clf.n_rounds_per_class_ and clf.n_iter_ == max(grown.values())
 
 
-def test_pairs_without_held_out_rows_are_refused(blobs):
-    sampler = BiasedExtrapolationSampler(class_specific="threshold")
+def test_pairs_without_held_out_samples_are_refused(blobs):
+    sampler = BiasedExtrapolationSampler(settings=BiasSettings(class_specific="threshold"))
     with pytest.raises(ValueError, match="class 0 has none with validation_fraction=0"):
         fit(*blobs, sampler=sampler, validation_fraction=0)
 
@@ -348,7 +356,7 @@ def test_head_equals_a_slow_one(dtype):
     np.testing.assert_allclose(trained.decision_function(Z.numpy()), slow, rtol=2e-3, atol=2e-3)
 
 
-def test_networks_of_every_ending_start_from_what_they_say(iris):
+def test_the_head_starts_from_networks_of_every_output(iris):
     X, y = iris
     keep = y < 2
     with torch.random.fork_rng():
@@ -367,13 +375,13 @@ def test_networks_of_every_ending_start_from_what_they_say(iris):
                 y,
             ),
         ]
-    for net, rows, labels in nets:
+    for net, points, labels in nets:
         net.module.double()
-        rows, labels = rows[: len(rows) - 20], labels[: len(rows) - 20]
-        clf = fit(rows, labels, net, n_iter=0)
+        points, labels = points[: len(points) - 20], labels[: len(points) - 20]
+        clf = fit(points, labels, net, n_iter=0)
         assert "max_iter" not in str(clf.head_)  # the network's own layer
-        np.testing.assert_allclose(clf.predict_proba(rows), net.predict_proba(rows), atol=1e-6)
-        assert fit(rows, labels, net, n_iter=1).n_iter_ == 1
+        np.testing.assert_allclose(clf.predict_proba(points), net.predict_proba(points), atol=1e-6)
+        assert fit(points, labels, net, n_iter=1).n_iter_ == 1
 
 
 def test_other_heads_are_refitted(blobs):
@@ -397,7 +405,7 @@ def test_logistic_regression_where_no_linear_layer_is_last(blobs, cnn, digits):
     assert clf.head_.coef_.shape == (10, 32)
 
 
-def test_verbose_speaks_in_sentences(blobs, capsys):
+def test_verbose_prints_sentences(blobs, capsys):
     X, y = blobs
     fit(X, y, stopping=None, n_iter=1)
     assert capsys.readouterr() == ("", "")
@@ -546,7 +554,7 @@ def test_the_sampler_is_that_of_this_fit(blobs):
     assert clf.set_params(sampler="passthrough").fit(X, y).sampler_ == "passthrough"
 
 
-# ------------------------------------------------------------------------------ who is left alone
+# ---------------------------------------------------------------------------- untouched inputs
 
 
 def test_module_is_untouched_and_classes_may_be_missing(cnn, digits):
@@ -572,16 +580,16 @@ def test_seeds(blobs):
 
 def test_labels_of_strings(blobs):
     X, y = blobs
-    names = np.array(["major", "minor", "rare"])
+    names = np.array(["common", "minority", "rare"])
     ours, named = fit(X, y), fit(X, names[y])
     assert np.array_equal(named.predict(X), names[ours.predict(X)])
-    assert set(named.history_[-1]["n_added"]) == {"minor", "rare"}
+    assert set(named.history_[-1]["n_added"]) == {"minority", "rare"}
 
 
 def test_samplers_warning_is_passed_on(lines):
     X, y, *_ = lines
     far = LogisticRegression().fit(X, y)
-    far.intercept_ -= 100  # no minor on its side
+    far.intercept_ -= 100  # no minority sample on its side
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fit(X, y, FrozenEstimator(far), n_iter=1)

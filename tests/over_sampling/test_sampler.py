@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from skboundary import BiasedExtrapolationSampler, FrozenNetwork
+from skboundary import BiasedExtrapolationSampler, BiasSettings, FrozenNetwork
 from skboundary.exceptions import EncodedLabelsWarning, FewParentsWarning, NoCrossingWarning
 from skboundary.over_sampling._class_pairs import find_class_pairs
 
@@ -63,7 +63,7 @@ class Curved(nn.Module):
 
 
 def curved(n=300, dtype=np.float64):
-    """Give the network, rows and labels: a sixth of them minors, most on their own side."""
+    """Give the network, points and labels: a sixth of them minority, most on their own side."""
     with torch.random.fork_rng():
         net = FrozenNetwork(Curved().to(torch.from_numpy(np.empty(0, dtype)).dtype))
     X = np.random.RandomState(0).normal(size=(n, 2)).astype(dtype)
@@ -76,47 +76,53 @@ PAPER = {"placement": "boundary", "within_class": 0.0}
 
 
 def resample(X, y, **params):
-    sampler = BiasedExtrapolationSampler(**{"random_state": 0, **PAPER, **params})
+    """Resample with the parameters of the sampler and those of its settings."""
+    names = BiasSettings().get_params()
+    settings = BiasSettings(**{name: params.pop(name) for name in names if name in params})
+    sampler = BiasedExtrapolationSampler(
+        **{"random_state": 0, **PAPER, "settings": settings, **params}
+    )
     X_new, y_new = sampler.fit_resample(X, y)
     assert np.array_equal(X_new[: len(X)], X) and np.array_equal(y_new[: len(y)], y)
     return sampler, X_new[len(X) :], y_new[len(y) :]
 
 
-def no_two_equal(rows):
-    return len(np.unique(rows, axis=0)) == len(rows)
+def no_two_equal(points):
+    return len(np.unique(points, axis=0)) == len(points)
 
 
 # ------------------------------------------------------------------------------ the truth
 
 
 @pytest.mark.parametrize("bias", ["asymmetric", "bottom", "top", "random"])
-@pytest.mark.parametrize("pairing", ["one-to-one", "nearest", "nearest-major"])
+@pytest.mark.parametrize("pairing", ["one-to-one", "nearest", "nearest-majority"])
 def test_samples_lie_on_their_segments_at_their_probability(two, logistic, bias, pairing):
     X, y = two
-    sampler, rows, labels = resample(X, y, estimator=logistic, bias=bias, instance_pairing=pairing)
+    sampler, points, labels = resample(
+        X, y, estimator=logistic, bias=bias, instance_pairing=pairing
+    )
     assert (labels == 1).all() and len(labels) == 2 * (y == 0).sum() - len(y)
-    minors, majors = sampler.parents_.T
-    assert (y[minors] == 1).all() and (y[majors] == 0).all()
-    assert (logistic.predict(X[minors]) == 1).all() and (logistic.predict(X[majors]) == 0).all()
+    minority, majority = sampler.parents_.T
+    assert (y[minority] == 1).all() and (y[majority] == 0).all()
+    assert (logistic.predict(X[minority]) == 1).all() and (logistic.predict(X[majority]) == 0).all()
     t = sampler.positions_[:, None]
-    np.testing.assert_allclose(rows, X[minors] + t * (X[majors] - X[minors]), atol=1e-12)
-    proba = logistic.predict_proba(rows)[:, 1]
+    np.testing.assert_allclose(points, X[minority] + t * (X[majority] - X[minority]), atol=1e-12)
+    proba = logistic.predict_proba(points)[:, 1]
     np.testing.assert_allclose(proba, sampler.probabilities_, atol=1e-9)
     np.testing.assert_allclose(proba, sampler.targets_, atol=1e-3)
-    assert no_two_equal(rows) and sampler.n_fallback_ == 0
+    assert no_two_equal(points) and sampler.n_fallback_ == 0
 
 
 @pytest.mark.parametrize("ratio", ["centroid", "segment", "margin"])
 def test_the_target_is_equation_1_clipped(two, logistic, ratio):
     X, y = two
-    gamma, p_max, p_min = -0.3, 0.9, 0.1
+    gamma, p_min = -0.27, 0.1
     sampler, _, _ = resample(
         X,
         y,
         estimator=logistic,
         distance_ratio=ratio,
         gamma=gamma,
-        p_max=p_max,
         p_min=p_min,
         sampling_strategy=0.4,
     )
@@ -135,7 +141,7 @@ def test_the_target_is_equation_1_clipped(two, logistic, ratio):
             for c in (0, 1):
                 unsure = np.sort(own[(y == c) & (own > 0)])
                 d.append(unsure[: round(0.3 * len(unsure))].mean())
-        wanted = 0.5 + gamma * p_max * (max(1, d[0] / d[1]) - 1)
+        wanted = 0.5 + gamma * (max(1, d[0] / d[1]) - 1)
         wanted = min(max(wanted, p_min), 1 - p_min)
         gap = p[a] - p[b]
         assert target == pytest.approx(np.clip(wanted, p[b] + gap / 10, p[a] - gap / 10))
@@ -144,13 +150,13 @@ def test_the_target_is_equation_1_clipped(two, logistic, ratio):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_root_finding_on_a_curved_network(dtype):
     net, X, y = curved(dtype=dtype)
-    sampler, rows, _ = resample(X, y, estimator=net, bias="random", bias_fraction=0.8)
-    assert rows.dtype == dtype and no_two_equal(rows)
-    np.testing.assert_allclose(net.predict_proba(rows)[:, 1], sampler.probabilities_, atol=1e-5)
+    sampler, points, _ = resample(X, y, estimator=net, bias="random", fraction=0.8)
+    assert points.dtype == dtype and no_two_equal(points)
+    np.testing.assert_allclose(net.predict_proba(points)[:, 1], sampler.probabilities_, atol=1e-5)
     np.testing.assert_allclose(sampler.probabilities_, sampler.targets_, atol=1e-3)
     first, last = X[sampler.parents_[:, 0]], X[sampler.parents_[:, 1]]
     t = sampler.positions_[:, None].astype(dtype)
-    np.testing.assert_allclose(rows, first + t * (last - first), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(points, first + t * (last - first), rtol=1e-5, atol=1e-5)
 
 
 def test_closed_form_equals_root_finding(two):
@@ -161,22 +167,22 @@ def test_closed_form_equals_root_finding(two):
     with torch.no_grad():
         net.weight.copy_(torch.tensor(np.stack([0 * model.coef_[0], model.coef_[0]])))
         net.bias.copy_(torch.tensor([0.0, model.intercept_[0]]))
-    closed, rows, _ = resample(X, y, estimator=net)
+    closed, points, _ = resample(X, y, estimator=net)
     found, others, _ = resample(X, y, estimator=FrozenNetwork(net, preprocess=lambda x: x))
     np.testing.assert_array_equal(closed.parents_, found.parents_)
     np.testing.assert_allclose(closed.positions_, found.positions_, atol=1e-3)
-    np.testing.assert_allclose(rows, others, atol=1e-2)
+    np.testing.assert_allclose(points, others, atol=1e-2)
 
 
 def test_gamma_0_is_bottom(two):
-    _, rows, _ = resample(*two, gamma=0.0)
+    _, points, _ = resample(*two, gamma=0.0)
     _, others, _ = resample(*two, bias="bottom")
-    np.testing.assert_array_equal(rows, others)
+    np.testing.assert_array_equal(points, others)
     _, others, _ = resample(*two)
-    assert not np.array_equal(rows, others)
+    assert not np.array_equal(points, others)
 
 
-@pytest.mark.parametrize("pairing", ["one-to-one", "nearest", "nearest-major"])
+@pytest.mark.parametrize("pairing", ["one-to-one", "nearest", "nearest-majority"])
 @pytest.mark.parametrize("estimator", ["logistic", "curved"])
 def test_parents_repeat_only_when_all_pairs_are_used(logistic, two, pairing, estimator):
     if estimator == "logistic":
@@ -184,24 +190,24 @@ def test_parents_repeat_only_when_all_pairs_are_used(logistic, two, pairing, est
     else:
         model, X, y = curved(90)
     right = model.predict(X) == y
-    n_majors = round(0.02 * (right & (y == 0)).sum())
-    usable = n_majors * (right & (y == 1)).sum()
-    assert n_majors > 0 and usable > 5
+    n_majority = round(0.02 * (right & (y == 0)).sum())
+    usable = n_majority * (right & (y == 1)).sum()
+    assert n_majority > 0 and usable > 5
     for n_new, n_different in ((usable, usable), (2 * usable + 3, usable)):
         wanted = int((y == 1).sum() + n_new)
-        sampler, rows, _ = resample(
+        sampler, points, _ = resample(
             X,
             y,
             estimator=model,
             bias="bottom",
-            bias_fraction=0.02,
+            fraction=0.02,
             instance_pairing=pairing,
-            n_neighbors=2,
+            neighbors=2,
             sampling_strategy={1: wanted},
         )
         assert len(np.unique(sampler.parents_, axis=0)) == n_different
         assert len(np.unique(sampler.parents_[:usable], axis=0)) == min(n_new, usable)
-        assert no_two_equal(rows) and len(rows) == n_new
+        assert no_two_equal(points) and len(points) == n_new
         np.testing.assert_allclose(sampler.probabilities_, sampler.targets_, atol=1e-3)
         again = sampler.targets_[usable:]
         own = model.predict_proba(X[sampler.parents_[:, 0]])[usable:, 1]
@@ -209,9 +215,9 @@ def test_parents_repeat_only_when_all_pairs_are_used(logistic, two, pairing, est
         assert (again <= own).all()
 
 
-def test_majors_are_used_once_in_a_round(two, logistic):
+def test_majority_samples_are_used_once_in_a_round(two, logistic):
     X, y = two
-    sampler, _, _ = resample(X, y, estimator=logistic, bias_fraction=0.9)
+    sampler, _, _ = resample(X, y, estimator=logistic, fraction=0.9)
     n = (logistic.predict(X)[y == 1] == 1).sum()
     for part in np.split(sampler.parents_, range(n, len(sampler.parents_), n)):
         assert len(np.unique(part[:, 1])) == len(part) == len(np.unique(part[:, 0]))
@@ -220,7 +226,7 @@ def test_majors_are_used_once_in_a_round(two, logistic):
 @pytest.mark.parametrize("class_specific", ["threshold", "proportional"])
 def test_algorithms_1_and_2(three, class_specific):
     X, y = three
-    sampler, rows, labels = resample(
+    sampler, points, labels = resample(
         X, y, class_specific=class_specific, tau=0.73, class_pairs={1: 0, 2: 0}
     )
     assert np.bincount(labels).tolist() == [0, *((y == 0).sum() - np.bincount(y)[1:])]
@@ -248,7 +254,7 @@ def test_algorithms_1_and_2(three, class_specific):
             assert n_biased == n
         else:
             assert n_biased < 0.6 * n
-    assert no_two_equal(rows)
+    assert no_two_equal(points)
 
 
 def test_threshold_is_random_above_tau_and_the_bias_below(two):
@@ -306,32 +312,32 @@ def test_dbr_is_the_literal_procedure(seed, percent):
     X = rng.normal(size=(260, 3)) + 1.5 * y[:, None]
     model = FrozenEstimator(LogisticRegression(class_weight="balanced").fit(X, y))
     expected = dbr(X, y, model.decision_function(X), percent)
-    sampler, rows, _ = resample(
+    sampler, points, _ = resample(
         X, y, estimator=model, bias="dbr", sampling_strategy={1: 60 + 60 * percent // 100}
     )
-    assert 0 < len(expected) <= len(rows) == 60 * percent // 100
-    for (a, b, z), parents, row in zip(expected, sampler.parents_, rows):
+    assert 0 < len(expected) <= len(points) == 60 * percent // 100
+    for (a, b, z), parents, row in zip(expected, sampler.parents_, points):
         assert (a, b) == tuple(parents)
         np.testing.assert_allclose(row, z, atol=1e-9)
-    assert (np.abs(sampler.probabilities_ - 0.5) < 0.1).all() and no_two_equal(rows)
+    assert (np.abs(sampler.probabilities_ - 0.5) < 0.1).all() and no_two_equal(points)
 
 
 def test_dbr_goes_on_when_all_that_it_thinned_out_is_skipped():
     model, X, y = curved()
     right = np.flatnonzero((y == 1) | (model.predict_proba(X)[:, 0] > 0.9))
     X, y = X[right], y[right]
-    minors, majors = X[y == 1], X[y == 0]
-    nearest = np.linalg.norm(minors[:, None] - majors, axis=2).min(1).argmin()
-    assert model.predict_proba(minors[[nearest]])[0, 1] < 0.7  # the first rank is skipped
-    sampler, rows, _ = resample(X, y, estimator=model, bias="dbr", sampling_strategy={1: 51})
-    assert len(rows) == 1 and sampler.n_fallback_ == 0
+    minority, majority = X[y == 1], X[y == 0]
+    nearest = np.linalg.norm(minority[:, None] - majority, axis=2).min(1).argmin()
+    assert model.predict_proba(minority[[nearest]])[0, 1] < 0.7  # the first rank is skipped
+    sampler, points, _ = resample(X, y, estimator=model, bias="dbr", sampling_strategy={1: 51})
+    assert len(points) == 1 and sampler.n_fallback_ == 0
     assert model.predict_proba(X[sampler.parents_[:, 0]])[0, 1] >= 0.7
 
 
 def test_dbr_goes_on_until_the_count_is_reached():
     model, X, y = curved()
-    sampler, rows, _ = resample(X, y, estimator=model, bias="dbr", sampling_strategy={1: 1550})
-    assert len(rows) == 1500 and no_two_equal(rows) and sampler.n_fallback_ == 0
+    sampler, points, _ = resample(X, y, estimator=model, bias="dbr", sampling_strategy={1: 1550})
+    assert len(points) == 1500 and no_two_equal(points) and sampler.n_fallback_ == 0
     p = model.predict_proba(X)[:, 1]
     assert (p[sampler.parents_[:, 0]] >= 0.7).all() and (p[sampler.parents_[:, 1]] < 0.1).all()
 
@@ -343,10 +349,10 @@ def test_dbr_where_the_probability_rises_between_two_positions_of_its_grid(scale
         net.module.head.weight.mul_(scale)
     with warnings.catch_warnings():
         warnings.simplefilter("error", NoCrossingWarning)
-        sampler, rows, _ = resample(X, y, estimator=net, bias="dbr")
-    assert sampler.n_fallback_ == 0 and no_two_equal(rows)
-    minors = np.flatnonzero((y == 1) & (net.predict_proba(X)[:, 1] >= 0.7))
-    assert np.isin(minors, sampler.parents_[:, 0]).mean() > 0.9
+        sampler, points, _ = resample(X, y, estimator=net, bias="dbr")
+    assert sampler.n_fallback_ == 0 and no_two_equal(points)
+    minority = np.flatnonzero((y == 1) & (net.predict_proba(X)[:, 1] >= 0.7))
+    assert np.isin(minority, sampler.parents_[:, 0]).mean() > 0.9
     at_half = np.abs(sampler.probabilities_ - 0.5) < 0.1
     assert at_half.mean() > 0.9 and (sampler.probabilities_ >= 0.4).all()
 
@@ -374,8 +380,8 @@ def test_placement_at_any_scale(dtype, scale, unit):
     X = X.astype(dtype)
     torch_dtype = torch.from_numpy(X).dtype
     net = InUnits(unit, scale).to(torch_dtype)
-    sampler, rows, _ = resample(
-        X * dtype(unit), y, estimator=net, bias_fraction=0.9, sampling_strategy={1: 90}
+    sampler, points, _ = resample(
+        X * dtype(unit), y, estimator=net, fraction=0.9, sampling_strategy={1: 90}
     )
     first, last = X[sampler.parents_.T].astype(float)
 
@@ -386,16 +392,16 @@ def test_placement_at_any_scale(dtype, scale, unit):
     wanted = np.log(sampler.targets_) - np.log1p(-sampler.targets_)
     eps, t = np.finfo(dtype).eps, sampler.positions_
     near = 1e-3 + 8 * eps * scale  # the tolerance of the search, and rounding of the logits
-    assert np.isfinite(wanted).all() and sampler.n_fallback_ == 0 and len(rows) == 40
+    assert np.isfinite(wanted).all() and sampler.n_fallback_ == 0 and len(points) == 40
     assert (margin(t - 64 * eps) >= wanted - near).all()
     assert (margin(t + 64 * eps) <= wanted + near).all()
     expected = InUnits(1, scale).to(torch_dtype)
     expected, others, _ = resample(
-        X, y, estimator=expected, bias_fraction=0.9, sampling_strategy={1: 90}
+        X, y, estimator=expected, fraction=0.9, sampling_strategy={1: 90}
     )
     np.testing.assert_array_equal(sampler.parents_, expected.parents_)
     np.testing.assert_allclose(t, expected.positions_, atol=1e-3)
-    np.testing.assert_allclose(rows / unit, others, atol=5e-3)
+    np.testing.assert_allclose(points / unit, others, atol=5e-3)
 
 
 @pytest.mark.parametrize("bias", ["asymmetric", "dbr"])
@@ -412,13 +418,13 @@ def test_results_do_not_depend_on_the_batch_size(bias, black_box):
             batch_size=size,
             placement="spread",
             within_class=0.5,
-            instance_pairing="nearest-major",
+            instance_pairing="nearest-majority",
             sampling_strategy={1: 70},
         )
         for size in ("auto", 5)
     ]
     np.testing.assert_array_equal(*(sampler.parents_ for sampler, *_ in found))
-    np.testing.assert_allclose(*(rows for _, rows, _ in found), atol=1e-5)
+    np.testing.assert_allclose(*(points for _, points, _ in found), atol=1e-5)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -433,9 +439,9 @@ def test_gradients_may_be_off(mode):
 def test_networks_in_half_precision(dtype):
     _, X, y = curved()
     net = Curved().to(dtype)
-    sampler, rows, _ = resample(X, y, estimator=net, bias="random", bias_fraction=0.8)
-    assert rows.dtype == np.float64 and sampler.n_fallback_ == 0
-    x, eps = rows.T, torch.finfo(dtype).eps
+    sampler, points, _ = resample(X, y, estimator=net, bias="random", fraction=0.8)
+    assert points.dtype == np.float64 and sampler.n_fallback_ == 0
+    x, eps = points.T, torch.finfo(dtype).eps
     margin = x[0] ** 3 + x[0] - 0.25 * x[1] ** 2
     off = margin - np.log(sampler.targets_) + np.log1p(-sampler.targets_)
     assert (np.abs(off) <= 1e-3 + 8 * eps * (np.abs(x[0] ** 3) + np.abs(x[0]) + x[1] ** 2)).all()
@@ -444,38 +450,38 @@ def test_networks_in_half_precision(dtype):
 # ------------------------------------------------------------------------ beyond the paper
 
 
-def test_spread_lies_between_the_minor_and_the_boundary(two, logistic):
+def test_spread_lies_between_the_minority_sample_and_the_boundary(two, logistic):
     X, y = two
     at, _, _ = resample(X, y, estimator=logistic)
-    spread, rows, _ = resample(X, y, estimator=logistic, placement="spread")
+    spread, points, _ = resample(X, y, estimator=logistic, placement="spread")
     np.testing.assert_array_equal(at.parents_, spread.parents_)
-    assert (spread.positions_ < at.positions_).all() and no_two_equal(rows)
+    assert (spread.positions_ < at.positions_).all() and no_two_equal(points)
     assert np.quantile(spread.positions_ / at.positions_, [0.25, 0.75]) == pytest.approx(
         [0.25, 0.75], abs=0.1
     )
-    np.testing.assert_allclose(logistic.predict_proba(rows)[:, 1], spread.probabilities_)
+    np.testing.assert_allclose(logistic.predict_proba(points)[:, 1], spread.probabilities_)
     assert (spread.probabilities_ >= spread.targets_ - 1e-9).all()
 
 
 def test_within_class_interpolates_between_neighbors(two, logistic):
     X, y = two
-    sampler, rows, _ = resample(X, y, estimator=logistic, within_class=0.25, n_neighbors=3)
+    sampler, points, _ = resample(X, y, estimator=logistic, within_class=0.25, neighbors=3)
     within = np.isnan(sampler.targets_)
-    assert within.sum() == round(0.25 * len(rows)) and within[-within.sum() :].all()
-    minors = np.flatnonzero(y == 1)
-    near = NearestNeighbors(n_neighbors=3).fit(X[minors]).kneighbors(return_distance=False)
+    assert within.sum() == round(0.25 * len(points)) and within[-within.sum() :].all()
+    minority = np.flatnonzero(y == 1)
+    near = NearestNeighbors(n_neighbors=3).fit(X[minority]).kneighbors(return_distance=False)
     for a, b in sampler.parents_[within]:
-        assert b in minors[near[np.searchsorted(minors, a)]]
+        assert b in minority[near[np.searchsorted(minority, a)]]
     first, second = X[sampler.parents_[within].T]
     t = sampler.positions_[within, None]
-    np.testing.assert_allclose(rows[within], first + t * (second - first))
-    np.testing.assert_allclose(logistic.predict_proba(rows)[:, 1], sampler.probabilities_)
+    np.testing.assert_allclose(points[within], first + t * (second - first))
+    np.testing.assert_allclose(logistic.predict_proba(points)[:, 1], sampler.probabilities_)
     everything, _, _ = resample(X, y, within_class=1.0)
     assert (y[everything.parents_] == 1).all()
 
 
 def test_within_class_takes_as_many_bases_as_smote():
-    """53 draws among 53 minors take 34 of them, 26 draws take 21."""
+    """53 draws among 53 samples take 34 of them, 26 draws take 21."""
     X, y = np.random.RandomState(0).normal(size=(253, 4)), np.repeat([0, 1], [200, 53])
     for n, expected in ((53, 33.7), (26, 20.7)):
         bases = [
@@ -491,9 +497,9 @@ def test_within_class_takes_as_many_bases_as_smote():
 @pytest.mark.parametrize(
     ("n_right", "n_new", "warns"), [(19, 60, True), (20, 60, False), (19, 59, False)]
 )
-@pytest.mark.parametrize("pairing", ["one-to-one", "nearest-major"])
+@pytest.mark.parametrize("pairing", ["one-to-one", "nearest-majority"])
 def test_few_parents_are_told(n_right, n_new, warns, pairing):
-    """Of 60 minors so many are on their own side; only those can be parents."""
+    """Of 60 minority samples so many are on their own side; only those can be parents."""
     rng = np.random.RandomState(0)
     y, right = np.repeat([0, 1], [200, 60]), np.arange(260) >= 260 - n_right
     X = rng.uniform(0.1, 1, size=(260, 3)) * np.where(right, 1, -1)[:, None]
@@ -535,8 +541,8 @@ def test_class_pairs():
     means = np.array([[0.0], [1.0], [3.0], [3.5]])
     counts, labels = np.array([90, 50, 40, 10]), list("abcd")
 
-    def pairs(how, minors="bcd"):
-        return find_class_pairs(how, list(minors), labels, means, counts)
+    def pairs(how, minority="bcd"):
+        return find_class_pairs(how, list(minority), labels, means, counts)
 
     assert pairs("nearest") == {"b": ["a"], "c": ["b"], "d": ["c"]}
     assert pairs("nearest", "a") == {"a": ["b"]}  # none is larger: the nearest of all
@@ -547,14 +553,14 @@ def test_class_pairs():
     assert pairs({"c": "d", "d": ["a", "b"]}) == {"b": ["a"], "c": ["d"], "d": ["a", "b"]}
 
 
-def test_several_majors_share_the_samples(three):
+def test_several_majority_classes_share_the_samples(three):
     X, y = three
-    sampler, rows, labels = resample(
+    sampler, points, labels = resample(
         X, y, class_pairs={2: [0, 1]}, sampling_strategy={2: (y == 2).sum() + 101}
     )
     assert sampler.pairs_ == [(2, 0), (2, 1)]
     assert np.bincount(y[sampler.parents_[:, 1]]).tolist() == [51, 50]
-    assert no_two_equal(rows) and (labels == 2).all()
+    assert no_two_equal(points) and (labels == 2).all()
     np.testing.assert_allclose(sampler.probabilities_, sampler.targets_, atol=1e-9)
 
 
@@ -572,24 +578,24 @@ def test_strategies(three, two):
     X, y = two
     _, _, labels = resample(X, y, sampling_strategy=0.5)
     assert len(labels) == 340 // 2 - 60
-    balanced, rows, _ = resample(X[280:400], np.arange(120) % 2)
-    assert len(rows) == len(balanced.parents_) == len(balanced.probabilities_) == 0
+    balanced, points, _ = resample(X[280:400], np.arange(120) % 2)
+    assert len(points) == len(balanced.parents_) == len(balanced.probabilities_) == 0
 
 
 def test_each_class_draws_by_itself(three):
     """What one class gets does not depend on what another gets."""
     X, y = three
-    _, rows, labels = resample(X, y, bias="random", placement="spread")
+    _, points, labels = resample(X, y, bias="random", placement="spread")
     _, others, _ = resample(X, y, bias="random", placement="spread", sampling_strategy="minority")
-    np.testing.assert_array_equal(rows[labels == 2], others)
+    np.testing.assert_array_equal(points[labels == 2], others)
 
 
 def test_labels_may_be_strings_and_numbers_of_any_kind(three):
     X, y = three
     _, expected, codes = resample(X, y)
     for names in (np.array(["a", "b", "c"]), np.array([-1.0, 0.0, 7.0]), np.array([10, 20, 40])):
-        sampler, rows, labels = resample(X, names[y], class_pairs="nearest")
-        np.testing.assert_array_equal(rows, expected)
+        sampler, points, labels = resample(X, names[y], class_pairs="nearest")
+        np.testing.assert_array_equal(points, expected)
         np.testing.assert_array_equal(labels, names[codes])
         assert sampler.pairs_ == [(names[1], names[0]), (names[2], names[1])]
 
@@ -598,9 +604,9 @@ def test_labels_may_be_strings_and_numbers_of_any_kind(three):
 def test_booleans_are_labels(two, logistic, estimator):
     X, y = two
     estimator = {"logistic": logistic, "network": nn.Linear(6, 2).double()}.get(estimator)
-    sampler, rows, labels = resample(X, y.astype(bool), estimator=estimator)
+    sampler, points, labels = resample(X, y.astype(bool), estimator=estimator)
     assert labels.dtype == bool and labels.all() and sampler.sampling_strategy_ == {True: 280}
-    np.testing.assert_array_equal(rows, resample(X, y, estimator=estimator)[1])
+    np.testing.assert_array_equal(points, resample(X, y, estimator=estimator)[1])
 
 
 def test_labels_may_be_strings_of_dtype_object(two):
@@ -608,8 +614,8 @@ def test_labels_may_be_strings_of_dtype_object(two):
     names = np.array(["a", "b"], dtype=object)
     trained = FrozenEstimator(LogisticRegression().fit(X, names[y]))
     for estimator in (None, trained, FrozenNetwork(nn.Linear(6, 2).double(), classes=["a", "b"])):
-        _, rows, labels = resample(X, names[y], estimator=estimator)
-        assert labels.dtype == object and set(labels) == {"b"} and len(rows) == 280
+        _, points, labels = resample(X, names[y], estimator=estimator)
+        assert labels.dtype == object and set(labels) == {"b"} and len(points) == 280
 
 
 @pytest.mark.parametrize("dtype", [str, object])
@@ -620,11 +626,11 @@ def test_positions_come_back_as_positions(two, dtype):
     _, expected, _ = resample(X, y, estimator=net)
     named = FrozenNetwork(net, classes=np.array(["a", "b"], dtype=dtype))
     with pytest.warns(EncodedLabelsWarning, match="0 stands for 'a'") as caught:
-        sampler, rows, labels = resample(X, y, estimator=named)
+        sampler, points, labels = resample(X, y, estimator=named)
     assert caught[0].filename == __file__
     assert labels.dtype == y.dtype and (labels == 1).all() and sampler.pairs_ == [(1, 0)]
     assert sampler.classes_.tolist() == [0, 1]
-    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_array_equal(points, expected)
 
 
 # ----------------------------------------------------------------------------- estimators
@@ -633,9 +639,9 @@ def test_positions_come_back_as_positions(two, dtype):
 @pytest.mark.parametrize("how", [RandomForestClassifier(20, random_state=0), GaussianNB()])
 def test_black_boxes(two, how):
     X, y = two
-    sampler, rows, labels = resample(X, y, estimator=how)
-    assert len(labels) == 280 and no_two_equal(rows)
-    proba = sampler.estimator_.predict_proba(rows)[:, 1]
+    sampler, points, labels = resample(X, y, estimator=how)
+    assert len(labels) == 280 and no_two_equal(points)
+    proba = sampler.estimator_.predict_proba(points)[:, 1]
     np.testing.assert_allclose(proba, sampler.probabilities_, atol=1e-9)
     off = np.abs(proba - sampler.targets_)
     if isinstance(how, GaussianNB):
@@ -653,10 +659,10 @@ def test_black_boxes(two, how):
 def test_default_pairs_in_the_scaled_space(two):
     X, y = two
     scale = 10.0 ** np.arange(6)
-    plain, rows, _ = resample(X, y)
+    plain, points, _ = resample(X, y)
     scaled, others, _ = resample(X * scale, y)
     np.testing.assert_array_equal(plain.parents_, scaled.parents_)
-    np.testing.assert_allclose(rows, others / scale, atol=1e-3)
+    np.testing.assert_allclose(points, others / scale, atol=1e-3)
 
 
 def test_the_default_classifier_knows_the_columns_of_a_frame(two):
@@ -687,10 +693,12 @@ def test_images_with_a_network_that_takes_them(cnn, digits):
     X, y = digits
     keep = np.flatnonzero((y == 3) | ((y == 8) & (np.arange(len(y)) % 4 == 0)))
     X, y = X[keep], y[keep]
-    sampler, rows, labels = resample(X, y, estimator=FrozenNetwork(cnn), sampling_strategy={8: 30})
-    assert rows.shape[1:] == (1, 8, 8) and rows.dtype == np.float32 and (labels == 8).all()
+    sampler, points, labels = resample(
+        X, y, estimator=FrozenNetwork(cnn), sampling_strategy={8: 30}
+    )
+    assert points.shape[1:] == (1, 8, 8) and points.dtype == np.float32 and (labels == 8).all()
     assert sampler.pairs_ == [(8, 3)] and sampler.classes_.tolist() == list(range(10))
-    logits = FrozenNetwork(cnn).decision_function(rows)
+    logits = FrozenNetwork(cnn).decision_function(points)
     p = 1 / (1 + np.exp(logits[:, 3] - logits[:, 8]))
     np.testing.assert_allclose(p, sampler.probabilities_, atol=1e-5)
     np.testing.assert_allclose(p, sampler.targets_, atol=1e-3)
@@ -701,11 +709,11 @@ def test_no_crossing_falls_back_to_midpoints_and_says_so_once(two):
     constant = FrozenEstimator(LogisticRegression().fit(X, y))
     constant.estimator.intercept_[:] = -1e6
     with pytest.warns(NoCrossingWarning, match="280 new samples") as caught:
-        sampler, rows, labels = resample(X, y, estimator=constant)
+        sampler, points, labels = resample(X, y, estimator=constant)
     assert len([w for w in caught if w.category is NoCrossingWarning]) == 1
     assert caught[0].filename == __file__
     assert sampler.n_fallback_ == len(labels) == 280 and np.isnan(sampler.targets_).all()
-    assert (sampler.positions_ == 0.5).all() and no_two_equal(rows)
+    assert (sampler.positions_ == 0.5).all() and no_two_equal(points)
     assert (y[sampler.parents_] == [1, 0]).all()
 
 
@@ -727,25 +735,25 @@ def test_verbose_shows_two_bars_and_no_more(capsys):
 def test_sparse(two, form, kind):
     X, y = two
     dense = np.where(np.abs(X) < 0.3, 0, X)
-    _, rows, _ = resample(dense, y)
+    _, points, _ = resample(dense, y)
     given = getattr(sparse, f"{form}_{kind}")(dense)
     X_new, _ = BiasedExtrapolationSampler(random_state=0, **PAPER).fit_resample(given, y)
     assert type(X_new) is type(given) and X_new.format == form and X_new.dtype == np.float64
-    np.testing.assert_array_equal(X_new.toarray(), np.concatenate([dense, rows]))
+    np.testing.assert_array_equal(X_new.toarray(), np.concatenate([dense, points]))
 
 
 def test_integers(two):
     pd = pytest.importorskip("pandas")
     X, y = np.rint(two[0] * 20).astype(int), two[1]
-    _, rows, _ = resample(X, y)
-    assert rows.dtype == np.float64 and (rows != np.rint(rows)).any()
+    _, points, _ = resample(X, y)
+    assert points.dtype == np.float64 and (points != np.rint(points)).any()
     frame = pd.DataFrame(X, columns=list("abcdef")).assign(a=X[:, 0] / 2)
     sampler = BiasedExtrapolationSampler(random_state=0)
     with pytest.warns(DataConversionWarning, match="5 integer columns") as caught:
         X_new, y_new = sampler.fit_resample(frame, pd.Series(y, name="y"))
     assert len([w for w in caught if w.category is DataConversionWarning]) == 1
     assert list(X_new.dtypes) == list(frame.dtypes) and y_new.name == "y"
-    a, b = (frame.to_numpy()[rows] for rows in sampler.parents_.T)
+    a, b = (frame.to_numpy()[points] for points in sampler.parents_.T)
     expected = a + sampler.positions_[:, None] * (b - a)
     expected[:, 1:] = np.rint(expected[:, 1:])
     np.testing.assert_allclose(X_new.to_numpy()[400:], expected)
@@ -767,15 +775,20 @@ def test_duplicate_columns_are_named(two, estimator):
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({"instance_pairing": "nearest"}, ["class 1", "4 samples", "n_neighbors=5"]),
-        ({"class_specific": "threshold"}, ["class 2", "2 samples", "class_specific='threshold'"]),
+        ({"instance_pairing": "nearest"}, ["class 1", "4 samples", "neighbors=5"]),
+        (
+            {"settings": BiasSettings(class_specific="threshold")},
+            ["class 2", "2 samples", "class_specific='threshold'"],
+        ),
         ({"class_pairs": {1: "x"}}, ["class_pairs", "'x'", "[0, 1, 2]"]),
         ({"class_pairs": {7: 0}}, ["class_pairs", "7", "[0, 1, 2]"]),
         ({"class_pairs": {1: [0, 1]}}, ["class_pairs", "class 1", "[0, 1]"]),
         ({"class_pairs": {1: []}}, ["class_pairs", "class 1", "at least one"]),
-        ({"gamma": 1.5}, ["'gamma'", "[-1.0, 1.0]", "1.5"]),
-        ({"gamma": -2}, ["'gamma'", "[-1.0, 1.0]", "-2"]),
-        ({"p_min": 0.5}, ["'p_min'", "[0.0, 0.5)", "0.5"]),
+        ({"settings": BiasSettings(gamma=1.5)}, ["'gamma'", "[-1.0, 1.0]", "1.5"]),
+        ({"settings": BiasSettings(gamma=-2)}, ["'gamma'", "[-1.0, 1.0]", "-2"]),
+        ({"settings": BiasSettings(p_min=0.5)}, ["'p_min'", "[0.0, 0.5)", "0.5"]),
+        ({"settings": {"gamma": 0.1}}, ["'settings'", "BiasSettings"]),
+        ({"neighbors": 0}, ["'neighbors'", "[1, inf)"]),
         ({"estimator": LogisticRegression(C=-1)}, ["'C'", "-1"]),
     ],
 )
@@ -854,6 +867,6 @@ def test_a_classifier_that_gives_nan_is_refused(two):
 def test_nan_is_named_by_its_row(two):
     X, y = two[0].copy(), two[1]
     X[17, 2] = np.nan
-    for rows in (X, sparse.csr_matrix(X)):
+    for points in (X, sparse.csr_matrix(X)):
         with pytest.raises(ValueError, match="NaN in sample 17"):
-            BiasedExtrapolationSampler().fit_resample(rows, y)
+            BiasedExtrapolationSampler().fit_resample(points, y)
