@@ -85,7 +85,7 @@ def class_scores(head: Any, Z: NDArray[Any], classes: NDArray[Any]) -> NDArray[A
         if share > 0.5:
             raise ValueError(
                 f"predict of {type(head).__name__} returns the class with the largest score for "
-                f"only {1 - share:.0%} of the samples. Scores of pairs of classes are not "
+                f"{1 - share:.0%} of the samples only. Scores of pairs of classes are not "
                 "supported: set decision_function_shape='ovr'."
             )
     return to_numpy(found)[:, np.searchsorted(network.classes_, classes)]
