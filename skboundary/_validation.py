@@ -92,7 +92,7 @@ def check_input(estimator: Any, X: Any, *, reset: bool, keep_frame: bool = False
     _check_container(X)
     if isinstance(X, torch.Tensor):
         X = to_numpy(X)
-    frame = X if keep_frame and hasattr(X, "columns") else None
+    frame: Any = X if keep_frame and hasattr(X, "columns") else None
     if frame is not None and not all(is_number(dtype) for dtype in frame.dtypes):
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         array = frame

@@ -91,7 +91,7 @@ class TorchNearestNeighbors(BaseEstimator):
     array([[1, 0]])
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "metric": [StrOptions({"euclidean", "sqeuclidean", "cosine"})],
         "device": [str, torch.device],

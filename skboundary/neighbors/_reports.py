@@ -79,6 +79,8 @@ class ReportsMixin:
         check_is_fitted(self)
         X = self._check(X)
         y = check_targets(self, X, y)
+        if y is None:
+            raise ValueError("sweep compares predictions with the labels of X: give y.")
         grid = {
             name: self._values_of(name, values)
             for name, values in (

@@ -32,7 +32,7 @@ _STEPS = 300
 _BATCH = 256
 
 
-class CastRows(Dataset):
+class CastRows(Dataset[tuple[Any, Any]]):
     """Rows of X as tensors of one dtype, cast batch by batch, with their targets.
 
     Parameters

@@ -220,6 +220,12 @@ def test_sweep_refuses_what_the_parameters_refuse(mlp, iris, values, message):
     assert len(clf.sweep(*iris, n_neighbors=iter([2, 1]), query_weight=np.array([0.5]))) == 8
 
 
+def test_sweep_needs_labels(mlp, iris):
+    X, _ = iris
+    with pytest.raises(ValueError, match="sweep .* give y"):
+        LatentKNNClassifier(mlp).fit(X).sweep(X, None)
+
+
 def test_numbers_of_neighbors_are_checked_where_they_are_given(mlp, iris):
     X, y = iris
     clf = LatentKNNClassifier(mlp).fit(X, y)

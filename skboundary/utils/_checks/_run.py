@@ -99,7 +99,7 @@ def call_and_ignore_errors(estimator: Any, X: Any, y: Any) -> None:
 
 def to_array(result: Any) -> NDArray[Any]:
     if isinstance(result, torch.Tensor):
-        result = result.detach().cpu()
+        return result.detach().cpu().numpy()
     return np.asarray(result.toarray() if sparse.issparse(result) else result)
 
 
