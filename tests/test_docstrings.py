@@ -60,6 +60,7 @@ def public_names():
     """Every public class, method and function, with the checks that do not apply to it."""
     for cls in [*CLASSES, BoundaryPairs]:
         yield from ((name, OPTIONAL) for name in names_of(cls))
+    yield "skboundary.boundary.characterize_boundary", OPTIONAL
     for module in MODULES:
         for name, member in members_of(module):
             if inspect.isclass(member):

@@ -1,7 +1,8 @@
-"""Where is the boundary?"""
+"""Points on the decision boundary, their distances, and measures of the boundary."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
+from skboundary.boundary._characterization import characterize_boundary
 from skboundary.boundary._characterizer import BoundaryCharacterizer
 from skboundary.boundary._extractor import BoundarySampleExtractor
 from skboundary.boundary._pairs import BoundaryPairs
@@ -12,4 +13,5 @@ __all__ = [
     "BoundaryPairs",
     "BoundarySampleExtractor",
     "SubspaceMargins",
+    "characterize_boundary",
 ]

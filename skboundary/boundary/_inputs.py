@@ -1,4 +1,4 @@
-"""Rows, labels and bounds as the user gives them, checked."""
+"""Samples, class labels and bounds as the user gives them, checked."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils import _safe_indexing
 from sklearn.utils._missing import is_pandas_na
+from sklearn.utils._set_output import ADAPTERS_MANAGER
 
 from skboundary._device import resolve_dtype
 from skboundary._validation import check_finite
+
+Columns = tuple[str, Any]  # library and names of the columns of a DataFrame
 
 _ROUNDINGS = 4  # of a bound, by which a sample that lies on it may come out beyond it
 
@@ -42,8 +45,8 @@ def numbers(X: Any) -> NDArray[Any]:
     ]
     if names:
         raise ValueError(
-            f"Columns {names[:10]} of X do not hold numbers, so they have no boundary points. "
-            "Encode them before."
+            f"Columns {names[:10]} of X do not hold numbers, so there are no points between their "
+            "values. Encode them before."
         )
     array = np.column_stack(columns)
     check_finite(array)
@@ -61,12 +64,12 @@ def _values(column: Any) -> NDArray[Any]:
 
 
 def floating(X: NDArray[Any]) -> type:
-    """Floating dtype of the points that are found for rows of X."""
+    """Floating dtype of the points that are found for samples of X."""
     narrow = resolve_dtype(X, torch.device("cpu")) == torch.float32
     return np.float32 if narrow else np.float64
 
 
-def columns_of(estimator: Any, X: Any) -> tuple[str, Any] | None:
+def columns_of(estimator: Any, X: Any) -> Columns | None:
     """Library and names of the columns on which a classifier was fitted, None for arrays."""
     names = getattr(estimator, "feature_names_in_", None)
     if names is None:
@@ -74,8 +77,16 @@ def columns_of(estimator: Any, X: Any) -> tuple[str, Any] | None:
     return type(X).__module__.split(".")[0] if hasattr(X, "columns") else "pandas", names
 
 
+def as_container(X: NDArray[Any], columns: Columns | None) -> Any:
+    """Put samples (n, d) into a DataFrame where the classifier was fitted on one."""
+    if columns is None:
+        return X
+    library, names = columns
+    return ADAPTERS_MANAGER.adapters[library].create_container(X, X, names)
+
+
 def label_code(label: Any, classes: NDArray[Any], name: str) -> int:
-    """Find the position of a class label that is given as the parameter `name`.
+    """Find the position of a class label that was given as the parameter `name`.
 
     Raises
     ------
@@ -102,7 +113,7 @@ def find_bounds(
     Raises
     ------
     ValueError
-        For bounds that are no bounds.
+        For bounds that are not a pair, have another shape than a sample, or are in the wrong order.
     """
     if bounds is None:
         return None
@@ -114,11 +125,11 @@ def find_bounds(
             np.broadcast_to(bound, shape)
         except ValueError:
             raise ValueError(
-                f"bounds: {name} has shape {bound.shape}, which does not go with rows of shape "
-                f"{shape}. Use a number or an array of the shape of a row."
+                f"bounds: {name} has shape {bound.shape}, but samples have shape {shape}. Use a "
+                "number or an array of the shape of a sample."
             ) from None
     if not (low <= high).all():
-        raise ValueError(f"bounds={bounds!r}: low must not be above high anywhere.")
+        raise ValueError(f"bounds={bounds!r}: low must be at most high everywhere.")
     return low, high
 
 
@@ -141,8 +152,9 @@ def check_inside(X: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> None
     """
     beyond = outside(X, low, high).reshape(len(X), -1)
     if beyond.any():
-        row, place = np.argwhere(beyond)[0]
-        value = X[row].ravel()[place].item()
+        sample, place = np.argwhere(beyond)[0]
+        value = X[sample].ravel()[place].item()
         raise ValueError(
-            f"bounds exclude {value!r} in row {row} of X: widen them, or use bounds='data' or None."
+            f"bounds exclude the value {value!r} of sample {sample} of X. Widen bounds, or use "
+            "bounds='data' or None."
         )

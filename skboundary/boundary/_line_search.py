@@ -1,4 +1,4 @@
-"""The boundary on a segment: both of its sides, a margin apart or a few bits apart."""
+"""Search for the boundary on a segment: points just before it and just beyond it."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skboundary.boundary._oracle import Oracle, lead
-from skboundary.boundary._pairs import Ends, expand
+from skboundary.boundary._oracle import Oracle, Outputs, source_margin
+from skboundary.boundary._points import along
 from skboundary.functional.margins import margin_band
 from skboundary.functional.root_finding import find_root
 
@@ -37,6 +37,8 @@ def sides_by_margin(
     end: Tensor,
     tol: float | Tensor,
     limit: int | Tensor = 120,
+    *,
+    pairs: bool = True,
 ) -> Sides:
     """Find a crossing on [0, 1]: where a margin is about tol, and just after it minus tol.
 
@@ -48,13 +50,15 @@ def sides_by_margin(
     Parameters
     ----------
     margin : callable
-        ``margin(t, rows)`` of the segments numbered `rows` (m,) at the positions `t` (m,).
+        ``margin(t, index)`` of the segments numbered `index` (m,) at the positions `t` (m,).
     start, end : Tensor of shape (n,)
         The margin at 0, positive, and at 1, negative.
     tol : float or Tensor of shape (n,)
         What `functional.margins.margin_band` gives, where logits are rounded.
     limit : int or Tensor of shape (n,), default=120
         Evaluations of a segment at most, half of them for either side.
+    pairs : bool, default=True
+        False searches for the outer side alone; the inner one is the start.
 
     Returns
     -------
@@ -66,7 +70,7 @@ def sides_by_margin(
     tol = torch.as_tensor(tol, dtype=start.dtype, device=start.device).expand_as(start)
     aim, limit = 1.5 * tol, torch.as_tensor(limit, device=start.device)
     root = find_root(
-        lambda t, rows: margin(t, rows) + aim[rows],
+        lambda t, index: margin(t, index) + aim[index],
         far * 0,
         far,
         start + aim,
@@ -76,6 +80,8 @@ def sides_by_margin(
     )
     beyond = torch.where(root.converged, root.t, (root.high + _JUMP).clamp(max=1))
     outer = torch.where(end + aim < 0, beyond, far)
+    if not pairs:
+        return Sides(far * 0, outer, root.n_evaluations)
     at_outer = torch.where(root.converged, root.value - aim, torch.minimum(end, -tol))
     back = step_back(margin, outer, start, at_outer, tol, limit - root.n_evaluations)
     return Sides(back.inner, outer, root.n_evaluations + back.n_evaluations)
@@ -109,25 +115,25 @@ def step_back(
     far, f_far = torch.zeros_like(outer), start.clone()
     n_evaluations = torch.zeros_like(outer, dtype=torch.long)
     limit = torch.as_tensor(limit, device=outer.device).expand_as(n_evaluations)
-    # the chord's guess of how far the wanted margin is
+    # the chord's guess of the distance to the margin that is sought
     guess = (aim - at_outer) / torch.maximum(start - at_outer, tol)
     step = outer * guess.clamp(2.0 ** (1 - _DOUBLINGS), 1)
-    rows = ((start > aim) & (at_outer < aim)).nonzero()[:, 0]
+    index = ((start > aim) & (at_outer < aim)).nonzero()[:, 0]
     for _ in range(_DOUBLINGS):
-        t = near[rows] - step[rows]
-        goes = (t > 0) & (n_evaluations[rows] < limit[rows])
-        rows, t = rows[goes], t[goes]
-        if not len(rows):
+        t = near[index] - step[index]
+        goes = (t > 0) & (n_evaluations[index] < limit[index])
+        index, t = index[goes], t[goes]
+        if not len(index):
             break
-        f = margin(t, rows)
-        n_evaluations[rows] += 1
-        there, before = f >= aim[rows], f < aim[rows]  # neither where it is not a number
-        far[rows[there]], f_far[rows[there]] = t[there], f[there]
-        near[rows[before]], f_near[rows[before]] = t[before], f[before]
-        rows = rows[before]
-        step[rows] *= 2
+        f = margin(t, index)
+        n_evaluations[index] += 1
+        there, before = f >= aim[index], f < aim[index]  # neither where it is not a number
+        far[index[there]], f_far[index[there]] = t[there], f[there]
+        near[index[before]], f_near[index[before]] = t[before], f[before]
+        index = index[before]
+        step[index] *= 2
     root = find_root(
-        lambda t, rows: margin(t, rows) - aim[rows],
+        lambda t, index: margin(t, index) - aim[index],
         far,
         near,
         f_far - aim,
@@ -141,7 +147,7 @@ def step_back(
 
 
 def sides_by_label(inside: Callable[[Tensor], Tensor], n: int, like: Tensor) -> Sides:
-    """Halve n segments fourteen times, by labels alone: 2^-14 of their length is left.
+    """Halve n segments fourteen times by labels, to 2^-14 of their length.
 
     Parameters
     ----------
@@ -165,41 +171,63 @@ def sides_by_label(inside: Callable[[Tensor], Tensor], n: int, like: Tensor) -> 
 
 
 def between(
-    oracle: Oracle, start: Tensor, end: Tensor, source: Tensor, target: Tensor, tol: float
-) -> Ends:
-    """Find the boundary between pairs of rows (n, ...) that lie on its two sides.
+    oracle: Oracle,
+    start: Tensor,
+    end: Tensor,
+    source: Tensor,
+    target: Tensor,
+    tol: float,
+    *,
+    known: tuple[Outputs | None, Outputs | None] = (None, None),
+    pairs: bool = True,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the boundary between points (n, ...) that lie on its two sides.
 
     By the margin of `source` over `target` (-1: over all) to within a band of at least `tol`, or
-    by labels where there is nothing else. A pair that does not lie so has both ends at its start.
+    by labels where nothing else is used.
+
+    Parameters
+    ----------
+    oracle : Oracle
+    start, end : Tensor of shape (n, ...)
+    source, target : Tensor of shape (n,)
+    tol : float
+        In units of the logits.
+    known : (Outputs or None, Outputs or None), default=(None, None)
+        At the starts and at the ends, which are not computed again.
+    pairs : bool, default=True
+        False searches for the outer side alone; the inner one is the start.
+
+    Returns
+    -------
+    inner, outer : Tensor of shape (n, ...)
+        Both the start where the points do not lie on the two sides.
+    n_evaluations : Tensor of shape (n,)
     """
-    both = torch.cat([start, end])
-    if oracle.response == "label":
-        said = oracle.labels(both).chunk(2)
-        across = (said[0] == source) & (said[1] != source)
+    at_start, n_start = oracle.complete(start, known[0])
+    at_end, n_end = oracle.complete(end, known[1])
+    if at_start.logits is None or at_end.logits is None:
+        across = (at_start.labels == source) & (at_end.labels != source)
         inside = lambda t: oracle.labels(along(start, end, t)) == source
         sides = sides_by_label(inside, len(start), start)
     else:
-        logits = oracle.logits(both).chunk(2)
-        at_start, at_end = (lead(out, source, target) for out in logits)
-        across = (at_start >= 0) & (at_end <= 0)  # a tie counts: the labels will tell
+        logits = at_start.logits, at_end.logits
+        margins = [source_margin(side, source, target) for side in logits]
+        across = (margins[0] >= 0) & (margins[1] <= 0)  # a tie counts: the labels will tell
         band = margin_band(tol, oracle.eps, *logits, ends=(start, end))
         margin = margin_on(oracle, start, end, source, target)
-        sides = sides_by_margin(margin, at_start, at_end, band)
+        sides = sides_by_margin(margin, *margins, band, pairs=pairs)
     inner, outer = (
         along(start, end, torch.where(across, t, 0)) for t in (sides.inner, sides.outer)
     )
-    return Ends(inner, outer, sides.n_evaluations + 2)
-
-
-def along(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
-    """Points (n, ...) at the positions t (n,) of segments."""
-    return start + expand(t, start) * (end - start)
+    return inner, outer, sides.n_evaluations + n_start + n_end
 
 
 def margin_on(oracle: Oracle, start: Tensor, end: Tensor, source: Tensor, target: Tensor) -> Value:
     """The margin of `source` over `target` (-1: over all) on segments (n, ...)."""
 
-    def margin(t: Tensor, rows: Tensor) -> Tensor:
-        return oracle.margin(along(start[rows], end[rows], t), source[rows], target[rows])
+    def margin(t: Tensor, index: Tensor) -> Tensor:
+        points = along(start[index], end[index], t)
+        return oracle.margin(points, source[index], target[index])
 
     return margin

@@ -1,36 +1,43 @@
-"""What a search for the boundary may ask of a classifier: labels, scores, gradients."""
+"""The outputs of a fitted classifier at points that a search moves."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from skboundary._batching import map_batches, resolve_batch_size
 from skboundary._device import to_numpy
+from skboundary.boundary._inputs import Columns, as_container
 from skboundary.functional.margins import class_margin, pairwise_margin
 from skboundary.networks import Network
 
 Logits = Callable[[Tensor], Tensor]
 
 
+class Outputs(NamedTuple):
+    """Outputs of a classifier at n points."""
+
+    labels: Tensor  # (n,) positions in `classes_`
+    logits: Tensor | None  # (n, n_classes), where a search may use them
+
+    def select(self, index: Tensor) -> Outputs:
+        """Outputs at some of the points."""
+        return Outputs(self.labels[index], None if self.logits is None else self.logits[index])
+
+
 class Oracle:
-    """A fitted classifier, asked about rows that are tensors.
+    """A fitted classifier that takes and returns tensors.
 
     Parameters
     ----------
     network : Network
-    estimator : fitted classifier
-        Its `predict` has the last word where there is no network.
     response : {"gradient", "score", "label"}
-        What the classifier offers; with "label" its scores are not asked.
+        What a search uses; with "label" scores are never computed.
     columns : tuple (str, array), default=None
         Library and names of the columns of a DataFrame, where the classifier was fitted on one.
     forward : callable, default=None
@@ -38,106 +45,80 @@ class Oracle:
 
     Attributes
     ----------
-    device, dtype : of the rows, and of the logits
+    device, dtype : of the points, and of the logits
     eps : float
         Machine epsilon of the coarsest dtype that takes part in the logits.
-    n_classes : int
     n_runs : int
-        Rows that the classifier runs for one that `inspect` is asked about.
+        Samples that the classifier runs for each that `inspect` gets.
     """
 
     def __init__(
         self,
         network: Network,
-        estimator: Any,
         response: str,
-        columns: Any = None,
+        columns: Columns | None = None,
         forward: Logits | None = None,
     ) -> None:
-        self.network, self.estimator, self.response = network, estimator, response
-        self.columns = columns
+        self.network, self.response, self.columns = network, response, columns
         self.device, self.dtype, self.eps = network.device, network.input_dtype, network.eps
-        self.n_classes = len(network.classes_)
-        self._has_network = network.is_module
-        self.n_runs = 1 if self._has_network or response == "label" else 2
-        # one dtype for all of a search, whatever the network ends in
+        self.n_runs = 1 if network.is_module or response == "label" else 2
+        # one dtype throughout a search, whatever the network ends in
         self.forward = None if forward is None else lambda x: forward(x).to(self.dtype)
 
+    @property
+    def gradient_logits(self) -> Logits:
+        """Differentiable logits; `choose_method` admits a method that needs them only with them."""
+        assert self.forward is not None
+        return self.forward
+
     def logits(self, x: Tensor) -> Tensor:
-        """Scores (n, n_classes) of rows (n, ...), without gradients."""
+        """Logits (n, n_classes) at points (n, ...), without gradients."""
         if not len(x):  # which a classifier need not take
-            return x.new_empty(0, self.n_classes)
+            return x.new_empty(0, len(self.network.classes_))
         if self.forward is None:
-            return self.network.logits(self._rows(x)).to(self.device, self.dtype)
-        row_bytes = x[0].numel() * x.element_size()
-        size = resolve_batch_size(self.network.batch_size, row_bytes, self.device)
+            samples = as_container(to_numpy(x), self.columns)
+            return self.network.logits(samples).to(self.device, self.dtype)
+        sample_bytes = x[0].numel() * x.element_size()
+        size = resolve_batch_size(self.network.batch_size, sample_bytes, self.device)
         forward = self.forward
         with torch.no_grad():
-            parts = [*map_batches(lambda rows: forward(x[rows]), len(x), size)]
-        return torch.cat(parts)
+            return torch.cat([*map_batches(lambda part: forward(x[part]), len(x), size)])
 
     def labels(self, x: Tensor) -> Tensor:
-        """What `predict` says of rows (n, ...), as positions in `classes_`, (n,)."""
-        if self._has_network or not len(x):
+        """Predicted classes (n,) of points (n, ...), as positions in `classes_`."""
+        if self.network.is_module or not len(x):
             return self.logits(x).argmax(1)
-        codes = labels_of(self.network, self.estimator, to_numpy(x), self.columns)
-        return torch.from_numpy(codes).to(self.device)
+        return self.network.labels(as_container(to_numpy(x), self.columns)).to(self.device)
 
-    def inspect(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Labels (n,) of rows, and their scores (n, n_classes) where those count."""
-        if self._has_network:
+    def inspect(self, x: Tensor) -> Outputs:
+        """Predicted classes of points (n, ...), and their logits where a search may use them."""
+        if self.network.is_module:
             logits = self.logits(x)
-            return logits.argmax(1), None if self.response == "label" else logits
-        return self.labels(x), None if self.response == "label" else self.logits(x)
+            return Outputs(logits.argmax(1), None if self.response == "label" else logits)
+        return Outputs(self.labels(x), None if self.response == "label" else self.logits(x))
+
+    def complete(self, x: Tensor, known: Outputs | None) -> tuple[Outputs, int]:
+        """Outputs that a search needs at points (n, ...), and how often it took to run them.
+
+        Those that are `known` are not computed again. Predicted classes follow from the logits,
+        where a search uses those.
+        """
+        if known is not None and (self.response == "label" or known.logits is not None):
+            return known, 0
+        if self.response == "label":
+            return Outputs(self.labels(x), None), 1
+        logits = self.logits(x)
+        return Outputs(logits.argmax(1), logits), 1
 
     def margin(self, x: Tensor, source: Tensor, target: Tensor) -> Tensor:
-        """Lead (n,) of the class `source` over `target`, over its best rival where that is -1."""
-        return lead(self.logits(x), source, target)
-
-    def _rows(self, x: Tensor) -> Any:
-        return as_rows(to_numpy(x), self.columns)
+        """`source_margin` at points (n, ...)."""
+        return source_margin(self.logits(x), source, target)
 
 
-def lead(logits: Tensor, source: Tensor, target: Tensor) -> Tensor:
-    """Lead (n,) of the class `source` over `target`, over its best rival where that is -1."""
-    over_all = class_margin(logits, source)
-    return torch.where(target < 0, over_all, pairwise_margin(logits, source, target.clamp_min(0)))
+def source_margin(logits: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """Logit of the class `source` minus that of `target`, (n,): positive on the source's side.
 
-
-def labels_of(network: Network, estimator: Any, X: NDArray[Any], columns: Any) -> NDArray[np.intp]:
-    """What `predict` says of rows (n, ...), as positions in `classes_`, (n,)."""
-    rows = as_rows(X, columns)
-    return to_numpy(network.labels(rows))
-
-
-def as_rows(X: NDArray[Any], columns: tuple[str, Any] | None) -> Any:
-    """Put rows (n, d) into a DataFrame where the classifier was fitted on one.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, ...)
-    columns : tuple (str, array) or None
-        "pandas" or "polars", and the names.
-
-    Returns
-    -------
-    rows : ndarray or DataFrame
+    A target of -1 stands for the strongest of all other classes.
     """
-    if columns is None:
-        return X
-    from sklearn.utils._set_output import ADAPTERS_MANAGER
-
-    library, names = columns
-    return ADAPTERS_MANAGER.adapters[library].create_container(X, X, names)
-
-
-@contextmanager
-def consult(
-    network: Network, estimator: Any, response: str, columns: Any = None
-) -> Iterator[Oracle]:
-    """Open a classifier for questions, and lend its network where there is one."""
-    if not network.differentiable:
-        yield Oracle(network, estimator, response, columns)
-        return
-    with network.differentiable_logits() as forward:
-        yield Oracle(network, estimator, response, columns, forward)
+    over_target = pairwise_margin(logits, source, target.clamp_min(0))
+    return torch.where(target < 0, class_margin(logits, source), over_target)

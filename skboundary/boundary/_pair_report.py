@@ -1,4 +1,4 @@
-"""What is measured of the boundary between two classes, for BoundaryCharacterizer."""
+"""Measures of the boundary between two classes, after DeepDIG's characterization."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -13,11 +13,15 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from skboundary._device import to_numpy, to_tensor
-from skboundary.boundary._inputs import floating
-from skboundary.boundary._oracle import Oracle, consult
-from skboundary.boundary._pairs import expand, norms
+from skboundary.boundary._classifier import FittedClassifier
+from skboundary.boundary._inputs import data_range
+from skboundary.boundary._oracle import Oracle, Outputs
+from skboundary.boundary._points import along, norms
+from skboundary.boundary._solve import SolveOptions, find_pairs
 from skboundary.boundary._training_samples import find_partners
 from skboundary.boundary.methods._deepdig import carry_over, halve
+from skboundary.boundary.methods._problem import Settings
+from skboundary.boundary.methods._registry import METHODS
 from skboundary.functional.boundary_complexity import (
     Linearity,
     distance_to_rows,
@@ -53,6 +57,7 @@ COLUMNS = (
 _RANGE = -50, 50
 
 Pair = tuple[int, int]
+Measures = dict[Pair, dict[str, float]]
 
 
 class Plan(NamedTuple):
@@ -63,25 +68,30 @@ class Plan(NamedTuple):
     n_samples: int
     n_partners: int
     max_iter: int
+    generator: Any
+    effort: str
     seed: int
 
 
-class Sets(NamedTuple):
-    """Labeled rows."""
+class Labeled(NamedTuple):
+    """Latent vectors with true labels."""
 
-    X: NDArray[Any]
-    codes: NDArray[np.intp]
-    latent: Tensor
-    latent_test: Tensor
-    codes_test: NDArray[np.intp]
+    latent: Tensor  # (n, n_latent)
+    codes: NDArray[np.intp]  # (n,)
 
 
 class Segments(NamedTuple):
-    """Segments from rows predicted as the source to rows predicted as the target."""
+    """Segments from points predicted as the source to points predicted as the target."""
 
     start: Tensor  # (n, ...)
     end: Tensor
+    known: tuple[Outputs | None, Outputs | None] = (None, None)  # at both
     yields: tuple[float, float] = (np.nan, np.nan)
+
+    def select(self, index: Tensor) -> Segments:
+        """Some of the segments."""
+        at_start, at_end = (None if out is None else out.select(index) for out in self.known)
+        return Segments(self.start[index], self.end[index], (at_start, at_end), self.yields)
 
 
 class Plane(NamedTuple):
@@ -92,126 +102,166 @@ class Plane(NamedTuple):
 
 
 def measure(
-    extractor: Any, plan: Plan, sets: Sets, pairs: list[Pair]
-) -> dict[Pair, dict[str, float]]:
-    """Measure some ordered pairs of classes, (source, target) as positions in `classes_`.
+    classifier: FittedClassifier, plan: Plan, train: Labeled, test: Labeled, pairs: list[Pair]
+) -> Measures:
+    """Measure some ordered pairs of classes, (source, target) as positions in `classes`.
 
     Parameters
     ----------
-    extractor : BoundarySampleExtractor
-        Fitted on the training rows with the plan's method.
+    classifier : FittedClassifier
+        Fitted on the training samples.
     plan : Plan
-    sets : Sets
+    train, test : Labeled
     pairs : list of tuple (int, int)
 
     Returns
     -------
-    rows : dict
+    measures : dict
         For each pair the values of COLUMNS. They do not depend on the other pairs.
     """
-    model, latent = extractor._model, sets.latent
-    planes: dict[Pair, Any] = {}
-    rows = {}
-    with consult(model.network, model.estimator, model.response, model.columns) as oracle:
-        for (s, t), segments in _segments(extractor, oracle, plan, latent, pairs).items():
-            row = dict.fromkeys(COLUMNS, np.nan)
-            points = _halve(oracle, plan, segments, s, t, row)
-            between = model.latent_of(to_numpy(points)) if len(points) else latent[:0]
-            row["oscillation"] = _oscillation(oracle, plan, points, s, t)
+    planes: dict[Pair, Plane | None] = {}
+    measures: Measures = {}
+    with classifier.open() as oracle:
+        for (s, t), segments in _segments(classifier, oracle, plan, pairs).items():
+            values = measures[s, t] = dict.fromkeys(COLUMNS, np.nan)
+            points = _halve(oracle, plan, segments, s, t, values)
+            latent = classifier.latent(to_numpy(points)) if len(points) else train.latent[:0]
+            between = Labeled(latent, np.full(len(points), s))
+            values["oscillation"] = _oscillation(oracle, plan, points, s, t)
             key = (min(s, t), max(s, t))
             if key not in planes:
-                planes[key] = _plane(latent, sets.codes, *key)
-            for of, z, codes in (
-                ("train", latent, sets.codes),
-                ("test", sets.latent_test, sets.codes_test),
-                ("borderline", between, np.full(len(points), s)),
-            ):
-                if planes[key] is not None:
-                    found = _linearity(planes[key], z, codes, *key)
+                planes[key] = _plane(train.latent, train.codes, *key)
+            plane = planes[key]
+            for of, samples in zip(_SETS, (train, test, between), strict=True):
+                if plane is not None:
+                    found = _linearity(plane, *samples, *key)
                     for name, value in zip(_MEASURES, found, strict=True):
-                        row[f"{name}_{of}"] = float(value)
+                        values[f"{name}_{of}"] = float(value)
             for side, code in (("source", s), ("target", t)):
-                of_class = (sets.codes == code).nonzero()[0]
+                of_class = (train.codes == code).nonzero()[0]
                 if len(points) and len(of_class):
-                    near = to_tensor(sets.X[of_class]).flatten(1).to(points.dtype)
-                    row[f"distance_{side}"] = _mean(distance_to_rows(points.flatten(1).cpu(), near))
-                    near = latent[torch.from_numpy(of_class)]
-                    row[f"latent_distance_{side}"] = _mean(distance_to_rows(between, near))
-            rows[s, t] = row
-    return rows
+                    near = to_tensor(classifier.training.X[of_class]).flatten(1).to(points.dtype)
+                    distances = distance_to_rows(points.flatten(1).cpu(), near)
+                    values[f"distance_{side}"] = _mean(distances)
+                    distances = distance_to_rows(latent, train.latent[torch.from_numpy(of_class)])
+                    values[f"latent_distance_{side}"] = _mean(distances)
+    return measures
 
 
 def _segments(
-    extractor: Any, oracle: Oracle, plan: Plan, latent: Tensor, pairs: list[Pair]
+    classifier: FittedClassifier, oracle: Oracle, plan: Plan, pairs: list[Pair]
 ) -> dict[Pair, Segments]:
-    """Draw rows of the source class of each pair, and find what lies across the boundary."""
-    training, like = (
-        extractor._model.training,
-        torch.empty(0, dtype=oracle.dtype, device=oracle.device),
-    )
+    """Draw samples of the source class of each pair, and find points across the boundary."""
+    training = classifier.training
+    near = training.latent if plan.method == "segment" and plan.init == "nearest" else None
     drawn, partners = [], []
     for s, t in pairs:
         rng = _rng(plan, s, t)
-        rows = rng.permutation(training.of_class(s))[: plan.n_samples]
-        source, target = (np.full(len(rows), code) for code in (s, t))
-        space = latent if plan.method == "segment" and plan.init == "nearest" else None
-        of_rows = None if space is None else space[torch.from_numpy(rows)]
-        partners.append(find_partners(training, space, of_rows, source, target, 1, rng)[:, 0])
-        drawn.append(rows)
-    index, which = np.concatenate(drawn), np.repeat(np.arange(len(pairs)), [*map(len, drawn)])
+        index = rng.permutation(training.of_class(s))[: plan.n_samples]
+        source, target = (np.full(len(index), code) for code in (s, t))
+        queries = None if near is None else near[torch.from_numpy(index)]
+        partners.append(find_partners(training, near, queries, source, target, 1, rng)[:, 0])
+        drawn.append(index)
+    which = np.repeat(np.arange(len(pairs)), [*map(len, drawn)])
+    find = {"segment": _to_partners, "pm": _of_pm, "deepdig": _of_generators}[plan.method]
     source, target = np.array(pairs)[which].T
-    start, end = training.take(index, like), training.take(np.concatenate(partners), like)
-    success = torch.from_numpy(np.concatenate(partners) >= 0).to(like.device)
-    yields: dict[Pair, tuple[float, float]] = {}
-    if plan.method == "pm":
-        found = extractor._find(training.X[index].astype(floating(training.X)), source, target)
-        start, end = (to_tensor(side).to(like) for side in (found.inner, found.outer))
-        success = torch.from_numpy(found.success).to(like.device)
-    elif plan.method == "deepdig":
-        s_, t_ = (torch.from_numpy(codes).to(like.device) for codes in (source, target))
-        end, start, success, yields = carry_over(
-            oracle,
-            training,
-            start,
-            s_,
-            t_,
-            extractor.effort,
-            extractor.generator,
-            plan.seed,
-            extractor.bounds_,
-        )
-    of_pair = torch.from_numpy(which).to(like.device)
+    segments, success, yields = find(
+        classifier, oracle, plan, np.concatenate(drawn), np.concatenate(partners), source, target
+    )
+    of_pair = torch.from_numpy(which).to(success.device)
     return {
-        pair: Segments(
-            start[success & (of_pair == i)],
-            end[success & (of_pair == i)],
-            yields.get(pair, (np.nan, np.nan)),
+        pair: segments.select(success & (of_pair == i))._replace(
+            yields=yields.get(pair, (np.nan, np.nan))
         )
         for i, pair in enumerate(pairs)
     }
 
 
+Found = tuple[Segments, Tensor, dict[Pair, tuple[float, float]]]
+Codes = NDArray[np.intp]
+
+
+def _to_partners(
+    classifier: FittedClassifier,
+    oracle: Oracle,
+    plan: Plan,
+    index: Codes,
+    partners: Codes,
+    source: Codes,
+    target: Codes,
+) -> Found:
+    """Segments from samples to their partners; which exist; no success rates of generators."""
+    training, like = classifier.training, _like(oracle)
+    start, end = training.take(index, like), training.take(partners, like)
+    known = tuple(training.outputs(torch.from_numpy(i), like) for i in (index, partners))
+    success = torch.from_numpy(partners >= 0).to(like.device)
+    return Segments(start, end, known), success, {}
+
+
+def _of_pm(
+    classifier: FittedClassifier,
+    oracle: Oracle,
+    plan: Plan,
+    index: Codes,
+    partners: Codes,
+    source: Codes,
+    target: Codes,
+) -> Found:
+    """Segments between the ends that perturbation minimization finds."""
+    method, training, like = METHODS["pm"], classifier.training, _like(oracle)
+    settings = Settings(method.efforts[plan.effort])
+    options = SolveOptions(method, settings, data_range(training.X), widen=True)
+    found = find_pairs(classifier, options, training.starts(index), source, target)
+    start, end = (to_tensor(side).to(like) for side in (found.inner, found.outer))
+    return Segments(start, end), torch.from_numpy(found.success).to(like.device), {}
+
+
+def _of_generators(
+    classifier: FittedClassifier,
+    oracle: Oracle,
+    plan: Plan,
+    index: Codes,
+    partners: Codes,
+    source: Codes,
+    target: Codes,
+) -> Found:
+    """Segments from re-adversarial to adversarial samples of DeepDIG's generators."""
+    training, like = classifier.training, _like(oracle)
+    found = carry_over(
+        oracle,
+        training,
+        training.take(index, like),
+        *(torch.from_numpy(codes).to(like.device) for codes in (source, target)),
+        METHODS["deepdig"].efforts[plan.effort],
+        plan.generator,
+        plan.seed,
+        data_range(training.X),
+    )
+    known = found.at_back, found.at_over
+    return Segments(found.back, found.over, known), found.success, found.yields
+
+
 def _halve(
-    oracle: Oracle, plan: Plan, segments: Segments, s: int, t: int, row: dict[str, float]
+    oracle: Oracle, plan: Plan, segments: Segments, s: int, t: int, values: dict[str, float]
 ) -> Tensor:
     """Borderline samples (n, ...) of a class pair; enter how the search for them went."""
-    start, end, (row["yield_over"], row["yield_back"]) = segments
-    row["n_segments"] = float(len(start))
+    start, end, known, (values["yield_over"], values["yield_back"]) = segments
+    values["n_segments"] = float(len(start))
     if not len(start):
         return start
     source, target = (
         torch.full((len(start),), code, dtype=torch.long, device=start.device) for code in (s, t)
     )
-    middle = halve(oracle, start, end, source, target, plan.max_iter)
+    middle = halve(oracle, start, end, source, target, plan.max_iter, known=known)
     # between labels alone there is a place where they change, but none where they are equal
     success = ~middle.third_class if oracle.response == "label" else middle.success
-    row["success_rate"] = _mean(success)
-    row["third_class_rate"] = _mean(middle.third_class)
-    row["attempts"] = _mean(middle.n_evaluations)
-    row["attempts_success"] = _mean(middle.n_evaluations[success])
-    row["attempts_fail"] = _mean(middle.n_evaluations[~success])
-    row["length"] = _mean(norms(end - start, 2))
-    return (start + expand(middle.t, start) * (end - start))[success]
+    values["success_rate"] = _mean(success)
+    values["third_class_rate"] = _mean(middle.third_class)
+    values["attempts"] = _mean(middle.n_evaluations)
+    values["attempts_success"] = _mean(middle.n_evaluations[success])
+    values["attempts_fail"] = _mean(middle.n_evaluations[~success])
+    values["length"] = _mean(norms(end - start, 2))
+    return along(start, end, middle.t)[success]
 
 
 def _oscillation(oracle: Oracle, plan: Plan, points: Tensor, s: int, t: int) -> float:
@@ -224,35 +274,39 @@ def _oscillation(oracle: Oracle, plan: Plan, points: Tensor, s: int, t: int) -> 
 
 
 def _plane(latent: Tensor, codes: NDArray[np.intp], s: int, t: int) -> Plane | None:
-    """Fit the paper's support vector machine to the training rows of two classes.
+    """Fit the paper's support vector machine to the training samples of two classes.
 
     Far outside the range in which liblinear returns, latent vectors are divided by a power of
     two. With C times its square, and the constant feature of the intercept divided as well, the
     problem stays the same.
     """
-    rows = (codes == s) | (codes == t)
-    if len(np.unique(codes[rows])) < 2:
+    of_both = (codes == s) | (codes == t)
+    if len(np.unique(codes[of_both])) < 2:
         return None
-    z = to_numpy(latent)[rows]
+    z = to_numpy(latent)[of_both]
     exponent = int(np.frexp(np.abs(z).max())[1])
     low, high = _RANGE
     if low <= exponent <= high:
         exponent = 0
     scale = 2.0 ** np.clip(exponent, low, high)
     svm = LinearSVC(C=scale**2, intercept_scaling=1 / scale, max_iter=10_000, random_state=0)
-    return Plane(svm.fit(np.ldexp(z, -exponent), codes[rows] == t), exponent)
+    return Plane(svm.fit(np.ldexp(z, -exponent), codes[of_both] == t), exponent)
 
 
 def _linearity(plane: Plane, latent: Tensor, codes: NDArray[np.intp], s: int, t: int) -> Linearity:
-    """Linearity of the rows of two classes; t is on the positive side."""
-    rows = (codes == s) | (codes == t)
-    if not rows.any():
+    """Linearity of the samples of two classes; t is on the positive side."""
+    of_both = (codes == s) | (codes == t)
+    if not of_both.any():
         nothing = torch.tensor(torch.nan)
         return Linearity(nothing, nothing, nothing)
-    score = plane.svm.decision_function(np.ldexp(to_numpy(latent)[rows], -plane.exponent))
+    score = plane.svm.decision_function(np.ldexp(to_numpy(latent)[of_both], -plane.exponent))
     with np.errstate(divide="ignore", invalid="ignore"):  # weights of 0 separate nothing
         d = np.ldexp(score / np.linalg.norm(plane.svm.coef_), plane.exponent)
-    return linearity(torch.from_numpy(d), torch.from_numpy(codes[rows] == t))
+    return linearity(torch.from_numpy(d), torch.from_numpy(codes[of_both] == t))
+
+
+def _like(oracle: Oracle) -> Tensor:
+    return torch.empty(0, dtype=oracle.dtype, device=oracle.device)
 
 
 def _mean(values: Tensor) -> float:

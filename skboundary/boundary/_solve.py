@@ -1,4 +1,4 @@
-"""From rows and classes to checked pairs: batches, processes, bounds and statuses."""
+"""From samples and classes to verified pairs: jobs, batches, bounds and statuses."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -16,91 +16,56 @@ from torch import Tensor
 from skboundary._batching import map_batches, resolve_batch_size
 from skboundary._device import to_tensor
 from skboundary._random import forked_rng
-from skboundary.boundary._oracle import Oracle, as_rows, consult
-from skboundary.boundary._pairs import (
-    ALREADY_TARGET,
-    NOT_FOUND,
-    OK,
-    STATUSES,
-    BoundaryPairs,
-    Checked,
-    check_ends,
-    norms,
-)
-from skboundary.boundary._training_samples import TrainingSamples, find_partners
+from skboundary.boundary._classifier import FittedClassifier
+from skboundary.boundary._ends import Box, Verified, verify
+from skboundary.boundary._oracle import Oracle, Outputs
+from skboundary.boundary._pairs import ALREADY_TARGET, NOT_FOUND, OK, STATUSES, BoundaryPairs
+from skboundary.boundary._points import norms
+from skboundary.boundary._response import count_nan_gradients
+from skboundary.boundary._training_samples import Starts, find_partners
 from skboundary.boundary.methods._problem import Problem, Settings
 from skboundary.boundary.methods._registry import Method
+from skboundary.exceptions import BoundaryNotFoundWarning, warn_caller
 from skboundary.functional.margins import margin_band
-from skboundary.networks import Network
 
 _WIDENINGS = (8, 64)  # of a band
+_NUMBERS = 2**22  # in the samples that go through a black box at a time
 
-# Numbers in the rows that go through a black box at a time, all of them in one call.
-_NUMBERS = 2**22
-
-
-class Model(NamedTuple):
-    """All that a fitted extractor knows."""
-
-    network: Network
-    estimator: Any
-    response: str
-    columns: tuple[str, Any] | None
-    training: TrainingSamples
-    latent: Tensor | None  # (n_pool, n_latent), where a method measures distances in it
-    seed: int
-    classes: NDArray[Any]  # by position; not the network's own where fit was given positions
-
-    def space(self, name: str) -> Tensor:
-        """Training samples in the space that has this name, "latent" or "input"."""
-        if name == "input":
-            return to_tensor(self.training.X).flatten(1).to(self.network.dtype)
-        return self.latent_of(self.training.X) if self.latent is None else self.latent
-
-    @property
-    def has_layer(self) -> bool:
-        """Whether a network has to run for a latent vector."""
-        return self.network.has_linear
-
-    def latent_of(self, X: NDArray[Any]) -> Tensor:
-        """Latent vectors of rows; the rows themselves where a network has no such layer."""
-        if self.network.is_module and not self.has_layer:
-            return to_tensor(X).flatten(1).to(self.network.dtype)
-        return self.network.latent(as_rows(X, self.columns))
-
-    def logits_of(self, X: NDArray[Any]) -> Tensor:
-        """Scores of rows."""
-        return self.network.logits(as_rows(X, self.columns))
+Codes = NDArray[np.intp]
 
 
 class SolveOptions(NamedTuple):
-    """How to look for the boundary."""
+    """How to search for the boundary."""
 
     method: Method
     settings: Settings
     bounds: tuple[Any, Any] | None
     widen: bool  # bounds of samples that lie outside them
     random_partners: bool = False
-    n_asked: int = 0  # times that the classifier has run each row already
     n_jobs: int | None = None
     verbose: int = 0
 
+    @property
+    def pairs(self) -> bool:
+        """Whether both ends of a pair have to be right."""
+        return self.settings.pairs or not self.method.one_sided
+
 
 def find_pairs(
-    model: Model,
+    classifier: FittedClassifier,
     options: SolveOptions,
-    X: NDArray[Any],
-    source: NDArray[np.intp],
-    target: NDArray[np.intp],
+    starts: Starts,
+    source: Codes,
+    target: Codes,
 ) -> BoundaryPairs:
-    """Find a pair for each row; rows whose source is their target are not asked about.
+    """Find a pair for each sample; samples whose source is their target are left out.
 
     Parameters
     ----------
-    model : Model
+    classifier : FittedClassifier
     options : SolveOptions
-    X : ndarray of shape (n, ...)
-        Its floating dtype is the one of the pairs.
+    starts : Starts
+        The floating dtype of its samples (n, ...) is the one of the pairs.
     source, target : ndarray of shape (n,)
         Classes; a target of -1 is any class but the source.
 
@@ -109,56 +74,91 @@ def find_pairs(
     pairs : BoundaryPairs
     """
     todo = (source != target).nonzero()[0]
-    partners = np.full((len(X), options.method.n_partners), -1)
+    partners = np.full((len(source), options.method.n_partners), -1)
     if options.random_partners:  # drawn here, so that they do not depend on the jobs
-        rng = np.random.default_rng(model.seed)
+        rng = np.random.default_rng(classifier.seed)
         partners[todo] = find_partners(
-            model.training, None, None, source[todo], target[todo], partners.shape[1], rng
+            classifier.training, None, None, source[todo], target[todo], partners.shape[1], rng
         )
-    parts = []
-    for rows in _shares(source[todo], target[todo], effective_n_jobs(options.n_jobs)):
-        rows = todo[rows]
-        some = (a[rows] for a in (X, source, target, partners))
-        parts.append((rows, delayed(_solve)(model, options, *some)))
-    if len(parts) > 1:
-        checked = Parallel(n_jobs=options.n_jobs)(job for _, job in parts)
+    shares, jobs = [], []
+    for share in _shares(source[todo], target[todo], effective_n_jobs(options.n_jobs)):
+        index = todo[share]
+        shares.append(index)
+        codes = source[index], target[index], partners[index]
+        jobs.append(delayed(_solve)(classifier, options, starts.select(index), *codes))
+    if len(jobs) > 1:
+        found = Parallel(n_jobs=options.n_jobs)(jobs)
     else:
-        checked = [function(*args) for _, (function, args, _) in parts]
+        found = [function(*args) for function, args, _ in jobs]
+    return _merge(classifier.classes, options.settings, starts, source, target, shares, found)
 
-    n, classes = len(X), model.classes
-    outer = X.copy()
-    inner, midpoint = (X.copy(), X.copy()) if options.settings.pairs else (X, X)
+
+def _merge(
+    classes: NDArray[Any],
+    settings: Settings,
+    starts: Starts,
+    source: Codes,
+    target: Codes,
+    shares: list[Codes],
+    found: list[Verified],
+) -> BoundaryPairs:
+    """Put the pairs of several jobs into the order of the samples."""
+    X = starts.X
+    n, outer, target = len(X), X.copy(), target.copy()
+    inner, midpoint = (X.copy(), X.copy()) if settings.pairs else (X, X)
     margins, status = np.full((2, n), np.nan, X.dtype), np.full(n, ALREADY_TARGET)
-    distance, target = np.full(n, np.nan, X.dtype), target.copy()
-    n_evaluations = np.full(n, options.n_asked)
-    for (rows, _), found in zip(parts, checked, strict=True):
-        outer[rows] = found.outer
-        if options.settings.pairs:
-            inner[rows], midpoint[rows] = found.inner, found.midpoint
-        target[rows], status[rows] = found.target, found.status
-        n_evaluations[rows] += found.n_evaluations.numpy()
-        margins[:, rows] = found.margin_inner, found.margin_outer
-        distance[rows] = norms(found.outer - found.inner, options.settings.norm)
+    distance = np.full(n, np.nan, X.dtype)
+    n_evaluations = np.full(n, starts.n_runs)
+    for index, part in zip(shares, found, strict=True):
+        outer[index] = part.outer
+        if settings.pairs:
+            inner[index], midpoint[index] = part.inner, part.midpoint
+        target[index], status[index] = part.target, part.status
+        n_evaluations[index] += part.n_evaluations.numpy()
+        margins[:, index] = part.margin_inner, part.margin_outer
+        distance[index] = norms(part.outer - part.inner, settings.norm)
     distance[status == NOT_FOUND] = np.nan
     return BoundaryPairs(
-        inner,
-        outer,
-        midpoint,
-        distance,
-        classes[source],
-        classes[target],
-        margins[0],
-        margins[1],
-        status == OK,
-        STATUSES[status],
-        n_evaluations,
+        inner=inner,
+        outer=outer,
+        midpoint=midpoint,
+        distance=distance,
+        source=classes[source],
+        target=classes[target],
+        margin_inner=margins[0],
+        margin_outer=margins[1],
+        success=status == OK,
+        status=STATUSES[status],
+        n_evaluations=n_evaluations,
     )
 
 
-def _shares(
-    source: NDArray[np.intp], target: NDArray[np.intp], n_jobs: int
-) -> list[NDArray[np.intp]]:
-    """Deal rows out to jobs, whole class pairs each; the rows of a pair stay together."""
+def warn_of_failures(classifier: FittedClassifier, pairs: BoundaryPairs, X: NDArray[Any]) -> None:
+    """Warn of samples (n, ...) without a boundary point, and name the reason where it is known."""
+    failed = ~pairs.success
+    if not failed.any():
+        return
+    status, counts = np.unique(pairs.status[failed], return_counts=True)
+    counted = ", ".join(f"{name}: {n}" for name, n in zip(status, counts, strict=True))
+    why = ""
+    if classifier.network.differentiable:
+        n = count_nan_gradients(classifier.network, X[pairs.status == "not_found"])
+        why = f" The gradient is NaN at {n} of them." if n else ""
+    predicted = np.unique(classifier.training.codes)
+    if len(predicted) == 1:
+        why += (
+            f" {type(classifier.estimator).__name__} predicts all training samples as "
+            f"{classifier.classes.tolist()[predicted[0]]!r}: it may be constant."
+        )
+    warn_caller(
+        f"No boundary point was found for {counts.sum()} of {len(pairs)} samples ({counted}). "
+        f"They are returned unchanged, with the distance NaN.{why}",
+        BoundaryNotFoundWarning,
+    )
+
+
+def _shares(source: Codes, target: Codes, n_jobs: int) -> list[Codes]:
+    """Distribute samples over jobs, whole class pairs each."""
     key = source * (target.max(initial=0) + 2) + target
     order = np.argsort(key, kind="stable")
     if n_jobs == 1 or not len(key):
@@ -168,101 +168,120 @@ def _shares(
 
 
 def _solve(
-    model: Model,
+    classifier: FittedClassifier,
     options: SolveOptions,
-    X: NDArray[Any],
-    source: NDArray[np.intp],
-    target: NDArray[np.intp],
+    starts: Starts,
+    source: Codes,
+    target: Codes,
     partners: NDArray[np.intp],
-) -> Checked:
-    """Find pairs for rows of one job, batch by batch."""
-    method, network = options.method, model.network
-    n_asked = 0
+) -> Verified:
+    """Find pairs for the samples of one job, batch by batch."""
+    method, X = options.method, starts.X
+    n_runs = 0
     if method.n_partners and not options.random_partners:
-        in_latent = method.space == "latent"
-        n_asked = int(in_latent and model.has_layer)
-        queries = model.latent_of(X) if in_latent else to_tensor(X).flatten(1)
-        partners = find_partners(
-            model.training, model.space(method.space), queries, source, target, method.n_partners
-        )
+        partners, n_runs = _nearest_partners(classifier, method, starts, source, target)
     dtype = torch.float32 if X.dtype == np.float32 else torch.float64
     # before the network is borrowed: a training in another thread may be waiting for it
     with (
-        forked_rng(model.seed) if method.trains else nullcontext(),
+        forked_rng(classifier.seed) if method.trains else nullcontext(),
         torch.inference_mode(False),
         torch.enable_grad(),
-        consult(network, model.estimator, model.response, model.columns) as oracle,
+        classifier.open() as oracle,
     ):
         oracle.eps = max(oracle.eps, torch.finfo(dtype).eps)  # ends are rounded to it
 
-        def step(rows: slice) -> Checked:
-            x = to_tensor(X[rows], device=oracle.device, dtype=oracle.dtype)
-            box = _limits(to_tensor(X[rows]), options.bounds, options.widen)
-            low, high = (
-                (to_tensor(b, device=x.device, dtype=x.dtype) for b in box) if box else (None, None)
+        def step(batch: slice) -> Verified:
+            x, device = to_tensor(X[batch]), oracle.device
+            box = _limits(x, options.bounds, options.widen)
+            x = x.to(device, oracle.dtype)
+            low, high = (b.to(x) for b in box) if box else (None, None)
+            s, t, p = (torch.from_numpy(a[batch]).to(device) for a in (source, target, partners))
+            known, training = _known(starts, batch, like=x), classifier.training
+            problem = Problem(
+                x, s, t, known, low, high, options.bounds, p, training, classifier.seed
             )
-            s, t, p = (
-                torch.from_numpy(a[rows]).to(oracle.device) for a in (source, target, partners)
-            )
-            problem = Problem(x, s, t, low, high, options.bounds, p, model.training, model.seed)
-            box = None if box is None else (box[0].to(x.device), box[1].to(x.device))
-            found = _settle(oracle, method, problem, options.settings, dtype, box)
-            found = found._replace(n_evaluations=found.n_evaluations + n_asked)
-            return Checked(*(value.cpu() for value in found))
+            box = None if box is None else (box[0].to(device), box[1].to(device))
+            found = _search(oracle, options, problem, dtype, box)
+            found = found._replace(n_evaluations=found.n_evaluations + n_runs)
+            return Verified(*(value.cpu() for value in found))
 
-        size = _batch_size(network, X, method.batched)
+        size = _batch_size(classifier, X, method.batched)
         parts = [*map_batches(step, len(X), size, verbose=options.verbose, desc="boundary")]
-    return Checked(*(torch.cat(part) for part in zip(*parts, strict=True)))
+    return Verified(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def _settle(
-    oracle: Oracle,
-    method: Method,
-    problem: Problem,
-    settings: Settings,
-    dtype: torch.dtype,
-    box: tuple[Tensor, Tensor] | None,
-) -> Checked:
+def _nearest_partners(
+    classifier: FittedClassifier, method: Method, starts: Starts, source: Codes, target: Codes
+) -> tuple[NDArray[np.intp], int]:
+    """Nearest training samples (n, k) across the boundary, and how often it took to run x."""
+    n_runs = 0
+    if method.space == "input":
+        queries = to_tensor(starts.X).flatten(1)
+    elif starts.latent is not None:
+        queries = starts.latent
+    else:
+        queries, n_runs = classifier.latent(starts.X), int(classifier.network.has_linear)
+    space = classifier.training_vectors(method.space)
+    partners = find_partners(classifier.training, space, queries, source, target, method.n_partners)
+    return partners, n_runs
+
+
+def _known(starts: Starts, batch: slice, like: Tensor) -> Outputs | None:
+    """Outputs at the samples of a batch, as far as they are known."""
+    if starts.codes is None:
+        return None
+    labels = torch.from_numpy(starts.codes[batch]).to(like.device)
+    return Outputs(labels, None if starts.logits is None else starts.logits[batch].to(like))
+
+
+def _search(
+    oracle: Oracle, options: SolveOptions, problem: Problem, dtype: torch.dtype, box: Box | None
+) -> Verified:
     """Find the pairs of a batch; with wider bands where rounding changed a label in the end.
 
-    A band knows how large the logits are, not how large the terms are that cancel in them.
+    A band accounts for the size of the logits, but not of terms that cancel in them.
     """
+    method, settings = options.method, options.settings
 
-    def find(problem: Problem, box: tuple[Tensor, Tensor] | None) -> Checked:
+    def find(problem: Problem, box: Box | None) -> Verified:
         ends = method.search(oracle, problem, settings)
-        pairs = settings.pairs or not method.one_sided
-        return check_ends(oracle, ends, problem.source, problem.target, dtype, pairs=pairs, box=box)
+        return verify(oracle, ends, problem.source, dtype, pairs=options.pairs, box=box)
 
     found, eps = find(problem, box), oracle.eps
     for widening in _WIDENINGS if method.batched else ():  # "deepdig" would train again
         apart = (found.inner != found.outer).flatten(1).any(1)
-        rows = (apart & (found.status == NOT_FOUND)).nonzero()[:, 0]
-        part = problem.select(rows)
-        logits = oracle.logits(part.x)
-        found.n_evaluations[rows] += 1
+        index = (apart & (found.status == NOT_FOUND)).nonzero()[:, 0]
+        part = problem.select(index)
+        logits = None if part.known is None else part.known.logits
+        if logits is None:
+            logits = oracle.logits(part.x)
+            found.n_evaluations[index] += 1
         rounded = margin_band(0.0, widening * eps, logits) > settings.margin_tol
-        rows, part = rows[rounded], part.select(rounded.nonzero()[:, 0])
-        if not len(rows):
+        index, part = index[rounded], part.select(rounded.nonzero()[:, 0])
+        if not len(index):
             break
         oracle.eps = widening * eps
-        again = find(part, None if box is None else (box[0][rows], box[1][rows]))
-        again = again._replace(n_evaluations=again.n_evaluations + found.n_evaluations[rows])
+        again = find(part, None if box is None else (box[0][index], box[1][index]))
+        again = again._replace(n_evaluations=again.n_evaluations + found.n_evaluations[index])
         for all_, new in zip(found, again, strict=True):
-            all_[rows] = new
+            all_[index] = new
     oracle.eps = eps
     return found
 
 
-def _batch_size(network: Network, X: NDArray[Any], batched: bool) -> int:
+def _batch_size(classifier: FittedClassifier, X: NDArray[Any], batched: bool) -> int:
+    """Samples of a search side by side."""
     if not batched:
         return len(X)
-    numbers = int(np.prod(X.shape[1:]))
-    if network.batch_size == "auto" and not network.differentiable:
+    network, numbers = classifier.network, int(np.prod(X.shape[1:]))
+    if classifier.batch_size == "auto" and not network.differentiable:
         return max(1, _NUMBERS // numbers)
-    return resolve_batch_size(network.batch_size, numbers * network.dtype.itemsize, network.device)
+    return resolve_batch_size(
+        classifier.batch_size, numbers * network.dtype.itemsize, network.device
+    )
 
 
-def _limits(x: Tensor, bounds: tuple[Any, Any] | None, widen: bool) -> tuple[Tensor, Tensor] | None:
+def _limits(x: Tensor, bounds: tuple[Any, Any] | None, widen: bool) -> Box | None:
     """Bounds of each sample: of its columns for vectors, of all its elements for others."""
     if bounds is None:
         return None

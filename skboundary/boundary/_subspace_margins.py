@@ -16,13 +16,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from skboundary._device import to_numpy
-from skboundary._random import draw_seed, spawn_generators
+from skboundary._random import spawn_generators
 from skboundary._validation import all_or_nothing
-from skboundary.boundary._inputs import columns_of, numbers
-from skboundary.boundary._oracle import labels_of
+from skboundary.boundary._classifier import FittedClassifier
+from skboundary.boundary._inputs import numbers
 from skboundary.boundary._subspace_search import gradient_margins, label_margins
 from skboundary.boundary._subspaces import make_subspaces
-from skboundary.boundary._training_samples import TrainingSamples
 from skboundary.networks._factory import is_trained
 from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._parameters import NETWORK_CONSTRAINTS, fill_docstring
@@ -30,11 +29,12 @@ from skboundary.networks._parameters import NETWORK_CONSTRAINTS, fill_docstring
 
 @fill_docstring
 class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
-    """Measure how far the decision boundary is along chosen directions.
+    """Measure the distance to the decision boundary inside subspaces.
 
-    Hold me tight [1]_: for each row, and for each of several subspaces, the length of the
-    smallest perturbation inside the subspace that DeepFool finds to change the prediction. A
-    small margin marks directions that the classifier reads, a large one those that it ignores.
+    For each sample and each subspace, the length of the smallest perturbation inside the subspace
+    with which DeepFool changes the predicted class, as in "Hold me tight!" [1]_. Margins are
+    small along directions that the classifier is sensitive to, and large along those to which it
+    is invariant.
 
     Read more in the :ref:`User Guide <subspace_margins>`.
 
@@ -44,36 +44,35 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
     subspaces : {"auto", "dct", "pca", "random"}, None or array-like, default="auto"
         "dct" slides a window over the frequencies of an image, from low to high along the
         diagonal; the last two axes of X are height and width, and each channel has its own
-        directions. "pca" slides it over the principal components of the rows of fit, by falling
-        variance, and "random" over random orthonormal directions. "auto" is "dct" for images
-        and "pca" for rows. None is the whole space. An array of shape (n_subspaces, k,
+        directions. "pca" slides it over the principal components of the training samples, by
+        decreasing variance, and "random" over random orthonormal directions. "auto" is "dct" for
+        images and "pca" for vectors. None is the whole space. An array of shape (n_subspaces, k,
         n_features), or a list of arrays (k_i, n_features), gives bases, whose vectors need not
         be orthonormal.
     window : int, default=None
         Frequencies along each axis, or components, in a subspace. None is the paper's: 8
-        frequencies, 16 from 128 pixels on, a third of the image at most. For components it
-        makes ten windows that cover all.
+        frequencies, 16 from 128 pixels on, a third of the image at most; for components,
+        such that ten windows cover all.
     step : int, default=None
-        How far the window slides. None is the paper's: 1 for 28 pixels, 2 for 32 (a sixteenth of
-        the image), 16 from 128 pixels on.
+        Distance by which the window slides. None is the paper's: 1 for 28 pixels, 2 for 32 (a
+        sixteenth of the image), 16 from 128 pixels on.
     n_components : int, default=None
         For "pca" and "random". None is all; for "random" 640 at most.
     method : {"gradient", "label"}, default="gradient"
-        "gradient" needs a network, or a model that can be written as one. "label" asks
-        `predict` only, 20 times for each of `max_iter` steps, and serves every classifier.
+        "gradient" needs a network, or a model that can be written as one. "label" uses only
+        `predict`, with 20 queries for each of `max_iter` steps, and serves every classifier.
     overshoot : float, default=0.02
-        Share by which a perturbation is lengthened before it is tried, and part of the margin
-        as in the paper.
+        Share by which a perturbation is lengthened before the class is predicted; part of the
+        margin, as in the paper.
     censored : {"keep", "inf", "nan"}, default="keep"
-        What stands for a margin where no boundary was met within `max_iter` steps: the distance
-        walked (infinite where the subspace holds no gradient, and with "label"), infinity or
-        NaN.
+        The margin if no boundary was found within `max_iter` steps: the length of the path so far
+        (infinite if the gradient vanishes in the subspace, and with "label"), infinity or NaN.
     max_iter : int, default=100
         Steps of a search.
     {device}
     batch_size : "auto" or int, default="auto"
-        Searches, pairs of a row and a subspace, that run side by side; with method "label" the
-        rows, one subspace after the other. Halved when memory runs out.
+        Number of searches in a batch, each a pair of a sample and a subspace; with method "label"
+        number of samples, one subspace after the other. Halved when memory runs out.
     random_state : int, RandomState instance or None, default=None
         Seeds the training of the default network and of skorch nets, and random directions.
     {verbose}
@@ -83,7 +82,7 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
     {classes_}
     {estimator_}
     n_subspaces_ : int
-        How many subspaces there are.
+        Number of subspaces.
     {device_}
     {input_shape_}
     {n_features_in_}
@@ -91,7 +90,7 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
 
     See Also
     --------
-    LatentTransformer : The activations of a layer as features.
+    BoundarySampleExtractor : The nearest boundary points in the whole space.
 
     References
     ----------
@@ -158,13 +157,13 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
     def fit(self, X: Any, y: Any = None) -> SubspaceMargins:
-        """Train the classifier where it has to be, and find the subspaces.
+        """Fit the classifier if it is not trained, and make the subspaces.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
         y : array-like of shape (n_samples,), default=None
-            Needed, and read, only where the classifier is trained here.
+            Used only if the classifier is fitted here.
 
         Returns
         -------
@@ -175,35 +174,37 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
         TypeError
             For a classifier without gradients.
         ValueError
-            For input that is not finite, a missing y, or subspaces that do not go with X.
+            For input that is not finite, a missing y, or subspaces that do not match X.
         """
         X, y = self._check_fit(X, None if is_trained(self.estimator) else y)
-        rng = check_random_state(self.random_state)
-        self.estimator_, self._network = self._as_network(
-            X, y, random_state=rng, latent=False, labels=True
+        classifier = self._classifier = FittedClassifier.fit(
+            self.estimator,
+            X,
+            y,
+            response=self.method,
+            keep_samples=self.method == "label",
+            device=self.device,
+            batch_size=self.batch_size,
+            random_state=check_random_state(self.random_state),
+            verbose=self.verbose,
         )
         self._refuse_without_gradient()
-        self.device_ = self._network.device
-        self.classes_ = self._network.classes_
-        self._seed = draw_seed(rng)
+        self.estimator_, self.device_ = classifier.estimator, classifier.network.device
+        self.classes_ = classifier.network.classes_
         self._subspaces, self._names = make_subspaces(
             self.subspaces,
             X,
-            self._network.input_dtype,
+            classifier.network.input_dtype,
             window=self.window,
             step=self.step,
             n_components=self.n_components,
-            generator=spawn_generators(self._seed, 1)[0],
+            generator=spawn_generators(classifier.seed, 1)[0],
         )
         self.n_subspaces_ = self._subspaces.n_subspaces
-        if self.method == "label":
-            self._columns, X = columns_of(self.estimator_, X), numbers(X)
-            codes = labels_of(self._network, self.estimator_, X, self._columns)
-            self._training = TrainingSamples(X, codes, np.full(len(X), True))
         return self
 
     def transform(self, X: Any) -> NDArray[Any]:
-        """Measure the margins of rows.
+        """Measure the margins of samples.
 
         Parameters
         ----------
@@ -217,8 +218,8 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            For input that is not finite, rows of another shape than in fit, or "label" where fit
-            had "gradient".
+            For input that is not finite, samples of another shape than in fit, or "label" where
+            fit had "gradient".
         TypeError
             For "gradient" and a classifier without gradients.
         """
@@ -226,7 +227,7 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
         return self._censor(*self._search(X))
 
     def spectrum(self, X: Any, *, quantiles: Sequence[float] = (0.05, 0.25, 0.75, 0.95)) -> Bunch:
-        """Summarize the margins of rows for each subspace: the curves of the paper.
+        """Summarize the margins of samples for each subspace: the curves of the paper.
 
         Parameters
         ----------
@@ -237,10 +238,9 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
         -------
         spectrum : Bunch
             `median` (n_subspaces,) and `quantiles` (n_quantiles, n_subspaces) of the margins,
-            censored ones taken as the parameter says and NaN left out; `censored`
-            (n_subspaces,), the share of rows that met no boundary; `margins` and `flipped`
-            (n_samples, n_subspaces), the latter true where a boundary was met; `names`
-            (n_subspaces,).
+            censored ones as `censored` sets them, without NaN; `censored` (n_subspaces,), the
+            share of samples without a boundary; `margins` and `flipped` (n_samples, n_subspaces),
+            the latter true where a boundary was found; `names` (n_subspaces,).
 
         Raises
         ------
@@ -264,12 +264,12 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
         )
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
-        """Name the subspaces.
+        """Get the names of the subspaces.
 
         Parameters
         ----------
         input_features : array-like of str, default=None
-            Only checked.
+            Only validated.
 
         Returns
         -------
@@ -292,23 +292,14 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
         }
         if self.method == "gradient":
             self._refuse_without_gradient()
-            found = gradient_margins(self._network, X, self._subspaces, **params)
-        elif not hasattr(self, "_training"):
+            found = gradient_margins(self._classifier.network, X, self._subspaces, **params)
+        elif not len(self._classifier.training.X):
             raise ValueError(
-                "method='label' starts from the rows of fit, which fit keeps for that method only. "
-                "Call fit again."
+                "method='label' starts from the training samples, which fit keeps for that method "
+                "only. Call fit again."
             )
         else:
-            found = label_margins(
-                self._network,
-                self.estimator_,
-                self._columns,
-                self._training,
-                numbers(X),
-                self._subspaces,
-                seed=self._seed,
-                **params,
-            )
+            found = label_margins(self._classifier, numbers(X), self._subspaces, **params)
         return to_numpy(found[0]), to_numpy(found[1])
 
     def _censor(self, distance: NDArray[Any], flipped: NDArray[np.bool_]) -> NDArray[Any]:
@@ -317,10 +308,10 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
         return np.where(flipped, distance, distance.dtype.type(self.censored))
 
     def _refuse_without_gradient(self) -> None:
-        if self.method == "gradient" and not self._network.differentiable:
+        if self.method == "gradient" and not self._classifier.network.differentiable:
             raise TypeError(
-                f"{type(self.estimator_).__name__} offers no gradient with respect to X, which "
-                "method='gradient' needs. Use method='label'."
+                f"{type(self._classifier.estimator).__name__} has no gradient with respect to X, "
+                "which method='gradient' needs. Use method='label'."
             )
 
     def __sklearn_tags__(self) -> Any:

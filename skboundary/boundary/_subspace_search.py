@@ -16,18 +16,18 @@ from torch import Tensor
 from skboundary._batching import map_batches, resolve_batch_size
 from skboundary._device import to_tensor
 from skboundary._validation import sample_shape
-from skboundary.boundary._oracle import consult, labels_of
-from skboundary.boundary._training_samples import TrainingSamples, find_partners
+from skboundary.boundary._classifier import FittedClassifier
+from skboundary.boundary._training_samples import find_partners
 from skboundary.functional.query_search import label_search
 from skboundary.functional.subspace_deepfool import subspace_deepfool
 from skboundary.functional.subspaces import Subspaces, WholeSpace
 from skboundary.networks import Network
 
-# A search holds the activations of its pass and ten gradients: so many times its row.
-_ROWS_HELD = 32
-_STARTS = 15  # rows of other classes that a search by labels starts from
+# A search holds the activations of its pass and ten gradients: so many times its sample.
+_SAMPLES_HELD = 32
+_STARTS = 15  # samples of other classes that a search by labels starts from
 _NUMBERS = 2**22  # numbers in the starts of a batch
-_QUESTIONS = 20  # that stand for one step along a gradient
+_QUERIES_PER_STEP = 20  # in place of one step along a gradient
 
 
 def move(subspaces: Subspaces, device: torch.device) -> Subspaces:
@@ -45,7 +45,7 @@ def gradient_margins(
     max_iter: int,
     verbose: int,
 ) -> tuple[Tensor, Tensor]:
-    """Search along gradients, for all pairs of a row and a subspace.
+    """Search along gradients, for all pairs of a sample and a subspace.
 
     Parameters
     ----------
@@ -60,9 +60,9 @@ def gradient_margins(
     distance, flipped : Tensor of shape (n, n_subspaces)
     """
     n, device, dtype = subspaces.n_subspaces, network.device, network.input_dtype
-    row_bytes = math.prod(sample_shape(X)) * dtype.itemsize
-    size = resolve_batch_size(network.batch_size, _ROWS_HELD * row_bytes, device)
-    size = size // n * n or size  # whole rows, whose first gradient serves all subspaces
+    sample_bytes = math.prod(sample_shape(X)) * dtype.itemsize
+    size = resolve_batch_size(network.batch_size, _SAMPLES_HELD * sample_bytes, device)
+    size = size // n * n or size  # whole samples, whose first gradient serves all subspaces
     subspaces = move(subspaces, device)
 
     def step(pairs: slice) -> tuple[Tensor, Tensor]:
@@ -88,73 +88,66 @@ def gradient_margins(
 
 
 def label_margins(
-    network: Network,
-    estimator: Any,
-    columns: Any,
-    training: TrainingSamples,
+    classifier: FittedClassifier,
     X: NDArray[Any],
     subspaces: Subspaces,
     *,
     overshoot: float,
     max_iter: int,
-    seed: int,
     verbose: int,
 ) -> tuple[Tensor, Tensor]:
     """Search by labels, one subspace after the other.
 
     Parameters
     ----------
-    network : Network
-    estimator : fitted classifier
-    columns : see `columns_of`
-    training : TrainingSamples
-        Rows from which the nearest of other classes are projected on x plus the subspace.
+    classifier : FittedClassifier
+        The nearest of its training samples of other classes are projected on x plus the subspace.
     X : ndarray of shape (n, ...)
     subspaces : Subspaces
     overshoot, max_iter, verbose : see `SubspaceMargins`
-    seed : int
-        Of the directions, which all rows share.
 
     Returns
     -------
     distance, flipped : Tensor of shape (n, n_subspaces)
         The distance is infinite where no other class was found.
     """
-    source = labels_of(network, estimator, X, columns)
-    flat = to_tensor(X).flatten(1).to(network.input_dtype)
+    # a sample is of any class but its own, whether predicted correctly or not
+    training = classifier.training._replace(usable=np.full(len(classifier.training.X), True))
+    device, dtype = classifier.network.device, classifier.network.input_dtype
+    source = classifier.labels(X)
+    flat = to_tensor(X).flatten(1).to(dtype)
     partners = find_partners(
         training,
-        to_tensor(training.X).flatten(1).to(network.input_dtype),
+        to_tensor(training.X).flatten(1).to(dtype),
         flat,
         source,
         np.full(len(X), -1),
         min(_STARTS, len(training.X)),
-        np.random.default_rng(seed),
     )
-    size = network.batch_size
+    size = classifier.batch_size
     if size == "auto":
         size = max(1, _NUMBERS // (flat.shape[1] * _STARTS))
-    subspaces = move(subspaces, network.device)
-    like = flat[:1].to(network.device)
+    subspaces = move(subspaces, device)
+    like = flat[:1].to(device)
     bases = [_basis(subspaces, s, like) for s in range(subspaces.n_subspaces)]
-    with consult(network, estimator, "label", columns) as oracle:
+    with classifier.open("label") as oracle:
 
         def label(points: Tensor) -> Tensor:
             return oracle.labels(points.view(-1, *X.shape[1:]))
 
-        def step(rows: slice) -> tuple[Tensor, Tensor]:
-            x = flat[rows].to(oracle.device)
-            codes = torch.from_numpy(source[rows]).to(oracle.device)
-            starts = training.take(partners[rows], like=x).flatten(2)
+        def step(batch: slice) -> tuple[Tensor, Tensor]:
+            x = flat[batch].to(oracle.device)
+            codes = torch.from_numpy(source[batch]).to(oracle.device)
+            starts = training.take(partners[batch], like=x).flatten(2)
             found = [
                 label_search(
                     label,
                     x,
                     codes,
                     starts=starts,
-                    generator=torch.Generator().manual_seed(seed),
+                    generator=torch.Generator().manual_seed(classifier.seed),
                     basis=basis,
-                    budget=_QUESTIONS * max_iter,
+                    budget=_QUERIES_PER_STEP * max_iter,
                 )
                 for basis in bases
             ]
@@ -169,7 +162,7 @@ def label_margins(
 
 
 def _basis(subspaces: Subspaces, s: int, like: Tensor) -> Tensor | None:
-    """Basis vectors (k, d) of a subspace, None for the whole space; `like` is a row (1, d)."""
+    """Basis vectors (k, d) of a subspace, None for the whole space; `like` is a sample (1, d)."""
     if isinstance(subspaces, WholeSpace):
         return None
     k = subspaces.coordinates(like, torch.tensor([s], device=like.device)).shape[1]

@@ -1,4 +1,4 @@
-"""Subspaces by name: what a user asks for, with defaults for the size of the rows."""
+"""Subspaces by name, with defaults that depend on the shape of the samples."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -38,14 +38,14 @@ def make_subspaces(
     n_components: int | None,
     generator: torch.Generator,
 ) -> Named:
-    """Make subspaces for rows like those of X, and name them.
+    """Make subspaces of the space of X, and name them.
 
     Parameters
     ----------
     kind : {"auto", "dct", "pca", "random"}, None or sequence of array-like
         As in `SubspaceMargins`.
     X : array-like of shape (n, ...)
-        The rows of fit; "pca" reads them, the others take their shape only.
+        Training samples; "pca" uses them, the others only their shape.
     dtype : torch.dtype
     window, step, n_components : int or None
     generator : torch.Generator
@@ -59,7 +59,7 @@ def make_subspaces(
     Raises
     ------
     ValueError
-        For a parameter that does not go with the rows, or has no effect on this kind.
+        For a parameter that does not match the samples, or has no effect on this kind.
     """
     shape = sample_shape(X)
     if isinstance(kind, str) and kind == "auto":
@@ -77,7 +77,7 @@ def make_subspaces(
     if kind == "pca" and n < 2:
         raise ValueError(f"n_samples={n}: subspaces='pca' needs at least 2 samples in fit.")
     limit = d if kind == "random" or n > d else n - 1
-    _check_limit("n_components", n_components, limit, f"subspaces={kind!r} of these rows")
+    _check_limit("n_components", n_components, limit, f"subspaces={kind!r} of these samples")
     if kind == "pca":
         components = pca_components(to_tensor(X).flatten(1), n_components, dtype=dtype)
     else:
@@ -98,8 +98,8 @@ def _cosines(
 ) -> Named:
     if len(shape) < 2:
         raise ValueError(
-            "subspaces='dct' needs images whose last two axes are height and width, and the rows "
-            f"of X have shape {shape}. Reshape X, or use subspaces='pca'."
+            "subspaces='dct' needs images whose last two axes are height and width, and the "
+            f"samples of X have shape {shape}. Reshape X, or use subspaces='pca'."
         )
     height, width = shape[-2:]
     size = min(height, width)
@@ -120,8 +120,8 @@ def _given(bases: Any, d: int, dtype: torch.dtype) -> Named:
         basis = np.asarray(basis, dtype=np.float64)
         if basis.size == 0 or basis.size % d or not np.isfinite(basis).all():
             raise ValueError(
-                f"subspaces[{s}] has shape {basis.shape}; give finite vectors of the {d} features "
-                "of a row, one a line."
+                f"subspaces[{s}] has shape {basis.shape}; give finite vectors of {d} features, one "
+                "per row."
             )
         tensors.append(torch.tensor(basis).view(-1, d).to(dtype))
     if not tensors:

@@ -1,4 +1,4 @@
-"""Training rows by the class they are predicted as: starting points, and partners across."""
+"""Training samples by predicted class: starting points, and partners across the boundary."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -15,24 +15,59 @@ from torch import Tensor
 
 from skboundary._device import to_tensor
 from skboundary.boundary._inputs import data_range, floating, outside
+from skboundary.boundary._oracle import Outputs
 from skboundary.functional.nearest_neighbors import build_index, search
 
 
-class TrainingSamples(NamedTuple):
-    """The training rows of an extractor."""
+class Starts(NamedTuple):
+    """Samples that a search starts from, with those outputs of the classifier that are known."""
 
     X: NDArray[Any]  # (n, ...)
-    codes: NDArray[np.intp]  # (n,) classes they are predicted as
+    codes: NDArray[np.intp] | None = None  # (n,) predicted classes
+    logits: Tensor | None = None  # (n, n_classes)
+    latent: Tensor | None = None  # (n, n_latent)
+    n_runs: int = 0  # times that the classifier has run each of them
+
+    @property
+    def predicted(self) -> NDArray[np.intp]:
+        """Predicted classes (n,) of samples that were predicted."""
+        assert self.codes is not None
+        return self.codes
+
+    def select(self, index: NDArray[np.intp]) -> Starts:
+        """Some of the samples."""
+        some = (None if values is None else values[index] for values in self[:4])
+        return Starts(*some, n_runs=self.n_runs)
+
+
+class TrainingSamples(NamedTuple):
+    """The training samples of a classifier."""
+
+    X: NDArray[Any]  # (n, ...)
+    codes: NDArray[np.intp]  # (n,) predicted classes
     usable: NDArray[np.bool_]  # (n,) predicted rightly, or all where no y was given
+    logits: Tensor | None = None  # (n, n_classes), where a method needs them
+    latent: Tensor | None = None  # (n, n_latent), where a method measures distances in it
 
     def take(self, index: Any, like: Tensor) -> Tensor:
-        """Training samples as a tensor of the dtype and on the device of another."""
+        """Some of the samples as a tensor of the dtype and on the device of another."""
         index = index.cpu().numpy() if isinstance(index, Tensor) else np.asarray(index)
-        rows = to_tensor(_safe_indexing(self.X, index.ravel()), device=like.device)
-        return rows.to(like.dtype).reshape(*index.shape, *self.X.shape[1:])
+        samples = to_tensor(_safe_indexing(self.X, index.ravel()), device=like.device)
+        return samples.to(like.dtype).reshape(*index.shape, *self.X.shape[1:])
+
+    def outputs(self, index: Tensor, like: Tensor) -> Outputs:
+        """Known outputs at some of the samples (n,), on the device and in the dtype of `like`."""
+        index = index.cpu()
+        labels = torch.from_numpy(self.codes)[index].to(like.device)
+        return Outputs(labels, None if self.logits is None else self.logits[index].to(like))
+
+    def starts(self, index: NDArray[np.intp]) -> Starts:
+        """Some of the samples to start from."""
+        known = Starts(self.X, self.codes, self.logits, self.latent).select(index)
+        return known._replace(X=known.X.astype(floating(self.X)))
 
     def of_class(self, code: int, *, other: bool = False) -> NDArray[np.intp]:
-        """Find the usable rows of a class, or those of all other classes."""
+        """Find the usable samples of a class, or those of all other classes."""
         return ((self.codes != code if other else self.codes == code) & self.usable).nonzero()[0]
 
 
@@ -50,10 +85,10 @@ def find_partners(
     Parameters
     ----------
     training : TrainingSamples
-    space : Tensor of shape (n_pool, d) or None
-        Where nearness is measured; None draws rows at random, with `rng`.
+    space : Tensor of shape (n_training, d) or None
+        Where nearness is measured; None draws samples at random, with `rng`.
     queries : Tensor of shape (n, d) or None
-        The rows there.
+        The samples there.
     source, target : ndarray of shape (n,)
         Classes; a target of -1 is any class but the source.
     k : int
@@ -67,50 +102,25 @@ def find_partners(
     partners = np.full((len(source), k), -1)
     groups = np.where(target < 0, -1 - source, target)  # any class but s, or the class t
     for group in np.unique(groups):
-        rows = (groups == group).nonzero()[0]
+        members = (groups == group).nonzero()[0]
         found = training.of_class(group if group >= 0 else -1 - group, other=group < 0)
         n_found = min(k, len(found))
         if not n_found:
             continue
         if space is None or queries is None:
             assert rng is not None
-            near = rng.integers(len(found), size=(len(rows), n_found))
+            near = rng.integers(len(found), size=(len(members), n_found))
         else:
             index = build_index(space[torch.from_numpy(found)])
-            near = search(index, queries[torch.from_numpy(rows)], n_found).indices.numpy()
-        partners[rows[:, None], np.arange(n_found)] = found[near]
+            near = search(index, queries[torch.from_numpy(members)], n_found).indices.numpy()
+        partners[members[:, None], np.arange(n_found)] = found[near]
     return partners
-
-
-def draw_rows(
-    training: TrainingSamples, source: NDArray[np.intp], rng: np.random.Generator
-) -> NDArray[np.intp]:
-    """Draw a training sample of each class (n,); none twice before all of its class."""
-    drawn = np.empty(len(source), dtype=np.intp)
-    for code in np.unique(source):
-        wanted, rows = (source == code).nonzero()[0], training.of_class(code)
-        drawn[wanted] = np.resize(rng.permutation(rows), len(wanted))
-    return drawn
-
-
-def draw_noise(
-    training: TrainingSamples, n: int, bounds: tuple[Any, Any] | None, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Draw n samples uniformly inside the bounds, or with the mean and deviation of all."""
-    shape = n, *training.X.shape[1:]
-    if bounds is None:
-        axis = 0 if training.X.ndim == 2 else None
-        mean, deviation = training.X.mean(axis, dtype=float), training.X.std(axis, dtype=float)
-        return mean + deviation * rng.standard_normal(shape)
-    low, high = finite_bounds(bounds, training.X)
-    t = rng.random(shape)
-    return (1 - t) * low + t * high  # high - low may overflow
 
 
 def finite_bounds(
     bounds: tuple[NDArray[Any], NDArray[Any]] | None, X: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Put the ends of the range of X in the place of bounds that are infinite."""
+    """Replace bounds that are infinite by the ends of the range of X."""
     least, largest = data_range(X)
     if bounds is None:
         return least, largest
@@ -133,48 +143,3 @@ def within(
         return training
     X = np.clip(training.X, *bounds).astype(floating(training.X))
     return TrainingSamples(X, training.codes, training.usable & (labels(X) == training.codes))
-
-
-def class_cycle(
-    n: int,
-    source: int | None,
-    target: int | None,
-    classes: NDArray[np.intp],
-    labels: NDArray[Any],
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Deal n pairs out to ordered pairs of classes, round and round.
-
-    Parameters
-    ----------
-    n : int
-    source, target : int or None
-        None cycles over all `classes`.
-    classes : ndarray of int
-        Those that can be started from and reached.
-    labels : ndarray
-        Names of all classes.
-
-    Returns
-    -------
-    source, target : ndarray of shape (n,)
-
-    Raises
-    ------
-    ValueError
-        For a class that is not among those, or when there is no pair.
-    """
-    for name, code in (("source", source), ("target", target)):
-        if code is not None and code not in classes:
-            raise ValueError(
-                f"{name}={labels.tolist()[code]!r} is a class that no training row is predicted as "
-                "(rightly, where fit got y): there is nothing to start from."
-            )
-    sources, targets = (classes if c is None else [c] for c in (source, target))
-    pairs = np.array([(s, t) for s in sources for t in targets if s != t], dtype=np.intp)
-    if not len(pairs):
-        raise ValueError(
-            f"All training rows are predicted as {labels[classes].tolist()}: there is no pair of "
-            "classes, so no boundary to sample."
-        )
-    chosen = pairs[np.arange(n) % len(pairs)]
-    return chosen[:, 0], chosen[:, 1]

@@ -23,7 +23,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from skboundary import BoundaryCharacterizer, FrozenNetwork
-from skboundary.boundary import _characterizer, _pair_report
+from skboundary.boundary import _characterization, _pair_report, characterize_boundary
 from skboundary.datasets import make_checkerboard, make_linear, make_xor
 from skboundary.functional.boundary_complexity import linearity
 
@@ -82,7 +82,7 @@ def test_a_linear_boundary_is_crossed_once_and_separates_all():
     assert ((report.attempts > 10) & (report.attempts < 20)).all()
 
 
-def test_the_nearest_rows_across_or_random_ones(iris, logistic):
+def test_the_nearest_samples_across_or_random_ones(iris, logistic):
     near, drawn = (characterize(logistic, *iris, init=init) for init in ("nearest", "random"))
     assert (near.length < drawn.length).all()
 
@@ -101,17 +101,17 @@ def test_the_known_order_of_complexity():
 
 
 def test_the_smoother_of_two_nets_oscillates_less():
-    rows = np.random.default_rng(0).uniform(-1, 1, (400, 2))
+    samples = np.random.default_rng(0).uniform(-1, 1, (400, 2))
     idc = []
     for pace in (2, 6, 18):
         wave = Known(lambda x, k=pace: 8 * (x[:, 0] - 0.3 * torch.sin(k * x[:, 1])))
-        report = characterize(FrozenEstimator(wave), rows, wave.predict(rows))
+        report = characterize(FrozenEstimator(wave), samples, wave.predict(samples))
         idc.append(report.oscillation.mean())
     assert idc[0] < idc[1] < idc[2]
 
 
 def slow_report(model, X, y, X_test, y_test, s, t):
-    """The figures of one ordered pair from their definitions, a sample at a time.
+    """The measures of one ordered pair from their definitions, a sample at a time.
 
     For a linear classifier, whose latent space is X, with all correctly predicted samples of the
     source class as starts, and all segments between borderline samples.
@@ -156,13 +156,13 @@ def slow_report(model, X, y, X_test, y_test, s, t):
     foot = -svm.intercept_[0] * svm.coef_[0] / (svm.coef_[0] @ svm.coef_[0])  # on the hyperplane
     normal = svm.coef_[0] / np.linalg.norm(svm.coef_[0])
     border = np.array(border)
-    for of, rows, labels in (
+    for of, samples, labels in (
         ("train", X, y),
         ("test", X_test, y_test),
         ("borderline", border, [s] * len(border)),
     ):
         every, wrong = [], []
-        for x, label in zip(rows, labels):
+        for x, label in zip(samples, labels):
             if label in (s, t):
                 distance = (x - foot) @ normal
                 every.append(abs(distance))
@@ -258,15 +258,15 @@ def test_the_frame_has_a_column_for_every_figure(iris, logistic):
 def test_what_is_finished_survives_an_interruption(iris, logistic, monkeypatch):
     X, y = iris
     whole = characterize(logistic, X, y)
-    measured, measure = [], _characterizer.measure
+    measured, measure = [], _characterization.measure
 
-    def interrupted(extractor, plan, sets, pairs):
+    def interrupted(*args):
         if len(measured) == 2 and not going_on:
             raise KeyboardInterrupt
-        measured.append(pairs)
-        return measure(extractor, plan, sets, pairs)
+        measured.append(args[-1])
+        return measure(*args)
 
-    monkeypatch.setattr(_characterizer, "measure", interrupted)
+    monkeypatch.setattr(_characterization, "measure", interrupted)
     model = BoundaryCharacterizer(logistic, random_state=0, n_samples=40, warm_start=True)
     going_on = False
     with pytest.raises(KeyboardInterrupt):
@@ -291,9 +291,9 @@ def assert_measured_anew(model, data, monkeypatch):
     """The report of a warm fit is that of a fresh one, and no class pair was kept."""
     measured = []
     with monkeypatch.context() as patch:
-        measure = _characterizer.measure
+        measure = _characterization.measure
         patch.setattr(
-            _characterizer, "measure", lambda *args: measured.append(args) or measure(*args)
+            _characterization, "measure", lambda *args: measured.append(args) or measure(*args)
         )
         report = model.fit(**data).report_
     assert sum(len(args[-1]) for args in measured) == len(report.source)
@@ -370,8 +370,8 @@ def test_other_weights_are_measured_anew(iris, frozen, monkeypatch):
     y = iris[1] if frozen else np.unique(iris[1], return_inverse=True)[1]
     model = BoundaryCharacterizer(net, n_samples=8, n_partners=2, random_state=0, warm_start=True)
     first = model.fit(iris[0], y).report_
-    measured = model._found
-    assert model.fit(iris[0], y)._found is measured  # using a network does not change it
+    measured = model._cache
+    assert model.fit(iris[0], y)._cache is measured  # using a network does not change it
     with torch.no_grad():
         module.weight[0] += 0.1
     assert_measured_anew(model, {"X": iris[0], "y": y}, monkeypatch)
@@ -384,16 +384,16 @@ def test_what_cannot_change_a_figure_keeps_it(iris, tmp_path):
     model = BoundaryCharacterizer(
         LogisticRegression(max_iter=500), random_state=np.random.RandomState(0), **start
     ).fit(X, y)
-    found = model._found
+    found = model._cache
     model.set_params(pairs=[("setosa", "versicolor")], n_jobs=1, verbose=0)
-    assert model.fit(X, y)._found is found  # though the RandomState has advanced
+    assert model.fit(X, y)._cache is found  # though the RandomState has advanced
     model = pickle.loads(pickle.dumps(model))
-    found = model._found
-    assert model.set_params(pairs="all").fit(X.copy(), y.astype(object))._found is not found
-    found = model._found
-    assert model.fit(X.copy(), y.astype(object))._found is found
+    found = model._cache
+    assert model.set_params(pairs="all").fit(X.copy(), y.astype(object))._cache is not found
+    found = model._cache
+    assert model.fit(X.copy(), y.astype(object))._cache is found
     model.set_params(random_state=np.random.RandomState(0)).fit(X, y)
-    assert model._found is not found
+    assert model._cache is not found
 
 
 def test_a_classifier_that_cannot_be_compared_is_named(iris):
@@ -443,8 +443,8 @@ class Rescaled(nn.Module):
         with torch.no_grad():
             first.weight.copy_(torch.from_numpy(rng.normal(size=(8, 4))))
             first.bias.copy_(torch.from_numpy(rng.normal(size=8)))
-            rows = StandardScaler().fit_transform(X).astype("float32")
-            head = LogisticRegression(max_iter=500).fit(first(torch.from_numpy(rows)).tanh(), y)
+            samples = StandardScaler().fit_transform(X).astype("float32")
+            head = LogisticRegression(max_iter=500).fit(first(torch.from_numpy(samples)).tanh(), y)
             last.weight.copy_(torch.from_numpy(head.coef_))
             last.bias.copy_(torch.from_numpy(head.intercept_))
         self.scale, self.kind, self.first, self.last = scale, kind, first.to(dtype), last.to(dtype)
@@ -500,10 +500,10 @@ def test_success_at_any_logit_scale_and_precision(method, case):
 def test_a_float32_network_behind_float64_steps(method, step, kind):
     X, y = load_iris(return_X_y=True)
     net = make_pipeline(step, StandardScaler(), FrozenNetwork(Rescaled(kind=kind)))
-    for rows in (X, X.astype("float32")):
-        predicted = net.fit(X, y).predict(rows)  # the network was made for other columns
+    for samples in (X, X.astype("float32")):
+        predicted = net.fit(X, y).predict(samples)  # the network was made for other columns
         report = characterize(
-            net, rows, predicted, method=method, effort="fast", n_partners=2, pairs=[(0, 1)]
+            net, samples, predicted, method=method, effort="fast", n_partners=2, pairs=[(0, 1)]
         )
         assert report.n_segments[0] > 10 and report.success_rate[0] == 1
 
@@ -554,9 +554,9 @@ def test_frames_of_any_columns(kind, method):
             n_partners=2,
             random_state=0,
         )
-        .fit(rows, y, X_test=rows[:60], y_test=y[:60])
+        .fit(samples, y, X_test=samples[:60], y_test=y[:60])
         .report_
-        for rows in (frame, array)
+        for samples in (frame, array)
     ]
     assert (reports[0].n_segments == 10).all() and (reports[0].success_rate == 1).all()
     for name, values in reports[1].items():
@@ -605,7 +605,7 @@ def test_a_class_that_is_never_predicted_leaves_gaps(iris):
         ({"pairs": ["setosa"]}, "give \\(source, target\\), two class labels"),
         ({"pairs": "some"}, "The 'pairs' parameter"),
         ({"n_samples": 0}, "The 'n_samples' parameter"),
-        ({"method": "deepdig", "estimator": RandomForestClassifier(5)}, "needs a gradient"),
+        ({"method": "deepdig", "estimator": RandomForestClassifier(5)}, "needs gradients"),
     ],
 )
 def test_bad_parameters_are_named(iris, params, message):
@@ -616,7 +616,7 @@ def test_bad_parameters_are_named(iris, params, message):
 
 def test_bad_data_are_named(iris, logistic):
     X, y = iris
-    with pytest.raises(ValueError, match="there is no boundary to characterise"):
+    with pytest.raises(ValueError, match="there is no boundary to characterize"):
         BoundaryCharacterizer(logistic).fit(X[:50], y[:50])
     with pytest.raises(ValueError, match="give both or neither"):
         BoundaryCharacterizer(logistic).fit(X, y, X_test=X)
@@ -652,3 +652,43 @@ def test_perturbations_have_the_length_of_the_closed_form():
     assert (report.n_segments == 40).all() and (report.success_rate == 1).all()
     assert report.length == pytest.approx(2 * np.log(9) / 4, rel=0.05)
     assert np.isnan(report.yield_over).all()
+
+
+# ------------------------------------------------------------------------------ the function
+
+
+def test_the_function_gives_the_report_of_the_class(iris, logistic):
+    X, y = iris
+    params = {"n_samples": 10, "pairs": [("setosa", "virginica")], "random_state": 0}
+    test = {"X_test": X[::2], "y_test": y[::2]}
+    report = characterize_boundary(logistic, X, y, **params, **test)
+    expected = BoundaryCharacterizer(logistic, **params).fit(X, y, **test).report_
+    assert list(report) == list(expected)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(report[name], values)
+
+
+def test_the_function_measures_missing_pairs_only(iris, logistic, monkeypatch):
+    X, y = iris
+    measured, measure = [], _characterization.measure
+    monkeypatch.setattr(
+        _characterization, "measure", lambda *args: measured.extend(args[-1]) or measure(*args)
+    )
+    cache = {}
+    params = {"n_samples": 5, "random_state": 0, "cache": cache}
+    one = characterize_boundary(logistic, X, y, pairs=[("setosa", "virginica")], **params)
+    assert measured == [(0, 2)] == [*cache]
+    both = characterize_boundary(
+        logistic, X, y, pairs=[("virginica", "setosa"), ("setosa", "virginica")], **params
+    )
+    assert measured == [(0, 2), (2, 0)] and both.length[1] == one.length[0]
+
+
+def test_the_function_names_itself_and_its_parameters(iris, logistic):
+    X, y = iris
+    with pytest.raises(ValueError, match="characterize_boundary requires y"):
+        characterize_boundary(logistic, X, None)
+    with pytest.raises(ValueError, match="'method' parameter of characterize_boundary must be"):
+        characterize_boundary(logistic, X, y, method="label")
+    with pytest.raises(ValueError, match="X has 2 features, but characterize_boundary"):
+        characterize_boundary(logistic, X, y, X_test=X[:, :2], y_test=y)

@@ -13,6 +13,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from skboundary import BoundarySampleExtractor, FrozenNetwork
+from skboundary.boundary import _ends
+from skboundary.boundary._oracle import Oracle
 from skboundary.functional.margins import margin_band
 
 METHODS = ["minimal", "pm", "score", "label", "segment"]
@@ -46,7 +48,7 @@ class Form(nn.Module):
 
 def check(method, name, dtype, scale, unit, batch_size, n_jobs):
     module = Form(name, dtype, scale, unit)
-    rows = (unit * X).astype(str(dtype)[6:])
+    samples = (unit * X).astype(str(dtype)[6:])
     bounds = tuple(unit * b for b in BOX)
     extractor = BoundarySampleExtractor(
         FrozenNetwork(module),
@@ -56,8 +58,8 @@ def check(method, name, dtype, scale, unit, batch_size, n_jobs):
         batch_size=batch_size,
         n_jobs=n_jobs,
         random_state=0,
-    ).fit(rows)
-    net, queries = extractor.estimator_, rows[:12]
+    ).fit(samples)
+    net, queries = extractor.estimator_, samples[:12]
     before = module.n_run
     pairs = extractor.extract_pairs(queries)
     n_run = module.n_run - before
@@ -66,7 +68,7 @@ def check(method, name, dtype, scale, unit, batch_size, n_jobs):
     assert (net.predict(pairs.inner) == pairs.source).all()
     assert (net.predict(pairs.outer) == pairs.target).all()
     for points in (pairs.inner, pairs.midpoint, pairs.outer):
-        assert points.dtype == rows.dtype
+        assert points.dtype == samples.dtype
         assert (points >= np.float32(bounds[0])).all() and (points <= np.float32(bounds[1])).all()
     if n_jobs is None:
         assert n_run == pairs.n_evaluations.sum()
@@ -83,7 +85,7 @@ def check(method, name, dtype, scale, unit, batch_size, n_jobs):
         # the sample itself where it lies nearer to the boundary
         assert (pairs.margin_inner > 0).all()
         # where rounding hides the margin on a long segment, ends keep 2^-15 of it away
-        most = 2.5 * band + 2.0**-15 * 2 * logits(rows).abs().max().item()
+        most = 2.5 * band + 2.0**-15 * 2 * logits(samples).abs().max().item()
         assert (np.maximum(-pairs.margin_outer, pairs.margin_inner) < most).all()
         gap = logits(pairs.midpoint).softmax(1).diff(dim=1)[:, 0].abs().numpy()
         # half a step of the terms, up to 4, that cancel in the closed form
@@ -144,7 +146,7 @@ class Counted(ClassifierMixin, BaseEstimator):
 
 
 @pytest.mark.parametrize("method, budget", [("segment", 100), ("label", 100), ("score", 100)])
-def test_black_boxes_count_what_they_are_asked(method, budget):
+def test_black_boxes_count_their_queries(method, budget):
     extractor = BoundarySampleExtractor(
         Counted(), method=method, effort="fast", random_state=0
     ).fit(X, Counted().fit(X).predict(X))
@@ -159,20 +161,21 @@ def test_black_boxes_count_what_they_are_asked(method, budget):
 @pytest.mark.parametrize("method", ["score", "label"])
 def test_a_thin_slab_keeps_its_brackets(method, half_width):
     rng = np.random.default_rng(0)
-    rows = np.r_[rng.uniform(-0.3, 0.3, (30, 1)), 1 + half_width * rng.uniform(-0.9, 0.9, (20, 1))]
+    inside = 1 + half_width * rng.uniform(-0.9, 0.9, (20, 1))
+    samples = np.r_[rng.uniform(-0.3, 0.3, (30, 1)), inside]
     extractor = BoundarySampleExtractor(
         Counted(half_width), method=method, bounds=None, random_state=0
-    ).fit(rows, (np.arange(50) >= 30).astype(int))
-    assert extractor.extract_pairs(rows[:30]).success.all()
+    ).fit(samples, (np.arange(50) >= 30).astype(int))
+    assert extractor.extract_pairs(samples[:30]).success.all()
 
 
 @pytest.mark.parametrize("method", ["auto", "segment"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_linear_classifiers_on_raw_columns(method, dtype):
-    rows, y = load_breast_cancer(return_X_y=True)
-    clf = SGDClassifier(random_state=0).fit(rows, y)
-    rows = rows.astype(dtype)
-    pairs = BoundarySampleExtractor(clf, method=method).fit(rows, y).extract_pairs(rows)
+    samples, y = load_breast_cancer(return_X_y=True)
+    clf = SGDClassifier(random_state=0).fit(samples, y)
+    samples = samples.astype(dtype)
+    pairs = BoundarySampleExtractor(clf, method=method).fit(samples, y).extract_pairs(samples)
     assert pairs.success.all()
 
 
@@ -203,11 +206,11 @@ class Half(nn.Sequential):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", ["float16", "bfloat16", "autocast", "head"])
 def test_every_method_in_every_precision(method, kind):
-    rows = (3 * X).astype("float32")
+    samples = (3 * X).astype("float32")
     extractor = BoundarySampleExtractor(
         FrozenNetwork(Half(kind)), method=method, effort="fast", random_state=0
-    ).fit(rows)
-    pairs = extractor.extract_pairs(rows[:10])
+    ).fit(samples)
+    pairs = extractor.extract_pairs(samples[:10])
     ok = pairs.success
     assert ok.mean() >= 0.5
     assert (extractor.estimator_.predict(pairs.outer[ok]) == pairs.target[ok]).all()
@@ -245,3 +248,60 @@ def test_images_beyond_the_range_of_fit_widen_it(method):
     images = X[:, None, None]
     pairs = extractor.fit(images).extract_pairs(2 * images[:10])
     assert pairs.success.all()
+
+
+# ------------------------------------------------------------------------------ forwards
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """A trained network with a latent layer, its forwards, and those of the bisection."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, 3)).double()
+    n = {"forwards": 0, "bisection": 0}
+    margin, midpoint = Oracle.margin, _ends._midpoint
+
+    def count_margin(oracle, x, *classes):
+        n["bisection"] += len(x)
+        return margin(oracle, x, *classes)
+
+    def count_midpoint(*args):
+        root = midpoint(*args)
+        n["bisection"] += int(root.n_evaluations.sum())
+        return root
+
+    monkeypatch.setattr(Oracle, "margin", count_margin)
+    monkeypatch.setattr(_ends, "_midpoint", count_midpoint)
+    extractor = BoundarySampleExtractor(module, method="segment", random_state=0).fit(X)
+    module.register_forward_hook(
+        lambda module, args, output: n.update(forwards=n["forwards"] + len(output))
+    )
+    return extractor, n
+
+
+@pytest.mark.parametrize(
+    "call, beyond",
+    [
+        (lambda extractor: extractor.extract_pairs(X), 3),  # the sample, and both ends
+        (lambda extractor: extractor.extract(len(X)), 2),  # training samples are known
+        (lambda extractor: extractor.transform(X), 2),
+        (lambda extractor: extractor.set_params(target="runner_up").extract_pairs(X), 3),
+    ],
+    ids=["extract_pairs", "extract", "transform", "runner_up"],
+)
+def test_a_segment_takes_three_forwards_beyond_its_bisection(counted, call, beyond):
+    extractor, n = counted
+    found = call(extractor)
+    assert n["bisection"] > 0
+    assert n["forwards"] - n["bisection"] == beyond * len(X)
+    if not isinstance(found, np.ndarray):
+        assert found.n_evaluations.sum() == n["forwards"]
+
+
+def test_training_samples_run_once_in_fit():
+    form, n = Form("plane", torch.float64, 1.0, 1.0), []
+    module = nn.Sequential(form, nn.Linear(2, 2).double())
+    module.register_forward_hook(lambda module, args, output: n.append(len(output)))
+    BoundarySampleExtractor(module, method="segment", random_state=0).fit(X)
+    probes = min(len(X), 64)
+    assert sum(n) <= len(X) + probes + 2

@@ -22,7 +22,7 @@ from sklearn.svm import SVC
 from torch import nn
 
 from skboundary import BoundarySampleExtractor, FrozenNetwork
-from skboundary.boundary._pairs import Ends
+from skboundary.boundary._ends import Ends
 from skboundary.boundary._response import count_nan_gradients
 from skboundary.boundary.methods._registry import METHODS
 from skboundary.datasets import make_linear
@@ -60,7 +60,7 @@ class Labels(ClassifierMixin, BaseEstimator):
 # ------------------------------------------------------------------------- method "segment"
 
 
-def test_segment_goes_to_the_nearest_row_of_another_class(iris, frozen):
+def test_segment_goes_to_the_nearest_sample_of_another_class(iris, frozen):
     X, y = iris
     extractor = BoundarySampleExtractor(frozen, method="segment").fit(X, y)
     predicted = frozen.predict(X)
@@ -98,9 +98,9 @@ def test_segment_by_margin_or_by_labels_alone(iris, estimator):
     assert ((pairs.margin_inner >= 1e-3) & (pairs.margin_inner <= 2e-3)).all()
     assert ((pairs.margin_outer <= -1e-3) & (pairs.margin_outer >= -2e-3)).all()
     proba = extractor.estimator_.predict_proba(pairs.midpoint[ok])
-    rows, code = np.arange(ok.sum()), {c: i for i, c in enumerate(extractor.classes_)}
+    every, code = np.arange(ok.sum()), {c: i for i, c in enumerate(extractor.classes_)}
     s, t = ([code[c] for c in side[ok]] for side in (pairs.source, pairs.target))
-    assert np.abs(proba[rows, s] - proba[rows, t]).max() < 1e-4
+    assert np.abs(proba[every, s] - proba[every, t]).max() < 1e-4
 
 
 def test_extract_deals_pairs_to_ordered_classes_in_turn(iris, frozen):
@@ -120,14 +120,14 @@ def test_extract_deals_pairs_to_ordered_classes_in_turn(iris, frozen):
     assert len(nearest) == 50
 
 
-def test_rows_are_drawn_without_replacement_first(iris, frozen):
+def test_samples_are_drawn_without_replacement_first(iris, frozen):
     extractor = BoundarySampleExtractor(frozen, method="segment", random_state=0).fit(*iris)
-    n = (extractor._model.training.codes == 0).sum()
+    n = (extractor._classifier.training.codes == 0).sum()
     pairs = extractor.extract(n, source="setosa", target="versicolor")
     assert len(np.unique(pairs.outer, axis=0)) >= len(np.unique(iris[0][:50], axis=0)) - 1
 
 
-def test_all_rows_of_a_step_go_to_the_estimator_in_one_call(iris):
+def test_all_samples_of_a_step_go_to_the_estimator_in_one_call(iris):
     X, y = iris
     calls = []
 
@@ -139,8 +139,8 @@ def test_all_rows_of_a_step_go_to_the_estimator_in_one_call(iris):
     extractor = BoundarySampleExtractor(Counted(), method="segment").fit(X, y)
     calls.clear()
     extractor.transform(X)
-    # predicted classes, both ends, fourteen halvings, the check of both ends
-    assert calls == [len(X), 2 * len(X)] + [len(X)] * 14 + [2 * len(X)]
+    # predicted classes, fourteen halvings, the outer end
+    assert calls == [len(X)] * (1 + 14 + 1)
 
 
 # ------------------------------------------------------------------------------ the face
@@ -162,10 +162,10 @@ def test_returns(iris, frozen):
     own = np.searchsorted(extractor.classes_, frozen.predict(X))
     assert (distances[np.arange(150), own] == 0).all()
     for code, label in enumerate(extractor.classes_):
-        rows = own != code
+        others = own != code
         one = clone_with(extractor, target=label, returns="distance")
         with pytest.warns(BoundaryNotFoundWarning, match="already_target: "):
-            np.testing.assert_array_equal(one.transform(X)[rows, 0], distances[rows, code])
+            np.testing.assert_array_equal(one.transform(X)[others, 0], distances[others, code])
 
 
 def clone_with(extractor, **params):
@@ -211,7 +211,7 @@ def test_images_keep_their_shape(digits, cnn):
     outer = extractor.transform(X[:20])
     assert outer.shape == (20, 1, 8, 8) and outer.dtype == np.float32
     assert (net.predict(outer) != net.predict(X[:20])).all()
-    with pytest.raises(ValueError, match="do not go into a DataFrame"):
+    with pytest.raises(ValueError, match="do not fit into a DataFrame"):
         extractor.set_output(transform="pandas").transform(X[:20])
     extractor.set_params(returns="distance")
     assert extractor.transform(X[:20]).shape == (20, 1)
@@ -252,7 +252,7 @@ def test_target_is_required_iff_a_classifier_is_fitted(iris, frozen):
     assert BoundarySampleExtractor(frozen).fit(X).transform(X).shape == X.shape
 
 
-# ------------------------------------------------------------------------- what it offers
+# ------------------------------------------------------------------------- the response
 
 
 @pytest.mark.parametrize(
@@ -300,10 +300,10 @@ def test_scores_that_disagree_with_predict_are_not_believed(iris):
         (dict(n_pairs=3, source="rose"), "source='rose' is not one of the classes"),
         (dict(n_pairs=3, target=7), "target=7 is not one of the classes"),
         (dict(n_pairs=3, source="setosa", target="setosa"), "source and target are both 'setosa'"),
-        (dict(n_pairs=0), "n_pairs=0: give the number of pairs"),
+        (dict(n_pairs=0), "n_pairs=0: use an integer of at least 1"),
         (dict(n_pairs=2.5), "n_pairs=2.5"),
         (dict(n_pairs=3, init="best"), "init='best'"),
-        (dict(n_pairs=3, init=np.zeros((2, 4))), "init holds 2 rows for n_pairs=3"),
+        (dict(n_pairs=3, init=np.zeros((2, 4))), "init holds 2 samples for n_pairs=3"),
     ],
 )
 def test_extract_refuses(iris, frozen, call, words):
@@ -321,7 +321,7 @@ def test_unknown_target_class(iris, frozen):
         extractor.transform(X)
 
 
-def test_rows_of_the_target_class_already(iris, frozen):
+def test_samples_of_the_target_class_already(iris, frozen):
     X, y = iris
     extractor = BoundarySampleExtractor(
         frozen, method="segment", target="virginica", returns="distance"
@@ -346,16 +346,16 @@ def test_a_class_that_is_never_predicted(iris):
         net.module.weight[0, 0], net.module.weight[1, 1] = 1.0, 1.5
         net.module.bias.copy_(torch.tensor([0.0, 0.0, -1e6]))
     extractor = BoundarySampleExtractor(net, method="segment", random_state=0).fit(X)
-    assert (X[:, 0] == 1.5 * X[:, 1]).any()  # rows on the boundary itself are among them
+    assert (X[:, 0] == 1.5 * X[:, 1]).any()  # samples on the boundary itself are among them
     assert set(net.predict(X)) == {"setosa", "versicolor"}
-    with pytest.raises(ValueError, match="source='virginica' is a class that no training row"):
+    with pytest.raises(ValueError, match="source='virginica' is a class that no training sample"):
         extractor.extract(4, source="virginica")
-    with pytest.raises(ValueError, match="target='virginica' is a class that no training row"):
+    with pytest.raises(ValueError, match="target='virginica' is a class that no training sample"):
         extractor.extract(4, target="virginica")
     pairs = extractor.extract(200)  # the others take turns
     assert set(pairs.target) == {"setosa", "versicolor"} and pairs.success.all()
     extractor.set_params(target="virginica")
-    with pytest.warns(BoundaryNotFoundWarning, match="150 of 150 rows"):
+    with pytest.warns(BoundaryNotFoundWarning, match="150 of 150 samples"):
         np.testing.assert_array_equal(extractor.transform(X), X)
 
 
@@ -369,29 +369,29 @@ def test_bounds(iris, frozen):
     assert [bound.shape for bound in of_all.bounds_] == [(), ()]
     assert of_all.bounds_[0] == X.min() and of_all.bounds_[1] == X.max()
     for bounds, words in [
-        ((0.2, 10), "bounds exclude 0.1 in row 9 of X"),
+        ((0.2, 10), "bounds exclude the value 0.1 of sample 9 of X"),
         ((0, 10, 20), "use 'data', None or a pair"),
         ((0, [1, 2]), r"high has shape \(2,\)"),
-        ((3, 2), "low must not be above high"),
+        ((3, 2), "low must be at most high"),
     ]:
         with pytest.raises(ValueError, match=words):
             BoundarySampleExtractor(frozen, bounds=bounds).fit(X, y)
     given = BoundarySampleExtractor(frozen, method="segment", bounds=(0, 8)).fit(X, y)
-    with pytest.raises(ValueError, match="bounds exclude 9.0 in row 1"):
+    with pytest.raises(ValueError, match="bounds exclude the value 9.0 of sample 1"):
         given.transform(np.array([[5.0, 3, 2, 1], [9.0, 3, 2, 1]]))
 
 
-def test_norms_that_a_method_has_not(iris, frozen):
-    with pytest.raises(ValueError, match="has the norms .* not norm='2sq'"):
+def test_norms_that_a_method_does_not_support(iris, frozen):
+    with pytest.raises(ValueError, match="supports the norms .* not norm='2sq'"):
         BoundarySampleExtractor(frozen, method="segment", norm="2sq").fit(*iris)
 
 
-def test_a_constant_classifier_is_said_to_be_one(iris):
+def test_a_constant_classifier_is_reported_as_constant(iris):
     X, y = iris
     extractor = BoundarySampleExtractor(DummyClassifier(), method="segment").fit(X, y)
-    with pytest.warns(BoundaryNotFoundWarning, match="all training rows as 'setosa'"):
+    with pytest.warns(BoundaryNotFoundWarning, match="all training samples as 'setosa'"):
         np.testing.assert_array_equal(extractor.transform(X), X)
-    with pytest.raises(ValueError, match=r"All training rows are predicted as \['setosa'\]"):
+    with pytest.raises(ValueError, match=r"All training samples are predicted as \['setosa'\]"):
         extractor.extract(5)
 
 
@@ -431,22 +431,24 @@ def test_labels_of_returned_points_do_not_depend_on_the_batch(method, dtype):
 @pytest.mark.parametrize("method", ["pm", "minimal", "deepdig"])
 def test_gradient_methods_on_a_black_box(iris, method):
     extractor = BoundarySampleExtractor(RandomForestClassifier(3), method=method)
-    with pytest.raises(ValueError, match=f"method='{method}' needs a gradient, .*'label'"):
+    with pytest.raises(ValueError, match=f"method='{method}' needs gradients, .*'label'"):
         extractor.fit(*iris)
 
 
 def test_score_on_labels_alone(iris):
     X, y = iris
-    words = r"method='score' needs a score, and .*'auto' or one of \['label', 'segment'\]"
+    words = r"method='score' needs scores, and .*'auto' or one of \['label', 'segment'\]"
     with pytest.raises(ValueError, match=words):
         BoundarySampleExtractor(Labels(), method="score").fit(X, y)
-    with pytest.raises(ValueError, match="target='runner_up' asks for scores, and Labels has none"):
+    with pytest.raises(ValueError, match="target='runner_up' needs scores, and Labels has none"):
         BoundarySampleExtractor(Labels(), target="runner_up").fit(X, y).transform(X)
 
 
 @pytest.mark.parametrize("method", ["minimal", "score", "label"])
 def test_norms_that_only_pm_has(iris, frozen, method):
-    with pytest.raises(ValueError, match=r"norm=1; the methods that have it are \['deepdig', 'pm'"):
+    with pytest.raises(
+        ValueError, match=r"norm=1; the methods that support it are \['deepdig', 'pm'"
+    ):
         BoundarySampleExtractor(frozen, method=method, norm=1).fit(*iris)
 
 
@@ -484,24 +486,23 @@ def test_gradients_that_are_nan_are_counted_batch_by_batch(monkeypatch):
     X, sizes, forward = np.ones((20, 3)), [], Broken.forward
     extractor = BoundarySampleExtractor(FrozenNetwork(Broken()), batch_size=7).fit(X)
     monkeypatch.setattr(Broken, "forward", lambda net, x: sizes.append(len(x)) or forward(net, x))
-    assert count_nan_gradients(extractor._model.network, X) == 20
+    assert count_nan_gradients(extractor._classifier.network, X) == 20
     assert sizes == [7, 7, 6]
-    assert count_nan_gradients(extractor._model.network, X[:0]) == 0
+    assert count_nan_gradients(extractor._classifier.network, X[:0]) == 0
 
 
 @pytest.mark.parametrize("target", ["nearest", "versicolor"])
 def test_points_that_are_not_finite_are_not_found(monkeypatch, iris, target):
     def search(oracle, problem, settings):
-        return Ends(
-            problem.x, torch.full_like(problem.x, torch.inf), torch.zeros_like(problem.source)
-        )
+        outer = torch.full_like(problem.x, torch.inf)
+        return Ends(problem.x, outer, problem.target, torch.zeros_like(problem.source))
 
     monkeypatch.setitem(METHODS, "minimal", METHODS["minimal"]._replace(search=search))
     extractor = BoundarySampleExtractor(LogisticRegression(max_iter=1000), target=target)
     said = extractor.fit(*iris).estimator_.predict(iris[0])
     X = iris[0][said != target]
     assert set(extractor.extract_pairs(X).status) == {"not_found"}
-    with pytest.warns(BoundaryNotFoundWarning, match=f"{len(X)} of {len(X)} rows"):
+    with pytest.warns(BoundaryNotFoundWarning, match=f"{len(X)} of {len(X)} samples"):
         np.testing.assert_array_equal(extractor.transform(X), X)
 
 
@@ -512,7 +513,7 @@ def test_transform_looks_at_the_inner_end_of_pm_alone(monkeypatch, iris, method)
 
     def search(oracle, problem, settings):  # both ends beyond the boundary
         outer = other.expand_as(problem.x).clone()
-        return Ends(outer, outer, torch.zeros_like(problem.source))
+        return Ends(outer, outer, problem.target, torch.zeros_like(problem.source))
 
     monkeypatch.setitem(METHODS, method, METHODS[method]._replace(search=search))
     extractor = BoundarySampleExtractor(
@@ -542,7 +543,9 @@ def test_constant_classifiers_end_after_a_bounded_search(iris):
         extractor = BoundarySampleExtractor(estimator, random_state=0).fit(X, y)
         name = type(estimator).__name__
         asked.clear()
-        with pytest.warns(BoundaryNotFoundWarning, match=f"{name} predicts all training rows as"):
+        with pytest.warns(
+            BoundaryNotFoundWarning, match=f"{name} predicts all training samples as"
+        ):
             np.testing.assert_array_equal(extractor.transform(X[:10]), X[:10])
         assert sum(asked) <= 10 * 200
 
@@ -570,16 +573,16 @@ def test_all_class_pairs_are_one_batch_job(cnn, digits):
 
 
 @pytest.mark.parametrize("method", ["label", "score"])
-def test_directions_are_shared_by_all_rows(iris, method):
-    """What a row gets does not depend on the rows beside it."""
+def test_directions_are_shared_by_all_samples(iris, method):
+    """The partner of a sample does not depend on the other samples."""
     X, y = iris
     estimator = SVC() if method == "score" else Labels()
     extractor = BoundarySampleExtractor(estimator, method=method, random_state=0)
     extractor.fit(X[50:], y[50:])
-    rows = X[50::25]
-    together = extractor.transform(rows)
+    samples = X[50::25]
+    together = extractor.transform(samples)
     for i in (0, 3):
-        np.testing.assert_allclose(extractor.transform(rows[[i]])[0], together[i], rtol=1e-6)
+        np.testing.assert_allclose(extractor.transform(samples[[i]])[0], together[i], rtol=1e-6)
     np.testing.assert_array_equal(
-        extractor.set_params(batch_size=2).transform(rows[::-1]), together[::-1]
+        extractor.set_params(batch_size=2).transform(samples[::-1]), together[::-1]
     )

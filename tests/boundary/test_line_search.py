@@ -11,7 +11,7 @@ TOL = 1e-3
 def sides(function, n=1, dtype=torch.float64):
     t = torch.linspace(0, 1, 2, dtype=dtype)
     start, end = function(t).expand(n, 2).T
-    return sides_by_margin(lambda t, rows: function(t), start, end, TOL)
+    return sides_by_margin(lambda t, index: function(t), start, end, TOL)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -51,7 +51,7 @@ def test_sides_keep_away_from_a_jump():
 def test_ends_that_are_on_the_boundary_stay():
     value = torch.tensor([0.5 * TOL, -0.5 * TOL], dtype=torch.float64)
     start, end = value[:1], value[1:]
-    found = sides_by_margin(lambda t, rows: start + t * (end - start), start, end, TOL)
+    found = sides_by_margin(lambda t, index: start + t * (end - start), start, end, TOL)
     assert found.inner == 0 and found.outer == 1
 
 

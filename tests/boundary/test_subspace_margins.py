@@ -28,7 +28,7 @@ def as_torch(dtype):
 
 
 class Affine(nn.Module):
-    """A linear network on rows of any shape."""
+    """A linear network on samples of any shape."""
 
     def __init__(self, weight, bias):
         super().__init__()
@@ -39,7 +39,7 @@ class Affine(nn.Module):
 
 
 def affine(shape, dtype, seed=0):
-    """Two outputs, and rows of X; returns the lead of the first output and its gradient too."""
+    """Two outputs and samples; also the margin of the first output, and its gradient."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
     X = torch.randn(15, *shape, generator=generator, dtype=torch.float64).numpy()
@@ -59,10 +59,10 @@ def test_a_linear_network_has_the_closed_form_in_every_window(shape, count, wind
     got = margins.transform(X.astype(dtype))
     assert got.shape == (15, count) and got.dtype == dtype
     coefficients = dctn(w.reshape(-1, *shape[-2:]), axes=(-2, -1), norm="ortho")
-    rows = [
+    tops = [
         round(i * step * (shape[-2] - window) / (min(shape[-2:]) - window)) for i in range(count)
     ]
-    for i, first in enumerate(rows):
+    for i, first in enumerate(tops):
         part = coefficients[:, first : first + window, i * step : i * step + window]
         expected = 1.02 * np.abs(lead) / np.linalg.norm(part)
         np.testing.assert_allclose(got[:, i], expected, rtol=1e-3 if dtype == np.float32 else 1e-10)
@@ -112,13 +112,13 @@ def test_margins_hold_in_any_unit_dtype_logit_scale_and_batch(raw_columns, unit,
     X, w, bias = raw_columns
     components = PCA(svd_solver="full").fit(X).components_
     windows = [components[i : i + 2] for i in range(0, 30, 4)]
-    rows = X[::48]
-    expected = np.stack([np.abs(rows @ w + bias) / np.linalg.norm(S @ w) for S in windows], 1)
+    samples = X[::48]
+    expected = np.stack([np.abs(samples @ w + bias) / np.linalg.norm(S @ w) for S in windows], 1)
     for scale, batch_size in ((1.0, "auto"), (1e3, 17), (1e5, 1)):
         weight = torch.tensor(np.stack([0 * w, w]) * scale / unit).to(as_torch(dtype))
         net = Affine(weight, torch.tensor([0, bias * scale], dtype=weight.dtype))
         margins = SubspaceMargins(net, window=2, step=4, batch_size=batch_size).fit(X * unit)
-        spectrum = margins.spectrum((rows * unit).astype(dtype))
+        spectrum = margins.spectrum((samples * unit).astype(dtype))
         assert spectrum.flipped.all() and spectrum.margins.dtype == dtype
         rtol = 1e-3 if dtype == np.float32 else 1e-6
         np.testing.assert_allclose(spectrum.margins / unit, 1.02 * expected, rtol=rtol)
@@ -179,7 +179,7 @@ def test_margins_in_any_gradient_mode_and_without_empty_batches(iris, mode, meth
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_labels_are_asked_batch_by_batch(iris, mlp, batch_size, monkeypatch):
+def test_labels_are_queried_batch_by_batch(iris, mlp, batch_size, monkeypatch):
     sizes, search = [], _subspace_search.label_search
 
     def counted(label, x, *args, **params):
@@ -340,7 +340,7 @@ def test_labels_alone_give_the_margins_of_a_linear_model(iris):
     assert ratio.min() > 0.99 and np.median(ratio) < 1.01 and ratio.max() < 1.1
 
 
-def test_labels_are_asked_in_proportion_to_max_iter(iris):
+def test_queries_are_proportional_to_max_iter(iris):
     """At most 20 samples for each step, beside the sample itself; and they are spent."""
     asked = []
 
@@ -408,9 +408,9 @@ def test_labels_of_a_pipeline_that_selects_columns_by_name(iris):
     assert censored[0] == 1 and censored[1] < 1
 
 
-def test_a_black_box_is_told_which_method_serves_it(iris):
+def test_a_black_box_is_refused_by_the_gradient_method(iris):
     forest = RandomForestClassifier(5, random_state=0)
-    with pytest.raises(TypeError, match="RandomForestClassifier offers no gradient.*'label'"):
+    with pytest.raises(TypeError, match="RandomForestClassifier has no gradient.*'label'"):
         SubspaceMargins(forest).fit(*iris)
     with pytest.raises(TypeError, match="method='label'"):
         SubspaceMargins(FrozenEstimator(forest.fit(*iris))).fit(iris[0])
@@ -429,7 +429,7 @@ def test_a_black_box_is_told_which_method_serves_it(iris):
         ({"subspaces": []}, "subspaces holds no basis"),
     ],
 )
-def test_subspaces_that_do_not_go_with_the_rows(mlp, iris, params, message):
+def test_subspaces_that_do_not_match_the_samples(mlp, iris, params, message):
     with pytest.raises(ValueError, match=message):
         SubspaceMargins(mlp, **params).fit(iris[0])
 
@@ -469,7 +469,9 @@ def test_a_method_that_is_changed_after_fit(mlp, iris):
     margins = SubspaceMargins(mlp, **params).fit(X)
     gradient = margins.transform(X[:5])
     margins.set_params(method="label")
-    with pytest.raises(ValueError, match="method='label' starts from the rows of fit.*fit again"):
+    with pytest.raises(
+        ValueError, match="method='label' starts from the training samples.*fit again"
+    ):
         margins.transform(X)
     label = margins.fit(X).transform(X[:5])
     assert (label != gradient).any()
@@ -477,5 +479,5 @@ def test_a_method_that_is_changed_after_fit(mlp, iris):
     forest = SubspaceMargins(
         RandomForestClassifier(2, random_state=0), method="label", **params
     ).fit(*iris)
-    with pytest.raises(TypeError, match="offers no gradient"):
+    with pytest.raises(TypeError, match="has no gradient"):
         forest.set_params(method="gradient").transform(X)

@@ -51,7 +51,7 @@ def test_minimal_is_the_nearest_point(name, bounds, dtype):
 
 @pytest.mark.parametrize("method, most", [("score", 0.01), ("label", 0.03)])
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_questions_come_near_the_nearest_point(name, method, most):
+def test_queries_come_near_the_nearest_point(name, method, most):
     problem = PROBLEMS[name]()
     X = problem.data[:20]
     extractor = BoundarySampleExtractor(
@@ -80,7 +80,7 @@ def test_residual_margins(method):
             assert inside.min() > tol and outside.min() > tol
         else:
             assert outside.min() > 0.9 * tol and outside.max() < 2.1 * tol
-            assert inside.max() < 2.1 * tol  # a row may itself be nearer to the boundary
+            assert inside.max() < 2.1 * tol  # a sample may itself be nearer to the boundary
         p = net.predict_proba(pairs.midpoint[ok])
         assert np.abs(p[:, 0] - p[:, 1]).max() < 1e-4
 
@@ -157,7 +157,7 @@ def test_pm_from_noise_between_all_classes(cnn, digits):
 # ------------------------------------------------------------------------------ starts
 
 
-def test_minimal_from_a_row_of_another_class_goes_in_two_legs(iris):
+def test_minimal_from_a_sample_of_another_class_goes_in_two_legs(iris):
     X, y = iris
     extractor = BoundarySampleExtractor(
         LogisticRegression(max_iter=500), random_state=0, bounds=None
@@ -178,19 +178,19 @@ def test_targets(iris):
     X, y = iris
     extractor = BoundarySampleExtractor(LogisticRegression(max_iter=500)).fit(X, y)
     clf = extractor.estimator_
-    rows = X[::5]
-    nearest = extractor.set_params(returns="distance").transform(rows)
+    samples = X[::5]
+    nearest = extractor.set_params(returns="distance").transform(samples)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        each = extractor.set_params(returns="class_distances").transform(rows)
+        each = extractor.set_params(returns="class_distances").transform(samples)
     own = each.argmin(1)
-    np.testing.assert_array_equal(clf.classes_[own], clf.predict(rows))
+    np.testing.assert_array_equal(clf.classes_[own], clf.predict(samples))
     np.fill_diagonal(each[:, own], np.inf)
-    each[np.arange(len(rows)), own] = np.inf
+    each[np.arange(len(samples)), own] = np.inf
     np.testing.assert_allclose(each.min(1), nearest[:, 0], rtol=0.02)
     extractor.set_params(target="runner_up", returns="boundary")
-    second = clf.classes_[clf.predict_proba(rows).argsort(1)[:, -2]]
-    np.testing.assert_array_equal(clf.predict(extractor.transform(rows)), second)
+    second = clf.classes_[clf.predict_proba(samples).argsort(1)[:, -2]]
+    np.testing.assert_array_equal(clf.predict(extractor.transform(samples)), second)
 
 
 @pytest.mark.parametrize("estimator", [SVC(), RandomForestClassifier(5, random_state=0)])
@@ -199,14 +199,14 @@ def test_black_boxes_get_closer_with_effort(iris, estimator):
     X, y = X[50:], y[50:]
     extractor = BoundarySampleExtractor(estimator, returns="distance", random_state=0).fit(X, y)
     assert extractor.response_ == ("score" if isinstance(estimator, SVC) else "label")
-    rows, means = X[::18], []
+    samples, means = X[::18], []
     for effort in ("fast", "balanced"):
-        means.append(extractor.set_params(effort=effort).transform(rows).mean())
-    segment = extractor.set_params(method="segment").transform(rows).mean()
+        means.append(extractor.set_params(effort=effort).transform(samples).mean())
+    segment = extractor.set_params(method="segment").transform(samples).mean()
     assert means[1] <= means[0] * 1.001 and means[0] < segment
-    out = extractor.set_params(method="auto", returns="boundary").transform(rows)
+    out = extractor.set_params(method="auto", returns="boundary").transform(samples)
     predict = extractor.estimator_.predict
-    assert (predict(out) != predict(rows)).all()
+    assert (predict(out) != predict(samples)).all()
     assert ((out >= X.min(0)) & (out <= X.max(0))).all()
 
 

@@ -1,4 +1,4 @@
-"""DeepDIG: generators carry rows over the boundary and back, and the boundary lies in between."""
+"""Method "deepdig": generators move samples across the boundary and back; it lies in between."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -12,41 +12,54 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from skboundary._random import forked_rng
+from skboundary.boundary._ends import Ends
 from skboundary.boundary._line_search import between
-from skboundary.boundary._oracle import Oracle
-from skboundary.boundary._pairs import Ends, expand
+from skboundary.boundary._oracle import Oracle, Outputs
+from skboundary.boundary._points import along
 from skboundary.boundary._training_samples import TrainingSamples, finite_bounds
 from skboundary.boundary.methods._problem import Problem, Settings
 from skboundary.functional.deepdig import autoencoder, generate, train_generators
 from skboundary.functional.margins import equally_probable, margin_band, runner_up
 from skboundary.functional.root_finding import Middle, find_middle
 
-# Steps at most, and how many windows without growth of the yield end the training (None: none
-# does, as in the paper).
-_EFFORT: dict[str, tuple[int, int | None]] = {
-    "fast": (500, 2),
-    "balanced": (5000, 4),
-    "thorough": (5000, None),
-}
 _SIDE_BY_SIDE = 16  # class pairs trained in one batch
-_CPU_ROWS = 128  # that the classifier takes at a time on a CPU, whose cache holds no more
-_BYTES = 2**28  # of training rows at most, where a class alone has fewer
-_ROWS = 512  # that a generator takes at a time when it is applied
+_CPU_BATCH = 128  # samples in a batch of the classifier on a CPU, whose cache holds no more
+_BYTES = 2**28  # of training samples at most, where a class alone has fewer
+_BATCH = 512  # samples in a batch of a generator when it is applied
+
+
+class TrainingEffort(NamedTuple):
+    """Effort of the method: how long a generator is trained."""
+
+    max_iter: int  # steps at most
+    patience: int | None  # windows without a higher success rate; None: no limit, as in the paper
 
 
 class Carried(NamedTuple):
-    """What generators made of n rows."""
+    """Adversarial and re-adversarial samples that generators made of n samples."""
 
     over: Tensor  # (n, ...) A_1(x), beyond the boundary
     back: Tensor  # (n, ...) A_2(A_1(x)), on this side again
     success: Tensor  # (n,) both have the wanted class
-    yields: dict[tuple[int, int], tuple[float, float]]  # of I and II on the training rows
+    at_over: Outputs  # of the classifier
+    at_back: Outputs
+    n_evaluations: Tensor  # (n,)
+    yields: dict[tuple[int, int], tuple[float, float]]  # success rates of I and II in training
+
+    def successful(self) -> tuple[Tensor, Carried]:
+        """Positions of those with success, and those alone."""
+        index = self.success.nonzero()[:, 0]
+        some = (self.over, self.back, self.success, self.at_over, self.at_back, self.n_evaluations)
+        parts = (v.select(index) if isinstance(v, Outputs) else v[index] for v in some)
+        return index, Carried(*parts, self.yields)
 
 
 def deepdig(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
-    """Look between what the two generators of each class pair make of a row."""
+    """Search between what the two generators of each class pair make of a sample."""
     x, source = problem.x, problem.source
-    rival = runner_up(oracle.logits(x), source).label
+    at_x, n_runs = oracle.complete(x, problem.known)
+    assert at_x.logits is not None
+    rival = runner_up(at_x.logits, source).label
     target = torch.where(problem.target < 0, rival, problem.target)
     carried = carry_over(
         oracle,
@@ -60,18 +73,24 @@ def deepdig(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
         problem.box,
     )
     inner, outer = x.clone(), x.clone()
-    n_evaluations = torch.full_like(source, 2)
-    rows = carried.success.nonzero()[:, 0]
-    start, end, s, t = (v[rows] for v in (carried.back, carried.over, source, target))
-    middle = halve(oracle, start, end, s, t)
-    n_evaluations[rows] += middle.n_evaluations + 2
-    inner[rows] = outer[rows] = start + expand(middle.t, start) * (end - start)
+    n_evaluations = carried.n_evaluations + n_runs
+    index, carried = carried.successful()
+    start, end, known = carried.back, carried.over, (carried.at_back, carried.at_over)
+    s, t = source[index], target[index]
+    middle = halve(oracle, start, end, s, t, known=known)
+    n_evaluations[index] += middle.n_evaluations
+    inner[index] = outer[index] = along(start, end, middle.t)
     good = (~middle.third_class).nonzero()[:, 0]
     if len(good):
-        found = between(oracle, start[good], end[good], s[good], t[good], settings.margin_tol)
-        inner[rows[good]], outer[rows[good]] = found.inner, found.outer
-        n_evaluations[rows[good]] += found.n_evaluations
-    return Ends(inner, outer, n_evaluations, target=target)
+        inner[index[good]], outer[index[good]], spent = between(
+            oracle,
+            *(v[good] for v in (start, end, s, t)),
+            settings.margin_tol,
+            known=(known[0].select(good), known[1].select(good)),
+            pairs=settings.pairs,
+        )
+        n_evaluations[index[good]] += spent
+    return Ends(inner, outer, target, n_evaluations)
 
 
 def halve(
@@ -81,27 +100,28 @@ def halve(
     source: Tensor,
     target: Tensor,
     max_iter: int = 50,
+    *,
+    known: tuple[Outputs | None, Outputs | None] = (None, None),
 ) -> Middle:
-    """Halve segments (n, ...) from rows predicted as `source` to rows predicted as `target`.
+    """Halve segments (n, ...) between points predicted as `source` and as `target`.
 
-    Where only labels count no two classes are equally probable: the limit ends the search, or
-    the resolution of the positions.
+    Where only labels are used no two classes are equally probable: the limit ends the search, or
+    the resolution of the positions. Outputs `known` at the ends are not computed again.
     """
-    width = end - start
     by_labels = oracle.response == "label"
     if not by_labels:
-        band = margin_band(
-            0.0, oracle.eps, *oracle.logits(torch.cat([start, end])).chunk(2), ends=(start, end)
-        )
+        ends = [oracle.complete(x, k)[0].logits for x, k in zip((start, end), known, strict=True)]
+        logits = [out for out in ends if out is not None]
+        band = margin_band(0.0, oracle.eps, *logits, ends=(start, end))
 
-    def look(t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        x = start[rows] + expand(t, start) * width[rows]
+    def look(t: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        x = along(start[index], end[index], t)
         if by_labels:
-            said = oracle.labels(x)
-            return said, torch.zeros_like(said, dtype=torch.bool)
+            labels = oracle.labels(x)
+            return labels, torch.zeros_like(labels, dtype=torch.bool)
         logits = oracle.logits(x)
         equal = equally_probable(
-            oracle.network.proba(logits), logits, source[rows], target[rows], band[rows]
+            oracle.network.proba(logits), logits, source[index], target[index], band[index]
         )
         return logits.argmax(1), equal
 
@@ -114,53 +134,57 @@ def carry_over(
     x: Tensor,
     source: Tensor,
     target: Tensor,
-    effort: str,
+    effort: TrainingEffort,
     architecture: Any,
     seed: int,
     bounds: tuple[Any, Any] | None = None,
 ) -> Carried:
-    """Train two generators for each ordered pair of classes among n rows, and apply them.
+    """Train two generators for each ordered pair of classes among n samples, and apply them.
 
     Parameters
     ----------
     oracle : Oracle
         Of a classifier with gradients.
     training : TrainingSamples
-        Its usable rows of the source class train the first generator; those which that one
-        carries over train the second.
+        Its usable samples of the source class train the first generator; the adversarial samples
+        that this one makes of them train the second.
     x : Tensor of shape (n, ...)
     source, target : Tensor of shape (n,)
-    effort : {"fast", "balanced", "thorough"}
+    effort : TrainingEffort
     architecture : callable or None
-        From the shape of a row to a module; None is `functional.deepdig.autoencoder`.
+        From the shape of a sample to a module; None is `functional.deepdig.autoencoder`.
     seed : int
     bounds : tuple of two ndarray that broadcast to a sample, default=None
-        What generators make lies between them. None takes [0, 1] where that holds the training
-        samples, else their range.
+        Of the outputs of generators. None takes [0, 1] where that holds the training samples,
+        else their range.
 
     Returns
     -------
     carried : Carried
-        A class pair has the same generators whatever others are asked for.
+        A class pair has the same generators whatever other pairs there are.
     """
     over, back = x.clone(), x.clone()
-    success = torch.zeros_like(source, dtype=torch.bool)
-    yields = {}
+    n_evaluations, yields = torch.zeros_like(source), {}
+    labels = torch.full((2, len(x)), -1, device=x.device)
+    logits = x.new_zeros(2, len(x), len(oracle.network.classes_))
     pairs = torch.stack([source, target], 1).unique(dim=0)
     low, high = (torch.as_tensor(b).to(x) for b in _range(training, bounds))
     largest = np.bincount(training.codes[training.usable], minlength=1).max() * x[:1].nbytes
     for some in pairs.split(min(_SIDE_BY_SIDE, max(1, _BYTES // max(1, int(largest))))):
         trained = _train(oracle, training, x, some, low, high, effort, architecture, seed)
-        for (s, t), (first, second, found) in zip(some.tolist(), trained, strict=True):
-            yields[s, t] = found
-            rows = ((source == s) & (target == t)).nonzero()[:, 0]
-            if not found[1]:
+        for (s, t), (first, second, rates) in zip(some.tolist(), trained, strict=True):
+            yields[s, t] = rates
+            index = ((source == s) & (target == t)).nonzero()[:, 0]
+            if not rates[1]:
                 continue
-            over[rows] = _apply(first, x[rows], low, high)
-            back[rows] = _apply(second, over[rows], low, high)
-            said = oracle.labels(torch.cat([over[rows], back[rows]])).chunk(2)
-            success[rows] = (said[0] == t) & (said[1] == s)
-    return Carried(over, back, success, yields)
+            over[index] = _apply(first, x[index], low, high)
+            back[index] = _apply(second, over[index], low, high)
+            out = oracle.logits(torch.cat([over[index], back[index]])).unflatten(0, (2, -1))
+            logits[:, index], labels[:, index] = out, out.argmax(2)
+            n_evaluations[index] = 2
+    success = (labels[0] == target) & (labels[1] == source)
+    at_over, at_back = map(Outputs, labels, logits)
+    return Carried(over, back, success, at_over, at_back, n_evaluations, yields)
 
 
 def _train(
@@ -170,14 +194,12 @@ def _train(
     pairs: Tensor,
     low: Tensor,
     high: Tensor,
-    effort: str,
+    effort: TrainingEffort,
     architecture: Any,
     seed: int,
 ) -> list[tuple[nn.Module, nn.Module, tuple[float, float]]]:
-    """Train both generators of some class pairs (m, 2): those, and their yields."""
-    forward, chunk = oracle.forward, _CPU_ROWS if x.device.type == "cpu" else 2**31
-    assert forward is not None
-    max_iter, patience = _EFFORT[effort]
+    """Train both generators of some class pairs (m, 2): those, and their success rates."""
+    forward, chunk = oracle.gradient_logits, _CPU_BATCH if x.device.type == "cpu" else 2**31
     build = architecture or autoencoder
     draws, made = [], []
     for s, t in pairs.tolist():
@@ -188,22 +210,21 @@ def _train(
     yields = np.zeros((len(pairs), 2))
     sets = [training.take(training.of_class(s), x) for s in pairs[:, 0].tolist()]
     for which, wanted in enumerate((pairs[:, 1], pairs[:, 0])):
-        todo = [i for i, rows in enumerate(sets) if len(rows)]
+        todo = [i for i, samples in enumerate(sets) if len(samples)]
         if not todo:
             break
-        rows = torch.cat(sets)
-        members = list(torch.arange(len(rows), device=x.device).split([len(r) for r in sets]))
+        samples = torch.cat(sets)
+        members = torch.arange(len(samples), device=x.device).split([len(s) for s in sets])
         train_generators(
             [made[i][which] for i in todo],
             lambda x: torch.cat([forward(part) for part in x.split(chunk)]),
-            rows,
+            samples,
             [members[i] for i in todo],
             wanted[todo],
             [draws[i] for i in todo],
             low=low,
             high=high,
-            max_iter=max_iter,
-            patience=patience,
+            **effort._asdict(),
         )
         for i in todo:
             moved = _apply(made[i][which], sets[i], low, high)
@@ -214,7 +235,7 @@ def _train(
 
 
 def _apply(module: nn.Module, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    return torch.cat([generate(module, part, low=low, high=high) for part in x.split(_ROWS)])
+    return torch.cat([generate(module, part, low=low, high=high) for part in x.split(_BATCH)])
 
 
 def _range(

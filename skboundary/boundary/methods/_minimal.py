@@ -4,14 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from skboundary.boundary._line_search import along, margin_on, step_back
-from skboundary.boundary._oracle import Oracle, lead
-from skboundary.boundary._pairs import Ends
+from skboundary.boundary._ends import Ends
+from skboundary.boundary._line_search import margin_on, step_back
+from skboundary.boundary._oracle import Oracle, source_margin
+from skboundary.boundary._points import along
 from skboundary.boundary.methods._problem import Problem, Settings
 from skboundary.functional.margins import margin_band
 from skboundary.functional.nearest_boundary import nearest_boundary
@@ -19,13 +18,19 @@ from skboundary.functional.nearest_boundary import nearest_boundary
 
 def minimal(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
     """Find the nearest boundary point, in two legs where a sample is not of the source class."""
-    n_evaluations = torch.ones_like(problem.source)
-    start, at_start = problem.x.clone(), oracle.labels(problem.x)
-    away = (at_start != problem.source).nonzero()[:, 0]
+    at_x, n_runs = oracle.complete(problem.x, problem.known)
+    assert at_x.logits is not None
+    n_evaluations = torch.full_like(problem.source, n_runs)
+    start, at_start = problem.x.clone(), at_x.logits
+    away = (at_x.labels != problem.source).nonzero()[:, 0]
     if len(away):
-        start[away], n_evaluations[away] = _cross(
-            oracle, problem, settings, away, start[away], at_start[away], problem.source[away]
+        start[away], spent = _cross(
+            oracle, problem, settings, away, start[away], at_x.labels[away], problem.source[away]
         )
+        n_evaluations[away] += spent
+        if settings.pairs:
+            at_start = at_start.index_copy(0, away, oracle.logits(start[away]))
+            n_evaluations[away] += 1
     outer = start.clone()
     for index, target in (
         ((problem.target < 0).nonzero()[:, 0], None),
@@ -38,9 +43,9 @@ def minimal(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
             )
             n_evaluations[index] += spent
     if not settings.pairs:
-        return Ends(start, outer, n_evaluations)
-    inner, spent = _inner(oracle, start, outer, problem, settings.margin_tol)
-    return Ends(inner, outer, n_evaluations + spent)
+        return Ends(start, outer, problem.target, n_evaluations)
+    inner, spent = _inner(oracle, start, at_start, outer, problem, settings.margin_tol)
+    return Ends(inner, outer, problem.target, n_evaluations + spent)
 
 
 def _cross(
@@ -54,7 +59,7 @@ def _cross(
 ) -> tuple[Tensor, Tensor]:
     """Nearest points (m, ...) of another class, and what they cost; the start without a find."""
     crossing = nearest_boundary(
-        _forward(oracle),
+        oracle.gradient_logits,
         start,
         source,
         target=target,
@@ -68,7 +73,7 @@ def _cross(
 
 
 def _inner(
-    oracle: Oracle, start: Tensor, outer: Tensor, problem: Problem, tol: float
+    oracle: Oracle, start: Tensor, at_start: Tensor, outer: Tensor, problem: Problem, tol: float
 ) -> tuple[Tensor, Tensor]:
     """Points (n, ...) on the segments from start to outer where the source still leads."""
     inner, n_evaluations = start.clone(), torch.zeros_like(problem.source)
@@ -76,16 +81,11 @@ def _inner(
     start, outer, source, target = (
         v[index] for v in (start, outer, problem.source, problem.target)
     )
-    logits = oracle.logits(torch.cat([start, outer])).chunk(2)
-    at_start, at_outer = (lead(out, source, target) for out in logits)
+    logits = at_start[index], oracle.logits(outer)
+    margins = [source_margin(side, source, target) for side in logits]
     band = margin_band(tol, oracle.eps, *logits, ends=(start, outer))
     margin = margin_on(oracle, start, outer, source, target)
-    back = step_back(margin, torch.ones_like(at_start), at_start, at_outer, band)
+    back = step_back(margin, torch.ones_like(margins[0]), *margins, band)
     inner[index] = along(start, outer, back.inner)
-    n_evaluations[index] = back.n_evaluations + 2
+    n_evaluations[index] = back.n_evaluations + 1
     return inner, n_evaluations
-
-
-def _forward(oracle: Oracle) -> Callable[[Tensor], Tensor]:
-    assert oracle.forward is not None  # choose_method has seen to it
-    return oracle.forward

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from skboundary.boundary._ends import Ends
 from skboundary.boundary._oracle import Oracle
-from skboundary.boundary._pairs import Ends, expand, norms
-from skboundary.boundary.methods._minimal import _forward
+from skboundary.boundary._points import expand, norms
 from skboundary.boundary.methods._problem import Problem, Settings
 from skboundary.functional.margins import class_margin, margin_band, runner_up
 from skboundary.functional.nearest_boundary import Effort, nearest_boundary
@@ -22,14 +22,13 @@ from skboundary.functional.perturbation_minimization import (
 )
 
 _RIVALS = Effort(n_rivals=3, n_refine=2, n_steps=0)  # to find out which class is the nearest
-_PM_STEPS = {"fast": 12, "balanced": 30, "thorough": 300}
 
 
 def pm(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
     """Minimize a perturbation together with its start: equation (1) of the paper."""
     target, n_evaluations = _nearest_class(oracle, problem, settings)
     start = fast_start(
-        _forward(oracle),
+        oracle.gradient_logits,
         problem.x,
         problem.source,
         target=target,
@@ -49,7 +48,7 @@ def pm(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
         n_evaluations[index] += spent
     # a penalty that follows from the confidence is not what the user could lower
     found = start.success if settings.penalty is not None else start.success & ~collapsed
-    return Ends(inner, outer, n_evaluations, collapsed, target, found)
+    return Ends(inner, outer, target, n_evaluations, collapsed, found)
 
 
 def _nearest_class(oracle: Oracle, problem: Problem, settings: Settings) -> tuple[Tensor, Tensor]:
@@ -61,8 +60,9 @@ def _nearest_class(oracle: Oracle, problem: Problem, settings: Settings) -> tupl
     index = (target < 0).nonzero()[:, 0]
     if len(index):
         x, source = problem.x[index], problem.source[index]
+        known = None if problem.known is None else problem.known.select(index)
         nearest = nearest_boundary(
-            _forward(oracle),
+            oracle.gradient_logits,
             x,
             source,
             effort=_RIVALS,
@@ -70,9 +70,11 @@ def _nearest_class(oracle: Oracle, problem: Problem, settings: Settings) -> tupl
             margin_tol=settings.margin_tol,
             eps=oracle.eps,
         )
-        rival = runner_up(oracle.logits(x), source).label
+        at_x, n_runs = oracle.complete(x, known)
+        assert at_x.logits is not None
+        rival = runner_up(at_x.logits, source).label
         target[index] = torch.where(nearest.success, nearest.target, rival)
-        n_evaluations[index] = nearest.n_forward + nearest.n_backward + 1
+        n_evaluations[index] = nearest.n_forward + nearest.n_backward + n_runs
     return target, n_evaluations
 
 
@@ -100,7 +102,7 @@ def _minimized(
     else:
         penalty = settings.penalty
     pairs = minimize_perturbation(
-        _forward(oracle),
+        oracle.gradient_logits,
         z,
         problem.source[index],
         target=target,
@@ -108,7 +110,7 @@ def _minimized(
         bounds=problem.bounds(index),
         penalty=penalty,
         norm=settings.norm,
-        n_iter=_PM_STEPS[settings.effort],
+        n_iter=settings.effort,
         betas=(0.5, 0.9),
         learning_rate=1.5 * size / delta[0].numel() ** 0.5,
         margin_tol=settings.margin_tol,

@@ -9,27 +9,29 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skboundary.boundary._oracle import Outputs
 from skboundary.boundary._training_samples import TrainingSamples
 
 
 class Settings(NamedTuple):
     """Parameters of the extractor that methods read."""
 
-    effort: str
-    confidence: float
-    penalty: float | None
-    norm: Any
-    margin_tol: float
+    effort: Any  # as in the method's column of the table
+    confidence: float = 0.9
+    penalty: float | None = None
+    norm: Any = 2
+    margin_tol: float = 1e-3
     generator: Any = None  # of method "deepdig": from the shape of a sample to an autoencoder
-    pairs: bool = True  # False: only the outer end will be looked at
+    pairs: bool = True  # False: only the outer end is needed
 
 
 class Problem(NamedTuple):
-    """Rows to find a partner for, and what may be used to do so."""
+    """Samples to find a partner for, and what may be used to do so."""
 
     x: Tensor  # (n, ...) on the device, in the classifier's dtype
     source: Tensor  # (n,) classes to start from
     target: Tensor  # (n,) classes to reach; -1 is any other
+    known: Outputs | None  # of the classifier at x
     low: Tensor | None  # bounds, broadcastable to x, widened to hold it
     high: Tensor | None
     box: tuple[NDArray[Any], NDArray[Any]] | None  # bounds that are the same for all samples
@@ -44,6 +46,7 @@ class Problem(NamedTuple):
             x=self.x[index],
             source=self.source[index],
             target=self.target[index],
+            known=None if self.known is None else self.known.select(index),
             low=low,
             high=high,
             partners=self.partners[index],

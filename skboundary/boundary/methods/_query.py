@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from skboundary.boundary._line_search import along, margin_on, sides_by_margin
-from skboundary.boundary._oracle import Oracle, lead
-from skboundary.boundary._pairs import MIDPOINT, Ends
+from skboundary.boundary._ends import MIDPOINT, Ends
+from skboundary.boundary._line_search import margin_on, sides_by_margin
+from skboundary.boundary._oracle import Oracle, source_margin
+from skboundary.boundary._points import along
 from skboundary.boundary.methods._problem import Problem, Settings
 from skboundary.functional.margins import margin_band
 from skboundary.functional.query_search import (
@@ -19,23 +22,31 @@ from skboundary.functional.query_search import (
     segment_search,
 )
 
-BUDGET = {"fast": 100, "balanced": 2000, "thorough": 10000}  # queries of a sample
-_CLOSE = 20  # of them are kept back to turn a bracket into ends
-_BEYOND = 0.02, 10.0  # of the way to the bracket: how far it is followed, least and most
+_RESERVED = 20  # queries that turn a bracket into ends
+_BEYOND = 0.02, 10.0  # shares of the segment by which it is prolonged, least and most
+
+
+class Queries(NamedTuple):
+    """Effort of a query-based method."""
+
+    budget: int  # queries of a sample at most
+    walk: bool = True  # "label" goes on along the boundary after the segments to partners
+    capped: bool = False  # "score" takes no more than the slope of a smooth score needs
 
 
 def label(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
     """Search by labels alone: segments to ten partners, then a walk along the boundary."""
     flat, starts = _flatten(problem)
-    said = lambda points: oracle.labels(points.view(-1, *problem.x.shape[1:]))
-    budget, left = _shares(oracle, BUDGET[settings.effort])
-    if settings.effort == "fast":
+    effort: Queries = settings.effort
+    labels = lambda points: oracle.labels(points.view(-1, *problem.x.shape[1:]))
+    budget, left = _budgets(oracle, effort.budget)
+    if not effort.walk:
         found = segment_search(
-            said, flat, problem.source, target=problem.target, starts=starts, budget=budget
+            labels, flat, problem.source, target=problem.target, starts=starts, budget=budget
         )
     else:
         found = label_search(
-            said,
+            labels,
             flat,
             problem.source,
             target=problem.target,
@@ -50,10 +61,11 @@ def label(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
 def score(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
     """Search by scores: Newton's steps on their finite differences."""
     flat, starts = _flatten(problem)
-    budget = BUDGET[settings.effort]
-    if settings.effort == "balanced":  # a smooth score needs no more queries than its slope
+    effort: Queries = settings.effort
+    budget = effort.budget
+    if effort.capped:
         budget = min(budget, 4 * (flat.shape[1] + 24) + 100)
-    budget, left = _shares(oracle, budget)
+    budget, left = _budgets(oracle, budget)
     found = score_search(
         lambda points: oracle.logits(points.view(-1, *problem.x.shape[1:])),
         flat,
@@ -67,14 +79,13 @@ def score(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
     return _as_ends(oracle, problem, settings, found, left)
 
 
-def _shares(oracle: Oracle, budget: int) -> tuple[int, int]:
-    """Queries of a sample to find a bracket, and to find ends: predicting and verifying take
-    the rest."""
+def _budgets(oracle: Oracle, budget: int) -> tuple[int, int]:
+    """Queries of a sample for a bracket, and for ends; predicting and verifying take the rest."""
     left = budget - 1 - 2 * oracle.n_runs
     if oracle.response == "label":
         return left, left
     left -= MIDPOINT
-    return left - _CLOSE, left
+    return left - _RESERVED, left
 
 
 def _flatten(problem: Problem) -> tuple[Tensor, Tensor]:
@@ -92,44 +103,54 @@ def _flat_bounds(problem: Problem) -> tuple[Tensor, Tensor] | None:
 def _as_ends(
     oracle: Oracle, problem: Problem, settings: Settings, found: BoundaryPair, budget: int
 ) -> Ends:
-    """Turn a bracket into ends: at the wanted margin where there is a score.
+    """Turn a bracket into ends: at the margin `margin_tol` where there is a score.
 
-    The bracket is verified. It is followed beyond its outer end only where the margin there is
-    short of the wanted one, and it stays where the ends found by margins lose its classes.
+    The bracket is verified. It is prolonged beyond its outer end only where the margin there is
+    too small, and it stays where the ends found by margins lose its classes.
     """
     inner, outer = (side.view_as(problem.x) for side in (found.inner, found.points))
+    ends = Ends(inner, outer, problem.target, found.n_forward.clone())
     index = found.success.nonzero()[:, 0]
-    n_evaluations = found.n_forward.clone()
     if oracle.response == "label" or not len(index):
-        return Ends(inner, outer, n_evaluations)
-    x, source, target = problem.x[index], problem.source[index], problem.target[index]
-    end = outer[index]
-    logits = oracle.logits(torch.cat([x, end])).chunk(2)
+        return ends
+    part = problem.select(index)
+    x, source, target = part.x, part.source, part.target
+    end, at_x, at_end, band, n_evaluations = _prolong(oracle, part, settings, outer[index])
+    n_evaluations += ends.n_evaluations[index]
+    sides = sides_by_margin(
+        margin_on(oracle, x, end, source, target), at_x, at_end, band, budget - n_evaluations - 2
+    )
+    near, far = along(x, end, sides.inner), along(x, end, sides.outer)
+    at_near, at_far = oracle.labels(torch.cat([near, far])).chunk(2)
+    ends.n_evaluations[index] = n_evaluations + sides.n_evaluations + 2
+    right = torch.where(target < 0, at_far != source, at_far == target) & (at_near == source)
+    inner[index[right]], outer[index[right]] = near[right], far[right]
+    return ends
+
+
+def _prolong(
+    oracle: Oracle, problem: Problem, settings: Settings, end: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Move outer ends (n, ...) on where their margin is too small.
+
+    Returns the ends, the margins at the samples and there, the bands, and the evaluations.
+    """
+    x, source, target = problem.x, problem.source, problem.target
+    known, n_runs = oracle.complete(x, problem.known)
+    assert known.logits is not None
+    logits = known.logits, oracle.logits(end)
+    n_evaluations = torch.full_like(source, n_runs + 1)
     band = margin_band(settings.margin_tol, oracle.eps, *logits, ends=(x, end))
-    at_x, at_end = (lead(out, source, target) for out in logits)
+    at_x, at_end = (source_margin(side, source, target) for side in logits)
     short = (at_end > -1.5 * band).nonzero()[:, 0]
     # far enough for the score to reach the margin there, by the chord's slope
     extra = (4 * band / at_x)[short].clamp(*_BEYOND)
     beyond = along(x[short], end[short], 1 + extra)
-    bounds = problem.bounds(index[short])
+    bounds = problem.bounds(short)
     if bounds is not None:
         beyond = torch.minimum(torch.maximum(beyond, bounds[0]), bounds[1])
     at_beyond = oracle.margin(beyond, source[short], target[short])
     deeper = at_beyond < at_end[short]
     end[short[deeper]], at_end[short[deeper]] = beyond[deeper], at_beyond[deeper]
-    n_evaluations[index] += 2
-    n_evaluations[index[short]] += 1
-
-    sides = sides_by_margin(
-        margin_on(oracle, x, end, source, target),
-        at_x,
-        at_end,
-        band,
-        budget - n_evaluations[index] - 2,
-    )
-    near, far = along(x, end, sides.inner), along(x, end, sides.outer)
-    at_near, at_far = oracle.labels(torch.cat([near, far])).chunk(2)
-    n_evaluations[index] += sides.n_evaluations + 2
-    right = torch.where(target < 0, at_far != source, at_far == target) & (at_near == source)
-    inner[index[right]], outer[index[right]] = near[right], far[right]
-    return Ends(inner, outer, n_evaluations)
+    n_evaluations[short] += 1
+    return end, at_x, at_end, band, n_evaluations

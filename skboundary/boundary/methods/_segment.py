@@ -6,26 +6,27 @@ from __future__ import annotations
 
 import torch
 
+from skboundary.boundary._ends import Ends
 from skboundary.boundary._line_search import between
 from skboundary.boundary._oracle import Oracle
-from skboundary.boundary._pairs import Ends
 from skboundary.boundary.methods._problem import Problem, Settings
 
 
 def segment(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
-    """Look on the segment from each sample to its partner, a training sample of another class."""
+    """Search the segment from each sample to its partner, a training sample of another class."""
     index = (problem.partners[:, 0] >= 0).nonzero()[:, 0]
     inner, outer = problem.x.clone(), problem.x.clone()
     n_evaluations = torch.zeros_like(problem.source)
     if len(index):
-        ends = problem.training.take(problem.partners[index, 0], problem.x)
-        found = between(
+        part, partners = problem.select(index), problem.partners[index, 0]
+        inner[index], outer[index], n_evaluations[index] = between(
             oracle,
-            problem.x[index],
-            ends,
-            problem.source[index],
-            problem.target[index],
+            part.x,
+            problem.training.take(partners, part.x),
+            part.source,
+            part.target,
             settings.margin_tol,
+            known=(part.known, problem.training.outputs(partners, part.x)),
+            pairs=settings.pairs,
         )
-        inner[index], outer[index], n_evaluations[index] = found[:3]
-    return Ends(inner, outer, n_evaluations)
+    return Ends(inner, outer, problem.target, n_evaluations)

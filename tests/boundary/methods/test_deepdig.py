@@ -10,9 +10,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from skboundary import BoundarySampleExtractor, FrozenNetwork
-from skboundary.boundary._oracle import consult
 from skboundary.boundary.methods import _deepdig
 from skboundary.boundary.methods._deepdig import carry_over
+from skboundary.boundary.methods._registry import METHODS
 from skboundary.functional.deepdig import autoencoder
 
 
@@ -70,7 +70,7 @@ def test_pairs_lie_on_both_sides_of_the_boundary(pairs, net):
     assert pairs.inner.min() >= 0 and pairs.inner.max() <= 1
 
 
-def test_a_class_pair_has_the_same_generators_whatever_else_is_asked(fitted, images):
+def test_a_class_pair_has_the_same_generators_whatever_other_pairs_there_are(fitted, images):
     X, y = images
     ones, others = X[y == 1][:6], X[y == 0][:6]
     together = fitted.extract(12, target="two", init=np.concatenate([ones, others]))
@@ -79,23 +79,24 @@ def test_a_class_pair_has_the_same_generators_whatever_else_is_asked(fitted, ima
     np.testing.assert_allclose(alone.midpoint, together.midpoint[:6], atol=5e-3)
 
 
-def test_yields_and_where_rows_are_carried(fitted, images):
-    """Over to the target and back, on the training rows that are predicted rightly."""
-    model = fitted._model
-    index = model.training.of_class(1)[:20]
-    with consult(model.network, model.estimator, model.response) as oracle:
-        x = model.training.take(index, torch.empty(0))
+def test_success_rates_and_adversarial_samples(fitted, images):
+    """Over to the target and back, on the training samples that are predicted rightly."""
+    training = fitted._classifier.training
+    index = training.of_class(1)[:20]
+    with fitted._classifier.open() as oracle:
+        x = training.take(index, torch.empty(0))
         source = torch.ones(len(x), dtype=torch.long)
-        found = carry_over(oracle, model.training, x, source, 0 * source, "fast", None, 0)
+        effort = METHODS["deepdig"].efforts["fast"]
+        found = carry_over(oracle, training, x, source, 0 * source, effort, None, 0)
         assert (oracle.labels(found.over[found.success]) == 0).all()
         assert (oracle.labels(found.back[found.success]) == 1).all()
     assert list(found.yields) == [(1, 0)] and min(found.yields[1, 0]) > 0.9
-    # what comes back resembles what went over more than that resembles the row
+    # what comes back resembles what went over more than that resembles the sample
     there, back = found.over - x, found.back - found.over
     assert back.flatten(1).norm(dim=1).mean() < there.flatten(1).norm(dim=1).mean()
 
 
-def test_transform_keeps_rows_and_goes_to_the_runner_up(fitted, net, images):
+def test_transform_keeps_the_order_and_goes_to_the_runner_up(fitted, net, images):
     X = images[0][:12]
     border = fitted.transform(X)
     predicted = net.predict(X)
@@ -108,7 +109,7 @@ def test_transform_keeps_rows_and_goes_to_the_runner_up(fitted, net, images):
 
 
 class Constant(nn.Module):
-    """A generator that gives the same row whatever comes in."""
+    """A generator that gives the same sample whatever comes in."""
 
     def __init__(self):
         super().__init__()
@@ -118,7 +119,7 @@ class Constant(nn.Module):
         return torch.sigmoid(self.value) + 0 * x
 
 
-def test_a_generator_that_crosses_nothing_is_told(net, images):
+def test_a_generator_that_crosses_nothing_is_reported(net, images):
     asked = []
 
     def make(shape):
@@ -135,7 +136,7 @@ def test_a_generator_that_crosses_nothing_is_told(net, images):
     assert np.isnan(pairs.distance).all()
 
 
-def test_rows_in_any_units(images):
+def test_samples_in_any_units(images):
     """Columns of iris in millimeters: generators work on the range of each column."""
     X, y = load_iris(return_X_y=True)
     extractor = BoundarySampleExtractor(
@@ -153,13 +154,13 @@ def test_rows_in_any_units(images):
 def test_a_black_box_is_refused_by_name():
     X, y = load_iris(return_X_y=True)
     forest = FrozenEstimator(RandomForestClassifier(5, random_state=0).fit(X, y))
-    with pytest.raises(ValueError, match=r"'deepdig' needs a gradient.*segment"):
+    with pytest.raises(ValueError, match=r"'deepdig' needs gradients.*segment"):
         BoundarySampleExtractor(forest, method="deepdig").fit(X, y)
 
 
 @pytest.mark.parametrize("init", ["nearest", "random"])
-def test_baselines_pair_each_row_by_itself(init):
-    """EPBS: the nearest row of the target in the latent space, of each row. RPBS: any."""
+def test_baselines_pair_each_sample_by_itself(init):
+    """EPBS: the nearest sample of the target in the latent space, of each sample. RPBS: any."""
     X, y = load_iris(return_X_y=True)
     model = FrozenEstimator(LogisticRegression(max_iter=500).fit(X, y))
     extractor = BoundarySampleExtractor(model, method="segment", random_state=0).fit(X, y)
@@ -216,7 +217,7 @@ def test_any_unit_scale_and_mode(dtype, unit, scale):
     """Logits up to 1e5 times as large, under `no_grad`, in every dtype."""
     X, y = load_iris(return_X_y=True)
     X, y = X[50:], y[50:] - 1
-    rows = np.promote_types(dtype, np.float32)
+    wide = np.promote_types(dtype, np.float32)
     model = LogisticRegression(max_iter=500).fit(X, y)
     module = nn.Linear(4, 2).to(getattr(torch, np.dtype(dtype).name))
     with torch.no_grad():
@@ -226,6 +227,6 @@ def test_any_unit_scale_and_mode(dtype, unit, scale):
         module.bias.copy_(torch.cat([-b, b]) / 2)
         extractor = BoundarySampleExtractor(
             FrozenNetwork(module), method="deepdig", effort="fast", random_state=0
-        ).fit((X * unit).astype(rows), y)
+        ).fit((X * unit).astype(wide), y)
         pairs = extractor.extract(10, source=0, target=1)
-    assert pairs.success.mean() > 0.9 and pairs.outer.dtype == rows
+    assert pairs.success.mean() > 0.9 and pairs.outer.dtype == wide
