@@ -1,7 +1,7 @@
-"""scikit-learn's checks and our own on every public estimator, strictly.
+"""scikit-learn's checks and our own for every public estimator, strictly.
 
-ESTIMATORS and EXCLUDED together hold every public estimator; XFAILS is the only place for a
-check that is expected to fail, with its reason.
+ESTIMATORS and EXCLUDED together hold every public estimator; XFAILS holds every check that is
+expected to fail, with its reason.
 """
 
 import copy
@@ -45,7 +45,7 @@ from skboundary.utils.estimator_checks import estimator_checks_generator
 
 
 class AnyNet(nn.Module):
-    """Take rows of any width: a trained network for checks that bring rows of many widths."""
+    """A trained network for samples of any width, as the checks use samples of several widths."""
 
     def __init__(self, n_outputs, bend=torch.tanh, slope=1.0):
         super().__init__()
@@ -54,7 +54,7 @@ class AnyNet(nn.Module):
 
     def forward(self, x):
         x = x.flatten(1)
-        x = torch.stack([x.mean(1), x[:, ::2].mean(1)], 1)  # two features of any row
+        x = torch.stack([x.mean(1), x[:, ::2].mean(1)], 1)  # two features of any sample
         return self.slope * self.head(self.bend(self.hidden(x)))
 
 
@@ -64,7 +64,7 @@ class SizedNet(nn.Sequential):
 
 
 class FitToData(Callback):
-    """Give the module as many inputs and outputs as the data have."""
+    """Size the module by the numbers of features and classes."""
 
     def on_train_begin(self, net, X, y):
         net.set_params(module__n_inputs=int(np.prod(X.shape[1:])), module__n_outputs=y.max() + 1)
@@ -168,17 +168,17 @@ ESTIMATORS = {
 }
 
 SLOW = {
-    "BoundarySampleExtractor-deepdig-frozen",  # it trains generators whenever it is asked
-    # 19 rounds for each of 13 kinds of indices; the configuration of one round runs them too
+    "BoundarySampleExtractor-deepdig-frozen",  # it trains generators in each search
+    # 19 rounds for each of 13 index types; the configuration with one round runs them too
     "BiasedExtrapolationClassifier-check_estimator_sparse_array",
     "BiasedExtrapolationClassifier-check_estimator_sparse_matrix",
-    # 100 samples one by one; the configurations of five samples run them too
-    "BoundaryCharacterizer-rows-check_batch_size_invariance",
+    # 100 samples in batches of one; the configurations with five samples run it too
+    "BoundaryCharacterizer-vectors-check_batch_size_invariance",
 }
 
 EXCLUDED = {
     "BiasSettings": "parameters without fit; tests/over_sampling/test_settings.py is its suite",
-    "FrozenNetwork": "cannot be fitted; tests/networks/test_frozen.py is its suite",
+    "FrozenNetwork": "needs no fit; tests/networks/test_frozen.py tests it",
 }
 
 _HASH = "joblib's hash of a module changes with every copy; check_module_untouched compares"
@@ -219,7 +219,7 @@ EXTRA_TRANSFORMER = [
 ]
 
 Y3 = np.arange(40) % 3
-ROWS = make_blobs(40, 4, centers=3, random_state=0)
+VECTORS = make_blobs(40, 4, centers=3, random_state=0)
 IMAGES = np.random.RandomState(0).rand(40, 1, 4, 4) + Y3[:, None, None, None], Y3
 
 
@@ -228,13 +228,13 @@ TRAIN, TRAINED = _default.train_default, {}
 
 @pytest.fixture(autouse=True)
 def one_training_for_all(request, monkeypatch):
-    """Train the default network once for data and seed; our checks of LatentTransformer anew."""
-    if "test_own[LatentTransformer-rows" not in request.node.nodeid:
+    """Train the default network once per data set and seed, except for LatentTransformer."""
+    if "test_own[LatentTransformer-vectors" not in request.node.nodeid:
         monkeypatch.setattr(_default, "train_default", train_once)
 
 
 def train_once(X, y, **params):
-    what = X.toarray() if sparse.issparse(X) else X  # indices of 32 or 64 bits, the same samples
+    what = X.toarray() if sparse.issparse(X) else X  # 32- and 64-bit indices hold the same samples
     key = joblib.hash((type(X).__name__, what, y, params))  # memory layouts count
     if key not in TRAINED:
         TRAINED[key] = TRAIN(X, y, **params)
@@ -279,13 +279,13 @@ def extra_params():
 
 def own_params():
     for name, estimator in ESTIMATORS.items():
-        for data in (ROWS, IMAGES):
+        for data in (VECTORS, IMAGES):
             if data is IMAGES and "frozen" not in name and not name.endswith("Classifier"):
-                continue  # the others take rows of vectors only
+                continue  # the others take vectors only
             for item in estimator_checks_generator(estimator, data=data):
                 if name.endswith("frozen") and item[1].__name__ == "check_float32_preserved":
-                    continue  # this network computes in float64, whatever comes in
-                kind = "images" if data is IMAGES else "rows"
+                    continue  # this network computes in float64 for all input
+                kind = "images" if data is IMAGES else "vectors"
                 yield param(name, *item, label=f"{kind}-{item[1].__name__}")
 
 
@@ -294,7 +294,7 @@ def own_params():
 )
 @pytest.mark.parametrize("integers", [False, True], ids=["floats", "integers"])
 def test_extractors_find_the_boundary_in_the_data_of_our_checks(name, integers):
-    for X, y in (ROWS, IMAGES) if "frozen" in name else (ROWS,):
+    for X, y in (VECTORS, IMAGES) if "frozen" in name else (VECTORS,):
         X = np.rint((X - X.min()) * (255 / np.ptp(X))) if integers else X
         extractor = clone(ESTIMATORS[name]).set_params(random_state=0).fit(X, y)
         # an untrained network has classes that a generator does not reach in 500 steps

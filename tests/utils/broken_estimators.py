@@ -147,9 +147,9 @@ class PredictsNaN(Projection):
 
 class ClampsNeighbors(Neighbors):
     def fit(self, X, y=None):
-        asked, self.n_neighbors = self.n_neighbors, min(self.n_neighbors, len(X))
+        given, self.n_neighbors = self.n_neighbors, min(self.n_neighbors, len(X))
         super().fit(X)
-        self.n_neighbors = asked
+        self.n_neighbors = given
         return self
 
 
@@ -193,9 +193,9 @@ class RoundsUp(Projection):
 
 class UsesAnotherDevice(Centroids):
     def _begin_fit(self, X):
-        asked, self.device = self.device, "cpu"
+        given, self.device = self.device, "cpu"
         result = super()._begin_fit(X)
-        self.device = asked
+        self.device = given
         return result
 
 
