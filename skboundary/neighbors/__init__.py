@@ -1,8 +1,9 @@
-"""What do the neighbors say?"""
+"""Nearest neighbors in the latent space of a classifier, and exact neighbor search."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
 from skboundary.neighbors._exact import TorchNearestNeighbors
 from skboundary.neighbors._latent_knn import LatentKNNClassifier
+from skboundary.neighbors._protocol import NeighborSearch
 
-__all__ = ["LatentKNNClassifier", "TorchNearestNeighbors"]
+__all__ = ["LatentKNNClassifier", "NeighborSearch", "TorchNearestNeighbors"]

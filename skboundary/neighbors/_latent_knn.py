@@ -22,6 +22,7 @@ from skboundary._device import to_numpy
 from skboundary._validation import all_or_nothing
 from skboundary.neighbors._bank import Bank, Found
 from skboundary.neighbors._exact import TorchNearestNeighbors
+from skboundary.neighbors._protocol import NeighborSearch
 from skboundary.neighbors._reports import ReportsMixin
 from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import resolve_labels
@@ -60,8 +61,9 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
         sample and the k closest stay. The sample's own output is not averaged over transforms.
         Training samples (`kneighbors()`, `diagnose()`) are searched for as they are.
     neighbors : object with `fit` and `kneighbors`, default=None
-        Another search, cloned and fitted on the latent vectors; `metric` is then its own
-        affair. None is :class:`TorchNearestNeighbors`, which is exact.
+        Another search, a :class:`~skboundary.neighbors.NeighborSearch`, cloned and fitted on the
+        latent vectors; its own metric applies. None is :class:`TorchNearestNeighbors`, which is
+        exact.
     {memory}
     {memory_key}
     {device}
@@ -132,7 +134,7 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
         metric: str = "euclidean",
         average: str = "proba",
         query_transforms: Any = None,
-        neighbors: Any = None,
+        neighbors: NeighborSearch | None = None,
         memory: Any = None,
         memory_key: str | None = None,
         device: Any = "auto",
