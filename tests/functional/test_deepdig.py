@@ -9,7 +9,7 @@ from skboundary.functional.deepdig import (
     generate,
     reconstruction_loss,
     target_loss,
-    train_generators,
+    train_autoencoders,
 )
 
 # three blobs in the unit square, and the classifier "nearest center"
@@ -73,33 +73,33 @@ def test_a_saturated_wrong_class_keeps_its_gradient():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_side_by_side_is_one_by_one(dtype):
     """Also where classes are smaller than a batch, and where one is done before the other."""
-    rows, classify = blobs(150, dtype=dtype), nearest_center(CENTERS)
+    x, classify = blobs(150, dtype=dtype), nearest_center(CENTERS)
     members = [torch.arange(150), torch.arange(150, 190), torch.arange(300, 450)]
     targets = torch.tensor([1, 2, 1])
     settings = {"max_iter": 160, "patience": 1}
     together = make(3, dtype=dtype)
-    training = train_generators(together, classify, rows, members, targets, seeds(3), **settings)
+    training = train_autoencoders(together, classify, x, members, targets, seeds(3), **settings)
     assert len(training.n_steps.unique()) > 1  # they did stop at different times
     for i, alone in enumerate(make(3, dtype=dtype)):
-        single = train_generators(
-            [alone], classify, rows, [members[i]], targets[[i]], [seeds(3)[i]], **settings
+        single = train_autoencoders(
+            [alone], classify, x, [members[i]], targets[[i]], [seeds(3)[i]], **settings
         )
         assert single.n_steps[0] == training.n_steps[i]
         torch.testing.assert_close(single.reached[0], training.reached[i])
-        made, expected = (generate(module, rows[members[i]]) for module in (together[i], alone))
+        made, expected = (generate(module, x[members[i]]) for module in (together[i], alone))
         tolerance = 1e-3 if dtype == torch.float32 else 1e-9
         torch.testing.assert_close(made, expected, atol=tolerance, rtol=0)
 
 
 def test_one_step_is_adam_on_the_papers_loss():
-    rows, classify = blobs(40, dtype=torch.float64), nearest_center(CENTERS)
+    x, classify = blobs(40, dtype=torch.float64), nearest_center(CENTERS)
     (module,), (reference,) = make(1, dtype=torch.float64), make(1, dtype=torch.float64)
     one = torch.Generator().manual_seed(7)
-    train_generators(
-        [module], classify, rows, [torch.arange(40)], torch.tensor([2]), [one], max_iter=3
+    train_autoencoders(
+        [module], classify, x, [torch.arange(40)], torch.tensor([2]), [one], max_iter=3
     )
     optimizer = torch.optim.Adam(reference.parameters(), lr=0.01)
-    x, onehot = rows[:40], torch.eye(3, dtype=torch.float64)[2].expand(40, 3)
+    x, onehot = x[:40], torch.eye(3, dtype=torch.float64)[2].expand(40, 3)
     for _ in range(3):
         optimizer.zero_grad()
         output = reference(x)
@@ -112,18 +112,18 @@ def test_one_step_is_adam_on_the_papers_loss():
 
 
 def test_the_yield_is_high_and_there_is_a_way_back():
-    rows, classify = blobs(200), nearest_center(CENTERS)
+    x, classify = blobs(200), nearest_center(CENTERS)
     pairs = [(s, t) for s in range(3) for t in range(3) if s != t]
     members = [torch.arange(200 * s, 200 * (s + 1)) for s, _ in pairs]
     source, target = torch.tensor(pairs).T
     first, second = make(6), make(6, seed=1)
-    training = train_generators(first, classify, rows, members, target, seeds(6))
+    training = train_autoencoders(first, classify, x, members, target, seeds(6))
     assert (training.reached > 0.95).all() and (training.n_steps < 1000).all()
-    made = [generate(module, rows[m]) for module, m in zip(first, members)]
+    made = [generate(module, x[m]) for module, m in zip(first, members)]
     for x, t in zip(made, target):
         assert (classify(x).argmax(1) == t).float().mean() > 0.95
     members = list(torch.arange(1200).split(200))
-    train_generators(second, classify, torch.cat(made), members, source, seeds(6))
+    train_autoencoders(second, classify, torch.cat(made), members, source, seeds(6))
     for module, x, s in zip(second, made, source):
         assert (classify(generate(module, x)).argmax(1) == s).float().mean() > 0.95
 
@@ -132,22 +132,22 @@ def test_bounds_scale_the_rows_and_nothing_else():
     """Rows in other units, a constant column among them, go the same way."""
     unit = torch.cat([blobs(60, dtype=torch.float64), torch.zeros(180, 1).double()], 1)
     low, high = torch.tensor([[-3.0, 10.0, 5.0], [1.0, 30.0, 5.0]]).double()
-    rows = low + (high - low) * unit
+    x = low + (high - low) * unit
     classify = nearest_center(CENTERS)
     members, target = [torch.arange(60)], torch.tensor([1])
     plain, scaled = (make(1, dtype=torch.float64, size=3)[0] for _ in range(2))
     settings = {"max_iter": 30}
-    train_generators(
+    train_autoencoders(
         [plain], lambda x: classify(x[:, :2]), unit, members, target, seeds(1), **settings
     )
 
     def in_units(x):
         return classify(((x - low) / (high - low).where(high > low, 1))[:, :2])
 
-    train_generators(
-        [scaled], in_units, rows, members, target, seeds(1), low=low, high=high, **settings
+    train_autoencoders(
+        [scaled], in_units, x, members, target, seeds(1), low=low, high=high, **settings
     )
-    made = generate(scaled, rows, low=low, high=high)
+    made = generate(scaled, x, low=low, high=high)
     assert (made >= low).all() and (made <= high).all() and (made[:, 2] == 5).all()
     torch.testing.assert_close(made, low + (high - low) * generate(plain, unit))
 
@@ -164,7 +164,7 @@ def test_the_architecture_follows_the_rows(shape):
 
 
 def test_color_images_train_side_by_side():
-    rows = torch.rand(30, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(30, 3, 5, 5, generator=torch.Generator().manual_seed(0))
 
     def classify(x):  # is it brighter in red or in blue?
         return 30 * torch.stack([x[:, 0].mean((1, 2)), x[:, 2].mean((1, 2))], 1)
@@ -173,7 +173,7 @@ def test_color_images_train_side_by_side():
         torch.manual_seed(0)
         modules = [autoencoder((3, 5, 5)) for _ in range(2)]
     members, target = [torch.arange(30)] * 2, torch.tensor([0, 1])
-    training = train_generators(modules, classify, rows, members, target, seeds(2), max_iter=60)
+    training = train_autoencoders(modules, classify, x, members, target, seeds(2), max_iter=60)
     assert (training.reached > 0.9).all()
 
 
@@ -187,11 +187,11 @@ def test_the_rate_decays_every_thousand_steps(monkeypatch):
 
     monkeypatch.setattr(torch.optim.Adam, "step", spy)
     module = nn.Sequential(nn.Linear(2, 2), nn.Sigmoid())
-    rows = blobs(1)
-    train_generators(
+    x = blobs(1)
+    train_autoencoders(
         [module],
         nearest_center(CENTERS),
-        rows,
+        x,
         [torch.arange(3)],
         torch.tensor([0]),
         seeds(1),

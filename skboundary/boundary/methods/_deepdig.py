@@ -18,7 +18,7 @@ from skboundary.boundary._oracle import Oracle, Outputs
 from skboundary.boundary._points import along
 from skboundary.boundary._training_samples import TrainingSamples, finite_bounds
 from skboundary.boundary.methods._problem import Problem, Settings
-from skboundary.functional.deepdig import autoencoder, generate, train_generators
+from skboundary.functional.deepdig import autoencoder, generate, train_autoencoders
 from skboundary.functional.margins import equally_probable, margin_band, runner_up
 from skboundary.functional.root_finding import Middle, find_middle
 
@@ -215,7 +215,7 @@ def _train(
             break
         samples = torch.cat(sets)
         members = torch.arange(len(samples), device=x.device).split([len(s) for s in sets])
-        train_generators(
+        train_autoencoders(
             [made[i][which] for i in todo],
             lambda x: torch.cat([forward(part) for part in x.split(chunk)]),
             samples,

@@ -186,7 +186,7 @@ def test_effort_sets_the_steps(monkeypatch, net, images, effort, expected):
     asked = []
     monkeypatch.setattr(
         _deepdig,
-        "train_generators",
+        "train_autoencoders",
         lambda *args, max_iter, patience, **kwargs: asked.append((max_iter, patience)),
     )
     extractor = BoundarySampleExtractor(net, method="deepdig", effort=effort).fit(images[0])
