@@ -270,7 +270,11 @@ MEASURED = {
         "boundary/_pair_report.py",
     ],
     "extrapolation": [*SAMPLER, "over_sampling/_classifier.py"],
-    "hold_me_tight": ["functional/subspaces.py", "functional/subspace_deepfool.py"],
+    "hold_me_tight": [
+        "functional/cosine_transform.py",
+        "functional/subspaces.py",
+        "functional/subspace_deepfool.py",
+    ],
     "lasenn": ["functional/latent_mixing.py::mix", "functional/latent_mixing.py::merge_lists"],
     "latent_knn": [
         "functional/latent_mixing.py::mix",

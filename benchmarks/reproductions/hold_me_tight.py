@@ -36,7 +36,8 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from skboundary import SubspaceMargins
-from skboundary.functional.subspaces import dct_windows, frequency_flip, low_pass
+from skboundary.functional.cosine_transform import frequency_flip, low_pass
+from skboundary.functional.subspaces import dct_windows
 
 # a script finds only modules of its own folder
 sys.path.insert(0, str(Path(__file__).parent.parent))

@@ -24,7 +24,7 @@ from skboundary.boundary.methods._problem import Settings
 from skboundary.boundary.methods._registry import METHODS
 from skboundary.functional.boundary_complexity import (
     Linearity,
-    distance_to_rows,
+    distance_to_samples,
     draw_partners,
     linearity,
     oscillation,
@@ -141,9 +141,11 @@ def measure(
                 of_class = (train.codes == code).nonzero()[0]
                 if len(points) and len(of_class):
                     near = to_tensor(classifier.training.X[of_class]).flatten(1).to(points.dtype)
-                    distances = distance_to_rows(points.flatten(1).cpu(), near)
+                    distances = distance_to_samples(points.flatten(1).cpu(), near)
                     values[f"distance_{side}"] = _mean(distances)
-                    distances = distance_to_rows(latent, train.latent[torch.from_numpy(of_class)])
+                    distances = distance_to_samples(
+                        latent, train.latent[torch.from_numpy(of_class)]
+                    )
                     values[f"latent_distance_{side}"] = _mean(distances)
     return measures
 

@@ -12,6 +12,7 @@ Functions are imported from their modules, ``skboundary.functional.<module>``:
 - `perturbation_minimization`: pairs on either side of a boundary (PM).
 - `deepdig`: autoencoders that generate such pairs (DeepDIG).
 - `boundary_complexity`: oscillation and linearity of a boundary (DeepDIG).
+- `cosine_transform`: frequencies of images, and filters of them.
 - `subspaces`: bases of cosines, principal components or random directions.
 - `subspace_deepfool`: margins inside subspaces (Hold me tight).
 - `pairing`: pairs of near samples of two classes.
@@ -26,6 +27,7 @@ where the source class is still predicted.
 
 __all__ = [
     "boundary_complexity",
+    "cosine_transform",
     "ddn",
     "deepdig",
     "extrapolation",

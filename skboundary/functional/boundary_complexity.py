@@ -1,4 +1,4 @@
-"""How complex is a boundary: oscillation along segments, linearity, distance from the data."""
+"""Complexity of a boundary: oscillation along segments, linearity, distance from the data."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -10,13 +10,23 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from skboundary.functional._shapes import shapes
 from skboundary.functional.nearest_neighbors import build_index, search
 
-_NUMBERS = 2**22  # random keys, or elements of a batch, held at a time
+__all__ = [
+    "Linearity",
+    "Oscillation",
+    "distance_to_samples",
+    "draw_partners",
+    "linearity",
+    "oscillation",
+]
+
+_MAX_NUMBERS = 2**22  # random keys, or elements of a batch, held at a time
 
 
 class Oscillation(NamedTuple):
-    """What the classifier says along n segments, (n,) each."""
+    """Changes of the predicted class along n segments, (n,) each."""
 
     changes: Tensor  # how often the predicted class changes
     share: Tensor  # changes / n_points
@@ -49,18 +59,19 @@ def draw_partners(n: int, m: int, generator: torch.Generator) -> Tensor:
     if m < 1:
         return torch.empty(n, 0, dtype=torch.int64)
     parts = []
-    for points in torch.arange(n)[:, None].split(max(1, _NUMBERS // n)):
+    for points in torch.arange(n)[:, None].split(max(1, _MAX_NUMBERS // n)):
         drawn = torch.rand(len(points), n - 1, generator=generator).topk(m).indices
         parts.append(drawn + (drawn >= points))
     return torch.cat(parts)
 
 
+@shapes(start="n ...", end="n ...")
 def oscillation(
     label: Callable[[Tensor], Tensor], start: Tensor, end: Tensor, *, n_points: int = 50
 ) -> Oscillation:
     """Count the changes of the predicted class along segments.
 
-    DeepDIG's measure of complexity in the input space. A segment is read at the points
+    DeepDIG's measure of complexity in the input space [1]_. A segment is evaluated at the points
     ``t start + (1 - t) end`` with ``t = u / n_points`` for u below n_points (so that `start`
     itself is left out); all classes count, not the two of the pair only. The mean share over
     segments between borderline samples is the IDC of a boundary: larger is more complex.
@@ -68,13 +79,23 @@ def oscillation(
     Parameters
     ----------
     label : callable
-        Predicted classes (b,) of rows (b, ...).
+        Predicted classes (b,) of points (b, ...).
     start, end : Tensor of shape (n, ...)
     n_points : int, default=50
 
     Returns
     -------
     oscillation : Oscillation
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not match.
+
+    References
+    ----------
+    .. [1] H. Karimi, T. Derr, J. Tang, "Characterizing the decision boundary of deep neural
+       networks", `arXiv 1912.11460 <https://arxiv.org/abs/1912.11460>`_, section 4.1.
 
     Examples
     --------
@@ -86,7 +107,7 @@ def oscillation(
     changes = torch.zeros(len(start), dtype=torch.int64, device=start.device)
     t = torch.arange(n_points, dtype=start.dtype, device=start.device) / n_points
     t = t.view(-1, *[1] * (start.ndim - 1))
-    step = max(1, _NUMBERS // (n_points * max(1, start[:1].numel())))
+    step = max(1, _MAX_NUMBERS // (n_points * max(1, start[:1].numel())))
     for first in range(0, len(start), step):
         part = slice(first, first + step)
         points = t * start[part, None] + (1 - t) * end[part, None]
@@ -95,16 +116,18 @@ def oscillation(
     return Oscillation(changes, changes.to(start.dtype) / n_points)
 
 
+@shapes(distance="n", positive="n")
 def linearity(distance: Tensor, positive: Tensor) -> Linearity:
     """Measure linearity from the signed distances of samples to a hyperplane.
 
     ``D = mean|d| / (1 + mean|d|)``, over all samples (D_all) and over those on the wrong side
-    (D_err). D_err has the form of the complexity measure L1, the error rate is L2.
+    (D_err), as in DeepDIG [1]_. D_err has the form of the complexity measure L1 [2]_, the error
+    rate is L2.
 
     Parameters
     ----------
     distance : Tensor of shape (n,)
-        Decision values divided by the norm of the weights.
+        Decision values divided by the norm of the weights, in units of the samples.
     positive : Tensor of shape (n,), dtype bool
         Which samples belong on the positive side.
 
@@ -112,6 +135,13 @@ def linearity(distance: Tensor, positive: Tensor) -> Linearity:
     -------
     linearity : Linearity
         NaN where there is no sample.
+
+    References
+    ----------
+    .. [1] H. Karimi, T. Derr, J. Tang, "Characterizing the decision boundary of deep neural
+       networks", `arXiv 1912.11460 <https://arxiv.org/abs/1912.11460>`_, section 4.2.
+    .. [2] T. K. Ho, M. Basu, "Complexity measures of supervised classification problems", IEEE
+       TPAMI 24(3), 2002, `doi 10.1109/34.990132 <https://doi.org/10.1109/34.990132>`_.
 
     Examples
     --------
@@ -128,17 +158,30 @@ def linearity(distance: Tensor, positive: Tensor) -> Linearity:
     return Linearity(bounded(distance), bounded(distance[wrong]), wrong.to(distance.dtype).mean())
 
 
-def distance_to_rows(points: Tensor, rows: Tensor) -> Tensor:
-    """Compute the Euclidean distance of each point to the nearest of some rows.
+@shapes(points="n d", samples="m d")
+def distance_to_samples(points: Tensor, samples: Tensor) -> Tensor:
+    """Compute the Euclidean distance of each point to the nearest of some samples.
 
     Parameters
     ----------
     points : Tensor of shape (n, d)
-    rows : Tensor of shape (m, d)
+    samples : Tensor of shape (m, d)
 
     Returns
     -------
     distance : Tensor of shape (n,)
         In the dtype of `points`.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not match.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skboundary.functional.boundary_complexity import distance_to_samples
+    >>> distance_to_samples(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 0.0], [9.0, 9.0]]))
+    tensor([5.])
     """
-    return search(build_index(rows), points, k=1).distances[:, 0].to(points.dtype)
+    return search(build_index(samples), points, k=1).distances[:, 0].to(points.dtype)

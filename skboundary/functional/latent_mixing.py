@@ -1,4 +1,4 @@
-"""LaSeNN: a sample's output averaged with the outputs of its neighbors."""
+"""LaSeNN: outputs of a classifier averaged with its outputs for nearest neighbors."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -7,26 +7,36 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from skboundary.functional._shapes import shapes
+
+__all__ = ["class_means", "flip_bound", "merge_lists", "mix", "project_between_means"]
+
 _CHUNK = 4096  # samples whose float64 copies are held at a time
 
 
 def mix(query: Tensor, neighbors: Tensor, query_weight: float) -> Tensor:
     """Average a sample's output with the mean output of its neighbors.
 
-    The first formula of LaSeNN: ``w C(x_q) + (1 - w) / k * sum of C(x) over the k neighbors``.
+    The first formula of LaSeNN [1]_: ``w C(x_q) + (1 - w) / k * sum of C(x) over the k
+    neighbors``.
 
     Parameters
     ----------
     query : Tensor of shape (..., n_classes)
         Outputs C(x_q) of the samples.
     neighbors : Tensor of shape (..., k, n_classes)
-        Outputs of their neighbors: what the network says of them, not their labels.
+        Outputs C(x) for their neighbors: predicted, not the true labels.
     query_weight : float in [0, 1]
         The weight w.
 
     Returns
     -------
     mixed : Tensor of shape (..., n_classes)
+
+    References
+    ----------
+    .. [1] J. Schneider, "Improving classifier decision boundaries using nearest neighbors",
+       `arXiv 2310.03927 <https://arxiv.org/abs/2310.03927>`_, algorithm 1.
 
     Examples
     --------
@@ -38,7 +48,7 @@ def mix(query: Tensor, neighbors: Tensor, query_weight: float) -> Tensor:
 
 
 def flip_bound(query_weight: float) -> float:
-    """Largest lead of the first class over the second that neighbors can overturn.
+    """Compute the largest lead of the first class over the second that neighbors can overturn.
 
     With probabilities, ``p1 - p2 < (1 - w) / w`` is necessary for a prediction to change.
 
@@ -59,20 +69,26 @@ def flip_bound(query_weight: float) -> float:
     return (1 - query_weight) / query_weight if query_weight > 0 else float("inf")
 
 
+@shapes(distances="n m", indices="n m")
 def merge_lists(distances: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Merge several neighbor lists of a sample, each training row counted once.
+    """Merge several neighbor lists of a sample, each training sample counted once.
 
     Parameters
     ----------
     distances, indices : Tensor of shape (n, m)
-        Lists side by side. A row may be in several; its smallest distance counts.
+        Lists side by side. A training sample may be in several; its smallest distance counts.
     k : int
-        At least k different rows must be in every line.
+        At least k different training samples must be listed for every sample.
 
     Returns
     -------
     distances, indices : Tensor of shape (n, k)
-        The k closest, ties by the lower index.
+        The k closest; ties are resolved by the lowest index.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not match.
 
     Examples
     --------
@@ -90,8 +106,9 @@ def merge_lists(distances: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Ten
     return distances[:, :k], indices.gather(1, order)[:, :k]
 
 
+@shapes(latent="n d", labels="n")
 def class_means(latent: Tensor, labels: Tensor, n_classes: int) -> Tensor:
-    """Mean latent vector of each class, in float64.
+    """Compute the mean latent vector of each class, in float64.
 
     Parameters
     ----------
@@ -120,11 +137,12 @@ def class_means(latent: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     return sums / torch.bincount(labels.to(device), minlength=n_classes)[:, None]
 
 
+@shapes(latent="n d", means="c d")
 def project_between_means(latent: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
     """Project samples on the line from each class mean to the nearest other class mean.
 
     ``t(x) = (x - mu_0) . (mu_1 - mu_0) / ||mu_1 - mu_0||^2``: 0 at the class's own mean, 1 at
-    the other one. Section 3.2 of LaSeNN shows changed predictions in the gap between them.
+    the other one. LaSeNN [1]_ shows changed predictions in the gap between them.
 
     Parameters
     ----------
@@ -138,6 +156,19 @@ def project_between_means(latent: Tensor, means: Tensor) -> tuple[Tensor, Tensor
         on the CPU where that has no float64.
     nearest : Tensor of shape (n_classes,)
         The class at the other end of each line.
+
+    References
+    ----------
+    .. [1] J. Schneider, "Improving classifier decision boundaries using nearest neighbors",
+       `arXiv 2310.03927 <https://arxiv.org/abs/2310.03927>`_, section 3.2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skboundary.functional.latent_mixing import project_between_means
+    >>> means = torch.tensor([[0.0, 0.0], [4.0, 0.0]])
+    >>> project_between_means(torch.tensor([[1.0, 7.0]]), means)[0]
+    tensor([[0.2500, 0.7500]], dtype=torch.float64)
     """
     device = _float64_device(latent)
     center = means.nanmean(0).to(device, torch.float64)  # an offset of all would cancel below

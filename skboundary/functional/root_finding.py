@@ -10,6 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from skboundary.functional._shapes import shapes
+
+__all__ = ["Middle", "Root", "find_middle", "find_root"]
+
 
 class Root(NamedTuple):
     """Roots of n functions, (n,) each."""
@@ -22,6 +26,7 @@ class Root(NamedTuple):
     n_evaluations: Tensor
 
 
+@shapes(low="n", high="n", f_low="n", f_high="n")
 def find_root(
     value: Callable[[Tensor, Tensor], Tensor],
     low: Tensor,
@@ -35,34 +40,55 @@ def find_root(
     """Find a root of each function by the Illinois method, in brackets that only shrink.
 
     The rule of false position, ``t = (low f_high - high f_low) / (f_high - f_low)``, where the
-    value at an end that stays twice running is halved; a step that shrank its bracket by less
-    than half three times running is followed by a bisection, which is all that a function with
-    jumps allows. An interval is left once the value is within `tol` of zero or the bracket
-    holds no number between its ends. A row without a change of sign comes back at once.
+    value at an end that stays for two consecutive steps is halved [1]_; three consecutive steps
+    that shrink the bracket by less than half are followed by a bisection, which is all that a
+    function with jumps allows. An interval is left once the value is within `tol` of zero or no
+    number lies between the ends of its bracket. One without a change of sign is returned at once.
 
     Parameters
     ----------
     value : callable
-        ``value(t, rows)``: the functions numbered `rows` (m,) at the points `t` (m,), as (m,).
+        ``value(t, index)``: the functions numbered `index` (m,) at the points `t` (m,), as (m,).
     low, high : Tensor of shape (n,)
         Ends of the brackets.
     f_low, f_high : Tensor of shape (n,)
         The functions there.
     tol : float or Tensor of shape (n,)
-        Largest absolute value that counts as zero. 0 bisects a step function to its jump.
+        Largest absolute value that counts as zero, in units of the functions. 0 bisects a step
+        function to its jump.
     max_iter : int or Tensor of shape (n,), default=60
-        Evaluations of a row at most.
+        Evaluations of each function at most.
 
     Returns
     -------
     root : Root
         Of the two ends of the last bracket, `t` is the one whose value is nearer to zero.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not match.
+
+    References
+    ----------
+    .. [1] M. Dowell, P. Jarratt, "A modified regula falsi method for computing the root of an
+       equation", BIT 11, 1971, `doi 10.1007/BF01934364 <https://doi.org/10.1007/BF01934364>`_.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skboundary.functional.root_finding import find_root
+    >>> square = torch.tensor([2.0, 9.0])
+    >>> low, high = torch.zeros(2), torch.full((2,), 5.0)
+    >>> root = find_root(lambda t, i: t**2 - square[i], low, high, -square, 25 - square, tol=1e-5)
+    >>> root.t
+    tensor([1.4142, 3.0000])
     """
     low, high, f_low, f_high = (v.clone() for v in (low, high, f_low, f_high))
     tol = torch.as_tensor(tol, dtype=low.dtype, device=low.device).expand_as(low)
     weight_low, weight_high = f_low.clone(), f_high.clone()  # halved by the Illinois rule
     last = torch.zeros_like(low)  # the end that moved last: -1 low, 1 high
-    slow = torch.zeros_like(low)  # steps running that shrank the bracket by less than half
+    slow = torch.zeros_like(low)  # consecutive steps that shrank the bracket by less than half
     n_evaluations = torch.zeros_like(low, dtype=torch.long)
     crosses = f_low.sign() * f_high.sign() < 0
     active = (crosses & (torch.minimum(f_low.abs(), f_high.abs()) > tol)).nonzero()[:, 0]
@@ -108,26 +134,27 @@ class Middle(NamedTuple):
     n_evaluations: Tensor  # midpoints, the "attempts" of the paper
 
 
+@shapes(start="n", end="n")
 def find_middle(
-    look: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    evaluate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     start: Tensor,
     end: Tensor,
     *,
     dtype: torch.dtype = torch.float32,
     max_iter: int = 50,
 ) -> Middle:
-    """Halve segments until both classes are equally probable, component III of DeepDIG.
+    """Halve segments until both classes are equally probable, component III of DeepDIG [1]_.
 
     A midpoint that is predicted as a third class ends the search of its segment without success;
-    one where both classes are equally probable ends it with success, and so does a bracket that
-    holds no number between its ends; any other midpoint takes the place of the end that has its
-    class. Only midpoints are evaluated.
+    one where both classes are equally probable ends it with success, and so does a bracket without
+    a number between its ends; any other midpoint replaces the end that has its class. Only
+    midpoints are evaluated.
 
     Parameters
     ----------
-    look : callable
-        ``look(t, rows)``: the predicted class (m,), and whether the two classes are equally
-        probable (m,), at the positions `t` (m,) in [0, 1] of the segments numbered `rows` (m,).
+    evaluate : callable
+        ``evaluate(t, index)``: the predicted class (m,), and whether the two classes are equally
+        probable (m,), at the positions `t` (m,) in [0, 1] of the segments numbered `index` (m,).
     start, end : Tensor of shape (n,), dtype int64
         The predicted classes at 0 and at 1.
     dtype : torch.dtype, default=torch.float32
@@ -139,6 +166,24 @@ def find_middle(
     -------
     middle : Middle
         Neither success nor third class: the limit was reached.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not match.
+
+    References
+    ----------
+    .. [1] H. Karimi, T. Derr, J. Tang, "Characterizing the decision boundary of deep neural
+       networks", `arXiv 1912.11460 <https://arxiv.org/abs/1912.11460>`_.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skboundary.functional.root_finding import find_middle
+    >>> evaluate = lambda t, i: ((t > 0.375).long(), t == 0.375)
+    >>> find_middle(evaluate, torch.tensor([0]), torch.tensor([1])).t
+    tensor([0.3750])
     """
     low = torch.zeros(start.shape, dtype=dtype, device=start.device)
     high, t = torch.ones_like(low), torch.full_like(low, 0.5)
@@ -153,9 +198,9 @@ def find_middle(
         if not len(active):
             break
         t[active] = middle
-        said, equal = look(middle, active)
+        predicted, equal = evaluate(middle, active)
         n_evaluations[active] += 1
-        at_start, at_end = said == start[active], said == end[active]
+        at_start, at_end = predicted == start[active], predicted == end[active]
         third_class[active] = ~(at_start | at_end)
         success[active] = (at_start | at_end) & equal
         low[active[at_start]] = middle[at_start]

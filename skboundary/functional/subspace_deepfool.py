@@ -1,4 +1,4 @@
-"""Hold me tight: how far the boundary is inside given subspaces, by DeepFool."""
+"""Hold me tight: the distance of the boundary inside given subspaces, by DeepFool."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -10,25 +10,29 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from skboundary.functional._shapes import shapes
 from skboundary.functional.subspaces import Subspaces
+
+__all__ = ["SubspaceDeepFool", "subspace_deepfool"]
 
 _SHORTEST_STEP = 1e-4  # relative to the distance so far
 
 
 class SubspaceDeepFool(NamedTuple):
-    """Where m searches ended."""
+    """Perturbations that m searches ended with."""
 
-    distance: Tensor  # (m,) length of the perturbation, overshoot included; inf if none was tried
-    flipped: Tensor  # (m,) whether it changes the prediction
-    coordinates: Tensor  # (m, k) of it in the subspace
+    distance: Tensor  # (m,) length, overshoot included, in units of x; inf if none was tried
+    flipped: Tensor  # (m,) whether the prediction changes
+    coordinates: Tensor  # (m, k) in the subspace
     n_iter: Tensor  # (m,) steps taken
 
 
+@shapes(x="n ...", samples="m", index="m")
 def subspace_deepfool(
     logits: Callable[[Tensor], Tensor],
     x: Tensor,
     subspaces: Subspaces,
-    rows: Tensor,
+    samples: Tensor,
     index: Tensor,
     *,
     n_classes: int = 10,
@@ -36,11 +40,11 @@ def subspace_deepfool(
     max_iter: int = 100,
     eps: float | None = None,
 ) -> SubspaceDeepFool:
-    """Perturb rows inside subspaces until their prediction changes.
+    """Perturb samples inside subspaces until their prediction changes.
 
     With ``f_k`` the lead of class k over the predicted class and ``w_k`` its gradient, both at
-    ``x + S c``, the step of Hold me tight is taken in coordinates c of the subspace, whose
-    basis S is orthonormal::
+    ``x + S c``, the step of Hold me tight [1]_, that is of DeepFool [2]_, is taken in coordinates
+    c of the subspace, whose basis S is orthonormal::
 
         k  = argmin |f_k| / ||S^T w_k||
         c += max(|f_k| / ||S^T w_k||, 1e-4 ||c||) * S^T w_k / ||S^T w_k||
@@ -48,31 +52,47 @@ def subspace_deepfool(
     until ``x + (1 + overshoot) S c`` is predicted otherwise. The authors' shortest step is 1e-4
     itself, for pixels whose margins are about 1; relative to the distance so far it holds in any
     unit. From the second step on none is shorter than the rounding of x and of the logits either,
-    so that a search does not stand still on the boundary. Nothing is clipped to the range of the
-    data. All searches advance side by side, and leave when they are done; the first step is
-    shared by all subspaces of a row.
+    so that a search cannot stall on the boundary. Nothing is clipped to the range of the data. All
+    searches advance side by side, and leave when they are done; the first step is shared by all
+    subspaces of a sample.
 
     Parameters
     ----------
     logits : callable
-        From rows (m, ...) to (m, n_outputs), differentiable.
+        From points (m, ...) to logits (m, n_outputs), differentiable.
     x : Tensor of shape (n, ...)
     subspaces : Subspaces
-    rows, index : Tensor of shape (m,)
-        Each search: a row of x, and a subspace.
+    samples, index : Tensor of shape (m,)
+        For each search the number of a sample of x, and that of a subspace.
     n_classes : int, default=10
-        Classes with the largest logits at x that are looked at, the predicted one among them.
+        How many classes are considered, those with the largest logits at x, the predicted one
+        among them.
     overshoot : float, default=0.02
+        Relative to the distance.
     max_iter : int, default=100
     eps : float, default=None
-        Machine epsilon of what `logits` computes; None is that of x.
+        Machine epsilon of the dtype that `logits` computes in; None is that of x.
 
     Returns
     -------
     result : SubspaceDeepFool
-        A search that did not flip is censored: it had not met the boundary at `distance`. It
+        A search that did not flip is censored: it had not reached the boundary at `distance`. It
         ends early where no gradient lies in the subspace, with an infinite distance where
         that is so at x already.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not match.
+
+    References
+    ----------
+    .. [1] G. Ortiz-Jimenez, A. Modas, S. Moosavi-Dezfooli, P. Frossard, "Hold me tight!
+       Influence of discriminative features on deep network boundaries", `arXiv 2002.06349
+       <https://arxiv.org/abs/2002.06349>`_.
+    .. [2] S. Moosavi-Dezfooli, A. Fawzi, P. Frossard, "DeepFool: a simple and accurate method to
+       fool deep neural networks", CVPR 2016, `arXiv 1511.04599
+       <https://arxiv.org/abs/1511.04599>`_.
 
     Examples
     --------
@@ -86,17 +106,17 @@ def subspace_deepfool(
     with torch.no_grad():
         ranking = logits(x).sort(dim=1, descending=True, stable=True).indices[:, :n_classes]
     lead, gradient, _ = _linearize(logits, x, ranking)
-    lead, gradient, ranking = lead[:, rows], gradient[:, rows], ranking[rows]
+    lead, gradient, ranking = lead[:, samples], gradient[:, samples], ranking[samples]
     projected = subspaces.coordinates(gradient, index)
     eps = torch.finfo(x.dtype).eps if eps is None else eps
-    grain = eps * x.flatten(1).norm(dim=1)[rows]
+    grain = eps * x.flatten(1).norm(dim=1)[samples]
     c = torch.zeros_like(projected[0])
-    flipped = torch.zeros_like(rows, dtype=torch.bool)
-    n_iter = torch.zeros_like(rows)
-    active = torch.arange(len(rows), device=rows.device)
+    flipped = torch.zeros_like(samples, dtype=torch.bool)
+    n_iter = torch.zeros_like(samples)
+    active = torch.arange(len(samples), device=samples.device)
     for step in range(max_iter):
         if step:
-            points = _displaced(x, rows[active], subspaces.expand(c[active], index[active]))
+            points = _displaced(x, samples[active], subspaces.expand(c[active], index[active]))
             lead, gradient, largest = _linearize(logits, points, ranking[active])
             projected = subspaces.coordinates(gradient, index[active])
         slope, length, direction = _nearest_boundary(lead, gradient, projected)
@@ -111,7 +131,7 @@ def subspace_deepfool(
         n_iter[active] += 1
         beyond = (1 + overshoot) * subspaces.expand(c[active], index[active])
         with torch.no_grad():
-            predicted = logits(_displaced(x, rows[active], beyond)).argmax(1)
+            predicted = logits(_displaced(x, samples[active], beyond)).argmax(1)
         flipped[active] = predicted != ranking[active, 0]
         active = active[~flipped[active]]
         if not len(active):
@@ -120,8 +140,8 @@ def subspace_deepfool(
     return SubspaceDeepFool(torch.where(n_iter > 0, c.norm(dim=1), torch.inf), flipped, c, n_iter)
 
 
-def _displaced(x: Tensor, rows: Tensor, delta: Tensor) -> Tensor:
-    return x[rows] + delta.view(-1, *x.shape[1:])
+def _displaced(x: Tensor, samples: Tensor, delta: Tensor) -> Tensor:
+    return x[samples] + delta.view(-1, *x.shape[1:])
 
 
 def _linearize(
@@ -140,10 +160,10 @@ def _linearize(
 def _nearest_boundary(
     lead: Tensor, gradient: Tensor, projected: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Slope (m,) of the nearest of q linearised boundaries, the distance (m,) from it, infinite
+    """Slope (m,) of the nearest of q linearized boundaries, the distance (m,) from it, infinite
     where none has a slope in the subspace, and the direction (m, k) to it."""
     slope = projected.norm(dim=2)
-    # what rounding leaves of a gradient that is orthogonal to the subspace is no slope
+    # a gradient that is orthogonal to the subspace has no slope but rounding error
     rounding = 100 * torch.finfo(slope.dtype).eps * gradient.norm(dim=2)
     reach = torch.where(slope > rounding, lead.abs() / slope, torch.inf)
     length, nearest = reach.min(dim=0)

@@ -1,19 +1,33 @@
-"""Subspaces of the input: windows of the cosine transform, of components, explicit bases."""
+"""Subspaces of the input: windows of frequencies, of components, and explicit bases."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from skboundary.functional._shapes import shapes
+from skboundary.functional.cosine_transform import dct_matrix
+
+__all__ = [
+    "Bases",
+    "DCTWindows",
+    "Subspaces",
+    "WholeSpace",
+    "component_windows",
+    "dct_windows",
+    "explicit_bases",
+    "pca_components",
+    "random_components",
+]
+
 
 class Subspaces(Protocol):
-    """Subspaces S_0, S_1, ... of the space of flattened rows, each with an orthonormal basis."""
+    """Subspaces S_0, S_1, ... of the space of flat samples, each with an orthonormal basis."""
 
     @property
     def n_subspaces(self) -> int:
@@ -96,130 +110,6 @@ class DCTWindows(NamedTuple):
         return (left.mT @ coefficients @ right).flatten(-3)
 
 
-# ---------------------------------------------------------------------------- frequencies
-
-
-def dct_matrix(
-    n: int, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
-) -> Tensor:
-    """Build the orthonormal cosine transform (DCT-II).
-
-    ``C[k, i] = sqrt(2 / n) cos(pi (2 i + 1) k / (2 n))``, the first row divided by sqrt(2).
-
-    Parameters
-    ----------
-    n : int
-    dtype : torch.dtype, default=None
-        Computed in float64 and rounded to it.
-    device : torch.device, default=None
-
-    Returns
-    -------
-    C : Tensor of shape (n, n)
-        Orthogonal: its transpose is the inverse transform.
-
-    Examples
-    --------
-    >>> dct_matrix(2, dtype=torch.float32)
-    tensor([[ 0.7071,  0.7071],
-            [ 0.7071, -0.7071]])
-    """
-    i = torch.arange(n)
-    phase = (2 * i + 1) * i[:, None] % (4 * n)  # in whole numbers: a large angle would round
-    C = math.sqrt(2 / n) * torch.cos(math.pi * phase.double() / (2 * n))
-    C[0] /= math.sqrt(2)
-    return C.to(dtype=dtype or torch.get_default_dtype(), device=device)
-
-
-def dct2(x: Tensor) -> Tensor:
-    """Transform images to frequencies: ``C_h x C_w^T`` on the last two axes.
-
-    Parameters
-    ----------
-    x : Tensor of shape (..., height, width)
-
-    Returns
-    -------
-    coefficients : Tensor of shape (..., height, width)
-        The lowest frequency first.
-    """
-    left, right = _transforms(x)
-    return left @ x @ right.T
-
-
-def idct2(coefficients: Tensor) -> Tensor:
-    """Transform frequencies back to images; the inverse of `dct2`.
-
-    Parameters
-    ----------
-    coefficients : Tensor of shape (..., height, width)
-
-    Returns
-    -------
-    x : Tensor of shape (..., height, width)
-    """
-    left, right = _transforms(coefficients)
-    return left.T @ coefficients @ right
-
-
-def _transforms(x: Tensor) -> tuple[Tensor, Tensor]:
-    height, width = x.shape[-2:]
-    return (
-        dct_matrix(height, dtype=x.dtype, device=x.device),
-        dct_matrix(width, dtype=x.dtype, device=x.device),
-    )
-
-
-def frequency_flip(x: Tensor) -> Tensor:
-    """Exchange low and high frequencies; twice gives the image back.
-
-    Parameters
-    ----------
-    x : Tensor of shape (..., height, width)
-
-    Returns
-    -------
-    flipped : Tensor of shape (..., height, width)
-    """
-    return idct2(dct2(x).flip(-2, -1))
-
-
-def low_pass(x: Tensor, bandwidth: int) -> Tensor:
-    """Keep the `bandwidth` x `bandwidth` lowest frequencies of every image.
-
-    Parameters
-    ----------
-    x : Tensor of shape (..., height, width)
-    bandwidth : int
-
-    Returns
-    -------
-    x : Tensor of shape (..., height, width)
-    """
-    kept = dct2(x)
-    kept[..., bandwidth:, :] = 0
-    kept[..., bandwidth:] = 0
-    return idct2(kept)
-
-
-def high_pass(x: Tensor, bandwidth: int) -> Tensor:
-    """Keep the `bandwidth` x `bandwidth` highest frequencies of every image.
-
-    Parameters
-    ----------
-    x : Tensor of shape (..., height, width)
-    bandwidth : int
-
-    Returns
-    -------
-    x : Tensor of shape (..., height, width)
-    """
-    kept = dct2(x)
-    kept[..., : x.shape[-2] - bandwidth, :] = 0
-    kept[..., : x.shape[-1] - bandwidth] = 0
-    return idct2(kept)
-
-
 def dct_windows(
     height: int,
     width: int,
@@ -229,7 +119,7 @@ def dct_windows(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> DCTWindows:
-    """Let a square window of frequencies slide along the diagonal, from low to high.
+    """Slide a square window of frequencies along the diagonal [1]_, from low to high.
 
     Parameters
     ----------
@@ -248,6 +138,12 @@ def dct_windows(
     subspaces : DCTWindows
         ``(min(height, width) - window) // step + 1`` of them.
 
+    References
+    ----------
+    .. [1] G. Ortiz-Jimenez, A. Modas, S. Moosavi-Dezfooli, P. Frossard, "Hold me tight!
+       Influence of discriminative features on deep network boundaries", `arXiv 2002.06349
+       <https://arxiv.org/abs/2002.06349>`_.
+
     Examples
     --------
     >>> dct_windows(28, 28, 8, 1).n_subspaces
@@ -263,9 +159,7 @@ def dct_windows(
     return DCTWindows(slide(height), slide(width))
 
 
-# ----------------------------------------------------------------------------- components
-
-
+@shapes(x="n d")
 def pca_components(
     x: Tensor, n_components: int | None = None, *, dtype: torch.dtype | None = None
 ) -> Tensor:
@@ -275,14 +169,19 @@ def pca_components(
     ----------
     x : Tensor of shape (n, d)
     n_components : int, default=None
-        None takes all that the rows determine: d, or n - 1 where there are no more rows than d.
+        None takes all that the samples determine: d, or n - 1 where n is at most d.
     dtype : torch.dtype, default=None
         Computed in float64 and rounded to it; None is that of x.
 
     Returns
     -------
     components : Tensor of shape (n_components, d)
-        Orthonormal rows, by falling variance.
+        Orthonormal, by decreasing variance.
+
+    Examples
+    --------
+    >>> pca_components(torch.tensor([[0.0, 0.0], [0.0, 4.0], [1.0, 2.0]]), 1).abs()
+    tensor([[0., 1.]])
     """
     n, d = x.shape
     centered = x.double() - x.mean(0, dtype=torch.float64)
@@ -303,7 +202,7 @@ def random_components(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Draw orthonormal directions, uniformly over all such systems.
+    """Draw orthonormal directions, uniformly over all orthonormal systems.
 
     Parameters
     ----------
@@ -324,13 +223,14 @@ def random_components(
     return torch.linalg.qr(normal).Q.T.to(dtype=dtype or torch.get_default_dtype(), device=device)
 
 
+@shapes(components="k d")
 def component_windows(components: Tensor, window: int, step: int) -> Bases:
-    """Let a window slide over orthonormal components.
+    """Slide a window over orthonormal components.
 
     Parameters
     ----------
     components : Tensor of shape (n_components, d)
-        Orthonormal rows.
+        Orthonormal.
     window : int
         Components in a subspace, at most n_components.
     step : int
@@ -354,7 +254,7 @@ def explicit_bases(bases: Sequence[Tensor]) -> Bases:
     Parameters
     ----------
     bases : sequence of Tensor of shape (k_i, d)
-        The rows of each span a subspace; they need not be orthonormal.
+        The vectors of each span a subspace; they need not be orthonormal.
 
     Returns
     -------
@@ -363,7 +263,7 @@ def explicit_bases(bases: Sequence[Tensor]) -> Bases:
     Raises
     ------
     ValueError
-        For vectors that depend on each other.
+        For vectors that are linearly dependent.
 
     Examples
     --------
@@ -377,7 +277,7 @@ def explicit_bases(bases: Sequence[Tensor]) -> Bases:
         if rank < len(basis):
             raise ValueError(
                 f"The {len(basis)} vectors of subspace {s} span {rank} dimensions only. Leave out "
-                "those that depend on others."
+                "those that are linear combinations of others."
             )
         vectors[s, :rank] = span.to(vectors)
     return Bases(vectors)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from skboundary.functional.boundary_complexity import (
-    distance_to_rows,
+    distance_to_samples,
     draw_partners,
     linearity,
     oscillation,
@@ -87,9 +87,9 @@ def test_linearity_is_the_papers_formula():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_distance_to_rows(dtype):
-    points, rows = draws(0, 20, 3, dtype=dtype), draws(1, 50, 3, dtype=dtype)
-    expected = (points[:, None].double() - rows.double()).norm(dim=2).amin(1)
-    found = distance_to_rows(points, rows)
+def test_distance_to_samples(dtype):
+    points, samples = draws(0, 20, 3, dtype=dtype), draws(1, 50, 3, dtype=dtype)
+    expected = (points[:, None].double() - samples.double()).norm(dim=2).amin(1)
+    found = distance_to_samples(points, samples)
     assert found.dtype == dtype
     torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-6)

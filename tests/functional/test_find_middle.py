@@ -7,25 +7,25 @@ from skboundary.functional.root_finding import find_middle
 
 
 def authors_loop(net, x1, x2, class1, class2, beta, max_iter=50):
-    """DeepDIG's component III, one pair and one row at a time."""
+    """DeepDIG's component III, one pair and one sample at a time."""
     for attempts in range(1, max_iter + 1):
         middle = (x1 + x2) / 2
         p = net(middle[None])[0].softmax(0)
-        said = int(p.argmax())
-        if said not in (class1, class2):
+        predicted = int(p.argmax())
+        if predicted not in (class1, class2):
             return middle, "third", attempts
         if abs(float(p[class1]) - float(p[class2])) < beta:
             return middle, "success", attempts
-        if said == int(net(x1[None])[0].argmax()):
+        if predicted == int(net(x1[None])[0].argmax()):
             x1 = middle
-        if said == int(net(x2[None])[0].argmax()):
+        if predicted == int(net(x2[None])[0].argmax()):
             x2 = middle
     return middle, "limit", attempts
 
 
 @pytest.fixture(scope="module")
 def problem():
-    """A random float64 network with three classes, and pairs of rows in two of them."""
+    """A random float64 network with three classes, and pairs of samples in two of them."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         net = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3)).double()
@@ -41,12 +41,12 @@ def problem():
 def test_halving_is_the_authors_loop(problem, tol):
     net, x1, x2, class1, class2 = problem
 
-    def look(t, rows):
-        p = net((1 - t)[:, None] * x1[rows] + t[:, None] * x2[rows]).softmax(1)
-        gap = pairwise_margin(p, class1[rows], class2[rows]).abs()
+    def evaluate(t, i):
+        p = net((1 - t)[:, None] * x1[i] + t[:, None] * x2[i]).softmax(1)
+        gap = pairwise_margin(p, class1[i], class2[i]).abs()
         return p.argmax(1), gap < tol
 
-    found = find_middle(look, class1, class2, dtype=torch.float64)
+    found = find_middle(evaluate, class1, class2, dtype=torch.float64)
     middle = (1 - found.t)[:, None] * x1 + found.t[:, None] * x2
     ends = []
     for i in range(len(x1)):
@@ -59,20 +59,19 @@ def test_halving_is_the_authors_loop(problem, tol):
     assert {"success", "third"} <= set(ends)
 
 
-def step_function(t, rows):
+def step_function(t, index):
     return (t > 0.3).long(), torch.zeros_like(t, dtype=torch.bool)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_jump_reaches_the_limit(dtype):
     """A step function has no point of equal probabilities: neither success nor third class."""
-    look = step_function
     start = torch.zeros(3, dtype=torch.long)
-    found = find_middle(look, start, start + 1, dtype=dtype, max_iter=20)
+    found = find_middle(step_function, start, start + 1, dtype=dtype, max_iter=20)
     assert found.t.dtype == dtype and (found.n_evaluations == 20).all()
     assert not found.success.any() and not found.third_class.any()
     torch.testing.assert_close(found.t, torch.full_like(found.t, 0.3), atol=1e-5, rtol=0)
-    assert not len(find_middle(look, start[:0], start[:0]).t)
+    assert not len(find_middle(step_function, start[:0], start[:0]).t)
 
 
 @pytest.mark.parametrize("dtype, most", [(torch.float32, 26), (torch.float64, 55)])

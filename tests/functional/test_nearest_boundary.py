@@ -44,7 +44,7 @@ def assert_just_beyond(logits, found, source, target=None):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("effort", EFFORTS)
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_nearest__closed_form(name, effort, dtype):
+def test_points_equal_closed_forms(name, effort, dtype):
     problem = PROBLEMS[name]()
     x, source = torch.from_numpy(problem.data).to(dtype), torch.from_numpy(problem.target)
     found = nearest_boundary(problem.module, x, source, effort=effort, margin_tol=KAPPA)
@@ -57,7 +57,7 @@ def test_nearest__closed_form(name, effort, dtype):
 
 
 @pytest.mark.parametrize("effort", EFFORTS)
-def test_nearest__many_classes__the_nearest_of_all_rivals(effort):
+def test_points_are_the_nearest_of_all_rivals(effort):
     """On affine logits the boundary to one rival is a plane, of which the rest cuts parts away."""
     logits, weight, _bias = affine(3, 4)
     x = gaussian(60, 4, seed=5)
@@ -76,7 +76,7 @@ def test_nearest__many_classes__the_nearest_of_all_rivals(effort):
         assert excess.max() < 0.02  # where a third class has to be beaten by kappa too
 
 
-def test_nearest__a_rival_that_a_detour_crossed_is_refined_before_it_is_dropped():
+def test_a_rival_that_a_detour_crossed_is_refined_before_it_is_dropped():
     """From inside of an ellipse the first found lies beyond a plane on the other side, which
     is farther than the nearest point of the ellipse."""
     center, axes = torch.tensor([0.1, 1.5]).double(), torch.tensor([1.0, 2.0]).double()
@@ -111,7 +111,7 @@ def quadratic_program(x, weight, bias, target, level):
     return found.fun**0.5
 
 
-def test_target__third_classes_in_the_way__reached():
+def test_a_target_behind_third_classes_is_reached():
     logits, weight, bias = affine(5, 6, seed=3)
     x = gaussian(40, 6, seed=7)
     source = logits(x).argmax(1)
@@ -127,7 +127,7 @@ def test_target__third_classes_in_the_way__reached():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_bounds__linear__nearest_point_of_plane_and_box(dtype):
+def test_the_nearest_point_of_a_plane_in_a_box(dtype):
     problem = datasets.make_linear(60, 6, random_state=1)
     x, source = torch.from_numpy(problem.data).to(dtype), torch.from_numpy(problem.target)
     low, high = x.amin(0) - 0.1, x.amax(0) + 0.1
@@ -148,7 +148,7 @@ def test_bounds__linear__nearest_point_of_plane_and_box(dtype):
 
 
 @pytest.mark.parametrize("name", ["circle", "xor"])
-def test_bounds__wide_box__changes_little(name):
+def test_a_wide_box_changes_little(name):
     problem = PROBLEMS[name]()
     x, source = torch.from_numpy(problem.data), torch.from_numpy(problem.target)
     bounds = x.amin(0), x.amax(0)
@@ -163,7 +163,7 @@ def test_bounds__wide_box__changes_little(name):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_project__equals_a_bisection_of_the_dual(sign):
+def test_projection_equals_a_bisection_of_the_dual(sign):
     w, c = gaussian(200, 7), sign * gaussian(200, seed=1).abs()
     low, high = -gaussian(200, 7, seed=2).abs(), gaussian(200, 7, seed=3).abs()
     low[:50], high[50:100] = -torch.inf, torch.inf
@@ -184,7 +184,7 @@ def predicted(module, x, size):
         return torch.cat([module(part) for part in x.split(size)]).argmax(1)
 
 
-def test_float_trap__labels_do_not_depend_on_the_batch(cnn, digits):
+def test_labels_do_not_depend_on_the_batch(cnn, digits):
     x = torch.from_numpy(digits[0][300:450])
     source = predicted(cnn, x, 150)
     bounds = x.amin(), x.amax()
@@ -229,7 +229,7 @@ def test_passes_are_counted(cnn, digits):
     assert found.n_backward.max() <= 31 + 3 * 29
 
 
-def test_samples_without_a_boundary__keep_x():
+def test_samples_without_a_boundary_keep_x():
     def logits(x):
         value = torch.where(x[:, 0] > 5, 3.0, x[:, 0])  # whose gradient is 0 above 5
         value[x[:, 0] < -5] += (x[x[:, 0] < -5, 0] * 0).sqrt()  # and NaN below -5
@@ -256,7 +256,7 @@ def test_inputs_are_not_written_to():
     assert torch.equal(x, copies[0]) and torch.equal(source, copies[1])
 
 
-def test_wrong_arguments__named():
+def test_wrong_arguments_are_named():
     x, source = torch.zeros(2, 2), torch.tensor([0, 1])
     logits = affine(3, 2)[0]
     with pytest.raises(ValueError, match="norm=1"):

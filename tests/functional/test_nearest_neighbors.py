@@ -24,14 +24,14 @@ from skboundary.functional.nearest_neighbors import Neighbors, build_index, merg
 METRICS = ["euclidean", "sqeuclidean", "cosine"]
 
 
-def reference(rows, queries, k, metric, exclude=None):
+def reference(samples, queries, k, metric, exclude=None):
     """All differences in float64, a stable sort: the lowest index first among equals."""
-    rows, queries = rows.double(), queries.double()
+    samples, queries = samples.double(), queries.double()
     if metric == "cosine":
-        norms, query_norms = rows.norm(dim=1), queries.norm(dim=1)
-        rows = rows / norms.clamp(min=1e-300)[:, None]
+        norms, query_norms = samples.norm(dim=1), queries.norm(dim=1)
+        samples = samples / norms.clamp(min=1e-300)[:, None]
         queries = queries / query_norms.clamp(min=1e-300)[:, None]
-    distances = (queries[:, None] - rows[None]).square().sum(2)
+    distances = (queries[:, None] - samples[None]).square().sum(2)
     if metric == "cosine":
         distances = (distances / 2).masked_fill((norms == 0) | (query_norms == 0)[:, None], 1.0)
     if exclude is not None:
@@ -41,9 +41,9 @@ def reference(rows, queries, k, metric, exclude=None):
     return distances[:, :k], indices[:, :k]
 
 
-def assert_exact(rows, queries, k, metric="euclidean", exclude=None, batch_size=17):
-    found = search(build_index(rows, metric), queries, k, exclude=exclude, batch_size=batch_size)
-    distances, indices = reference(rows, queries, k, metric, exclude)
+def assert_exact(samples, queries, k, metric="euclidean", exclude=None, batch_size=17):
+    found = search(build_index(samples, metric), queries, k, exclude=exclude, batch_size=batch_size)
+    distances, indices = reference(samples, queries, k, metric, exclude)
     assert torch.equal(found.indices, indices)
     torch.testing.assert_close(found.distances, distances, rtol=1e-9, atol=0.0)
     assert found.distances.min() >= 0
@@ -85,12 +85,12 @@ def product(request, monkeypatch):
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("trap", TRAPS)
-def test_search__trap__equals_reference(trap, dtype, metric):
-    rows = TRAPS[trap](gaussian(600, 16, dtype))
+def test_search_of_a_trap_equals_reference(trap, dtype, metric):
+    samples = TRAPS[trap](gaussian(600, 16, dtype))
     itself = torch.arange(0, 600, 20)
-    assert_exact(rows, rows[itself], 5, metric)
-    assert_exact(rows, rows[itself], 5, metric, exclude=itself)
-    assert_exact(rows, rows[itself] + gaussian(30, 16, dtype, seed=1), 5, metric)
+    assert_exact(samples, samples[itself], 5, metric)
+    assert_exact(samples, samples[itself], 5, metric, exclude=itself)
+    assert_exact(samples, samples[itself] + gaussian(30, 16, dtype, seed=1), 5, metric)
 
 
 @pytest.mark.usefixtures("product")
@@ -99,38 +99,38 @@ def test_search__trap__equals_reference(trap, dtype, metric):
     ("n", "d", "k"),
     [(1, 3, 1), (5, 1, 5), (63, 4, 10), (64, 4, 64), (65, 2, 3), (300, 1, 7), (700, 33, 90)],
 )
-def test_search__shape__equals_reference(n, d, k, metric):
-    rows = gaussian(n, d)
-    assert_exact(rows, gaussian(9, d, seed=1), k, metric)
+def test_search_of_any_shape_equals_reference(n, d, k, metric):
+    samples = gaussian(n, d)
+    assert_exact(samples, gaussian(9, d, seed=1), k, metric)
     if k < n:
-        assert_exact(rows, rows[:1], k, metric, exclude=torch.tensor([0]))
+        assert_exact(samples, samples[:1], k, metric, exclude=torch.tensor([0]))
 
 
 @pytest.mark.usefixtures("product")
 @pytest.mark.parametrize("seed", range(6))
-def test_search__several_column_blocks__equals_reference(seed, monkeypatch):
+def test_search_in_several_blocks_of_float32_equals_reference(seed, monkeypatch):
     monkeypatch.setattr(_shortlist, "_SCORES", 20_000)
-    rows, queries = gaussian(6000, 12, seed=seed), gaussian(60, 12, seed=100 + seed)
-    if seed % 2:  # rows come cluster by cluster, the last of them nearest to the queries
+    samples, queries = gaussian(6000, 12, seed=seed), gaussian(60, 12, seed=100 + seed)
+    if seed % 2:  # samples come cluster by cluster, the last of them nearest to the queries
         offset = 3 * gaussian(10, 12, seed=7)
-        rows, queries = rows + offset.repeat_interleave(600, 0), queries + offset[-1]
-    assert_exact(rows, queries, 1 + 7 * seed, batch_size=60)
+        samples, queries = samples + offset.repeat_interleave(600, 0), queries + offset[-1]
+    assert_exact(samples, queries, 1 + 7 * seed, batch_size=60)
 
 
 @pytest.mark.parametrize("trap", ["constant", "duplicates", "integers_with_ties", "huge"])
-def test_search__several_blocks_of_the_float64_road__equals_reference(trap, monkeypatch):
+def test_search_in_several_blocks_of_float64_equals_reference(trap, monkeypatch):
     monkeypatch.setattr(_search_index, "FLOAT64", 2000)
     monkeypatch.setattr(_exact_distances, "FLOAT64", 2000)
-    rows = TRAPS[trap](gaussian(1000, 16))
+    samples = TRAPS[trap](gaussian(1000, 16))
     itself = torch.arange(0, 1000, 20)
-    assert_exact(rows, rows[itself], 5, exclude=itself)
-    assert_exact(rows, rows[itself], 150, exclude=itself)  # more than a block holds
+    assert_exact(samples, samples[itself], 5, exclude=itself)
+    assert_exact(samples, samples[itself], 150, exclude=itself)  # more than a block holds
 
 
 @pytest.mark.parametrize("trap", ["gaussian", "offset_1000", "far_clusters"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_search__usual_data__is_proven_in_float32(trap, dtype, monkeypatch):
-    """The float64 road is for the few: a bound that fails often would be right, but slow."""
+def test_search_of_usual_data_is_proven_in_float32(trap, dtype, monkeypatch):
+    """The float64 search is for the few: a bound that fails often would be right, but slow."""
     counted = []
     road = module.search_float64
 
@@ -139,27 +139,27 @@ def test_search__usual_data__is_proven_in_float32(trap, dtype, monkeypatch):
         return road(index, queries, k, exclude)
 
     monkeypatch.setattr(module, "search_float64", count)
-    rows, queries = TRAPS[trap](gaussian(4000, 32, dtype)), gaussian(200, 32, dtype, seed=1)
-    queries = queries + rows.mean(0)
-    search(build_index(rows), queries, 5)
+    samples, queries = TRAPS[trap](gaussian(4000, 32, dtype)), gaussian(200, 32, dtype, seed=1)
+    queries = queries + samples.mean(0)
+    search(build_index(samples), queries, 5)
     assert sum(counted) <= 2
 
 
-def test_search__usual_data__differences_for_hardly_more_than_the_nearest(monkeypatch):
-    """The spare rows of the shortlist are there for proofs; differences of rows are dear."""
+def test_search_of_usual_data_takes_hardly_more_differences_than_neighbors(monkeypatch):
+    """The spare samples of the shortlist are there for proofs; differences of samples are dear."""
     widths = []
     differences = module.half_squared
 
-    def count(index, queries, zero, rows):
-        widths.append(rows.shape[1])
-        return differences(index, queries, zero, rows)
+    def count(index, queries, zero, samples):
+        widths.append(samples.shape[1])
+        return differences(index, queries, zero, samples)
 
     monkeypatch.setattr(module, "half_squared", count)
     search(build_index(gaussian(4000, 32)), gaussian(200, 32, seed=1), 5)
     assert max(widths) <= 6
 
 
-def test_score__strip_by_strip_or_at_once__is_the_formula():
+def test_scores_strip_by_strip_or_at_once_are_the_formula():
     """An accelerator computes a block at once, the last queries in a part of the buffer."""
     index, queries = build_index(gaussian(1500, 8)), gaussian(80, 8, seed=1)
     buffers = index.table.new_zeros(2, len(index.table), 83, _search_index.STRIP)[:, :, :80]
@@ -168,44 +168,44 @@ def test_score__strip_by_strip_or_at_once__is_the_formula():
     _shortlist._score_at_once(
         index.table, index.halves, queries, buffers[1], at_once.transpose(0, 1)
     )
-    rows = index.table.transpose(1, 2).reshape(-1, 8)
-    expected = index.halves.view(-1) - queries @ rows.T
+    samples = index.table.transpose(1, 2).reshape(-1, 8)
+    expected = index.halves.view(-1) - queries @ samples.T
     for scores, low in ((buffers[0], minima), (buffers[1], at_once.flatten(1))):
         torch.testing.assert_close(scores.transpose(0, 1).reshape(80, -1), expected)
         groups = scores.unflatten(2, (_search_index.GROUP, _search_index.GROUPS)).amin(2)
         assert torch.equal(low, groups.transpose(0, 1).flatten(1))
 
 
-def test_search__coarse_products__stays_exact():
+def test_search_with_coarse_products_stays_exact():
     """A product at a lower precision (bfloat16, TF32) is noticed, and costs time only."""
-    rows, queries = gaussian(3000, 64), gaussian(40, 64, seed=1)
-    index = build_index(rows)
+    samples, queries = gaussian(3000, 64), gaussian(40, 64, seed=1)
+    index = build_index(samples)
     coarse = index._replace(table=index.table.mul(2).round().div(2))
     assert torch.equal(search(coarse, queries, 5).indices, search(index, queries, 5).indices)
 
 
-def test_search__one_product_overflows__its_group_not_hidden():
-    """A float32 score of infinity minus infinity would hide the rows that share its minimum."""
+def test_an_overflowing_score_does_not_hide_its_group():
+    """A float32 score of infinity minus infinity would hide the samples that share its minimum."""
     side = torch.tensor([1.0, -1.0]).repeat(300)[:, None] * torch.eye(16)[0]
-    rows = torch.cat([1e17 * side + 1e15 * gaussian(600, 16), 1e22 * side[:2]])
-    assert_exact(rows, rows[:60] + 1e15 * gaussian(60, 16, seed=1), 20)
+    samples = torch.cat([1e17 * side + 1e15 * gaussian(600, 16), 1e22 * side[:2]])
+    assert_exact(samples, samples[:60] + 1e15 * gaussian(60, 16, seed=1), 20)
 
 
-def test_search__near_ties_below_float32__in_float64_order():
-    rows = torch.tensor([[2.0**-12], [1.0], [1.0 + 2.0**-23], [-1.0], [0.0]])
-    found = search(build_index(rows), torch.tensor([[2.0**-13], [0.0]]), 5)
+def test_near_ties_below_float32_are_in_float64_order():
+    samples = torch.tensor([[2.0**-12], [1.0], [1.0 + 2.0**-23], [-1.0], [0.0]])
+    found = search(build_index(samples), torch.tensor([[2.0**-13], [0.0]]), 5)
     assert found.indices.tolist() == [[0, 4, 1, 2, 3], [4, 0, 1, 3, 2]]
 
 
-def test_search__integer_rows__cast():
-    rows = random_integers(256, (500, 10)).to(torch.uint8)
+def test_integer_samples_are_cast():
+    samples = random_integers(256, (500, 10)).to(torch.uint8)
     queries = random_integers(256, (20, 10), seed=1)
-    assert_exact(rows, queries, 4)
-    assert_exact(rows.bool(), queries.bool(), 4, "cosine")
+    assert_exact(samples, queries, 4)
+    assert_exact(samples.bool(), queries.bool(), 4, "cosine")
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_search__batch_size__no_influence(metric):
+def test_the_batch_size_has_no_influence(metric):
     index, queries = build_index(gaussian(900, 20), metric), gaussian(50, 20, seed=1)
     whole = search(index, queries, 6)
     for batch_size in (1, 7, 50):
@@ -222,7 +222,7 @@ def three_threads():
     torch.set_num_threads(threads)
 
 
-def test_search__shares_of_threads__no_influence(three_threads, monkeypatch):
+def test_the_number_of_threads_has_no_influence(three_threads, monkeypatch):
     shares, inner = [], module._search_share
 
     def spy(index, queries, *args):
@@ -230,25 +230,25 @@ def test_search__shares_of_threads__no_influence(three_threads, monkeypatch):
         return inner(index, queries, *args)
 
     monkeypatch.setattr(module, "_search_share", spy)
-    rows = gaussian(700, 6).round()
-    assert_exact(rows, rows[:200], 3, exclude=torch.arange(200), batch_size=64)
+    samples = gaussian(700, 6).round()
+    assert_exact(samples, samples[:200], 3, exclude=torch.arange(200), batch_size=64)
     assert sorted(shares) == [(66, 1), (67, 1), (67, 1)]
     with ThreadPoolExecutor(1) as pool:  # what a new thread takes
         assert torch.get_num_threads() == pool.submit(torch.get_num_threads).result() == 3
     with torch.inference_mode():
-        rows = gaussian(700, 6)
-        found = search(build_index(rows), rows, 3)
+        samples = gaussian(700, 6)
+        found = search(build_index(samples), samples, 3)
     assert torch.equal(found.indices[:, 0], torch.arange(700))
-    index, queries = build_index(rows.clone()), rows.clone().requires_grad_()
+    index, queries = build_index(samples.clone()), samples.clone().requires_grad_()
     with torch.no_grad():  # holds for one thread, like the number of threads
         assert not search(index, queries, 3).distances.requires_grad
     monkeypatch.setattr(module, "_search_share", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        search(build_index(rows), rows, 3)
+        search(build_index(samples), samples, 3)
     assert torch.get_num_threads() == 3
 
 
-def test_search__one_share_fails__others_stop(three_threads, monkeypatch):
+def test_one_share_that_fails_stops_the_others(three_threads, monkeypatch):
     calls, stopped, score = [], [], _shortlist._score
 
     def fail(*args):
@@ -261,9 +261,9 @@ def test_search__one_share_fails__others_stop(three_threads, monkeypatch):
         return score(*args)
 
     monkeypatch.setattr(_shortlist, "_score", fail)
-    rows = gaussian(5000, 6)
+    samples = gaussian(5000, 6)
     with pytest.raises(KeyboardInterrupt):
-        search(build_index(rows), rows[:600], 3, batch_size=8)
+        search(build_index(samples), samples[:600], 3, batch_size=8)
     assert len(calls) <= 3 and stopped and all(stopped)  # of each thread the first call of many
 
 
@@ -271,12 +271,12 @@ INTERRUPTED = """
 import time, torch
 from skboundary.functional.nearest_neighbors import build_index, search
 torch.set_num_threads(2)
-rows = torch.randn(60_000, 512)
-index = build_index(rows)
-search(index, rows[:200], 5)
+samples = torch.randn(60_000, 512)
+index = build_index(samples)
+search(index, samples[:200], 5)
 print("ready", flush=True)
 try:
-    search(index, rows, 5)
+    search(index, samples, 5)
 except KeyboardInterrupt:
     print(time.time(), flush=True)
 """
@@ -284,7 +284,7 @@ except KeyboardInterrupt:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
-def test_search__interrupted_on_two_threads__ends_within_a_second():
+def test_an_interrupted_search_on_two_threads_ends_within_a_second():
     root = Path(module.__file__).parents[2]
     with subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True, cwd=root
@@ -297,10 +297,10 @@ def test_search__interrupted_on_two_threads__ends_within_a_second():
     assert process.returncode == 0
 
 
-def exact_squares(rows, query):
+def exact_squares(samples, query):
     """Squared distances without any rounding."""
     query = [Fraction(v) for v in query.tolist()]
-    return [sum((Fraction(a) - b) ** 2 for a, b in zip(row, query)) for row in rows.tolist()]
+    return [sum((Fraction(a) - b) ** 2 for a, b in zip(row, query)) for row in samples.tolist()]
 
 
 def root(square):
@@ -311,12 +311,12 @@ def root(square):
     return math.ldexp(math.sqrt(square / Fraction(4) ** exponent), exponent)
 
 
-def assert_as_fractions(rows, queries, k):
+def assert_as_fractions(samples, queries, k):
     """The order of exact arithmetic, and its distances to the last digits."""
-    found = search(build_index(rows), queries, k)
+    found = search(build_index(samples), queries, k)
     for query, distances, indices in zip(queries, *(part.tolist() for part in found)):
-        squares = exact_squares(rows, query)
-        assert indices == sorted(range(len(rows)), key=lambda i: (squares[i], i))[:k]
+        squares = exact_squares(samples, query)
+        assert indices == sorted(range(len(samples)), key=lambda i: (squares[i], i))[:k]
         assert distances == pytest.approx([root(squares[i]) for i in indices], rel=1e-12, abs=0)
 
 
@@ -330,77 +330,79 @@ SCALES = {
 @pytest.mark.parametrize(
     ("dtype", "scale"), [(dtype, scale) for dtype, scales in SCALES.items() for scale in scales]
 )
-def test_search__any_unit__exact(dtype, scale):
-    rows, queries = (gaussian(n, 4, torch.float64, n) for n in (40, 5))
-    rows, queries = (rows * scale).to(dtype), (queries * scale).to(dtype)
-    queries[0] = rows[3]
-    assert_as_fractions(rows, queries, 7)
+def test_search_is_exact_in_any_unit(dtype, scale):
+    samples, queries = (gaussian(n, 4, torch.float64, n) for n in (40, 5))
+    samples, queries = (samples * scale).to(dtype), (queries * scale).to(dtype)
+    queries[0] = samples[3]
+    assert_as_fractions(samples, queries, 7)
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-30, 1e150])
-def test_search__one_unit__not_row_by_row(scale, monkeypatch):
-    """One power of two for all rows keeps the products; each row by itself is for mixed units."""
+def test_samples_in_one_unit_share_one_scale(scale, monkeypatch):
+    """One power of two for all samples keeps the products; others are for mixed units."""
     monkeypatch.setattr(module, "search_scaled", lambda *args: 1 / 0)
     monkeypatch.setattr(module, "search_float64", lambda *args: 1 / 0)
-    rows = gaussian(600, 8, torch.float64) * scale
-    search(build_index(rows), rows[:40] * 1.1, 5)
+    samples = gaussian(600, 8, torch.float64) * scale
+    search(build_index(samples), samples[:40] * 1.1, 5)
 
 
 @pytest.mark.usefixtures("product")
 @pytest.mark.parametrize(
     "units", [(1.0, 1e-200, 1e-200), (1e154, 1e-200, 1e-160), (1e200, 1.0, 1e-200), (0, 1e-200, 1)]
 )
-def test_search__units_that_differ__exact(units):
+def test_search_is_exact_for_columns_of_different_units(units):
     """Rows that agree in the large columns and differ in the small ones, and the others."""
-    rows, queries = (gaussian(n, 3, torch.float64, n) for n in (40, 5))
-    rows[:, 0] = rows[:, 0].sign()
+    samples, queries = (gaussian(n, 3, torch.float64, n) for n in (40, 5))
+    samples[:, 0] = samples[:, 0].sign()
     queries[:, 0] = queries[:, 0].sign()
-    rows[3] = queries[2]
+    samples[3] = queries[2]
     units = torch.tensor(units, dtype=torch.float64)
-    assert_as_fractions(rows * units, queries * units, 7)
+    assert_as_fractions(samples * units, queries * units, 7)
 
 
 @pytest.mark.parametrize("unit", [1e-200, 1.0, 1e200])
-def test_search__queries_in_another_unit_than_rows__nearest_by_float64(unit):
-    rows, queries = gaussian(40, 3, torch.float64), gaussian(5, 3, torch.float64, 1)
-    for query, distances in zip(queries, search(build_index(rows), queries * unit, 4)[0].tolist()):
-        squares = sorted(exact_squares(rows, query * unit))
+def test_queries_in_another_unit_than_the_samples(unit):
+    samples, queries = gaussian(40, 3, torch.float64), gaussian(5, 3, torch.float64, 1)
+    for query, distances in zip(
+        queries, search(build_index(samples), queries * unit, 4)[0].tolist()
+    ):
+        squares = sorted(exact_squares(samples, query * unit))
         assert distances == pytest.approx([root(s) for s in squares[:4]], rel=1e-12, abs=0)
 
 
 @pytest.mark.parametrize("scale", [1e-310, 1e-200, 1e-170, 1e150, 1e154, 1e300])
-def test_search__cosine_of_any_unit__as_of_one(scale):
-    rows, queries = gaussian(300, 8, torch.float64), gaussian(20, 8, torch.float64, 1)
-    rows[5] = 0
-    expected = search(build_index(rows, "cosine"), queries, 299)
-    found = search(build_index(rows * scale, "cosine"), queries * scale, 299)
+def test_cosine_distances_do_not_depend_on_the_unit(scale):
+    samples, queries = gaussian(300, 8, torch.float64), gaussian(20, 8, torch.float64, 1)
+    samples[5] = 0
+    expected = search(build_index(samples, "cosine"), queries, 299)
+    found = search(build_index(samples * scale, "cosine"), queries * scale, 299)
     assert torch.equal(found.indices, expected.indices)
     rtol = 1e-3 if scale == 1e-310 else 1e-9  # what denormal numbers can hold
     torch.testing.assert_close(found.distances, expected.distances, rtol=rtol, atol=1e-15)
 
 
 @pytest.mark.parametrize(("metric", "scale"), [("sqeuclidean", 1e155), ("euclidean", 1.5e308)])
-def test_search__distance_beyond_float64__refused(metric, scale):
-    rows = scale * torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+def test_a_distance_beyond_float64_is_refused(metric, scale):
+    samples = scale * torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
     with pytest.raises(ValueError, match=rf"'{metric}' is beyond 1.8e\+308.*Divide the samples"):
-        search(build_index(rows, metric), rows, 2)
+        search(build_index(samples, metric), samples, 2)
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_merge__shards__equal_one_search(metric):
-    rows, queries = gaussian(600, 5).round(), gaussian(30, 5, seed=1).round()
-    whole = search(build_index(rows, metric), queries, 8)
+def test_merged_shards_equal_one_search(metric):
+    samples, queries = gaussian(600, 5).round(), gaussian(30, 5, seed=1).round()
+    whole = search(build_index(samples, metric), queries, 8)
     merged = None
     for start in (400, 0, 100):  # in any order: ties go by index
         stop = {400: 600, 0: 100, 100: 400}[start]
-        part = search(build_index(rows[start:stop], metric), queries, 8)
+        part = search(build_index(samples[start:stop], metric), queries, 8)
         part = Neighbors(part.distances, part.indices + start)
         merged = part if merged is None else merge(merged, part)
     assert torch.equal(merged.indices, whole.indices)
     assert torch.equal(merged.distances, whole.distances)
 
 
-def test_search__wrong_arguments__named():
+def test_wrong_arguments_are_named():
     index = build_index(gaussian(5, 2))
     with pytest.raises(ValueError, match="between 1 and 5, .* got 6"):
         search(index, gaussian(1, 2), 6)
@@ -412,10 +414,10 @@ def test_search__wrong_arguments__named():
         build_index(gaussian(5, 2)[:0])
 
 
-def test_search__inputs__unchanged():
-    rows, queries = gaussian(200, 6), gaussian(10, 6, seed=1)
-    copies = rows.clone(), queries.clone()
-    index = build_index(rows, "cosine")
+def test_inputs_are_not_written_to():
+    samples, queries = gaussian(200, 6), gaussian(10, 6, seed=1)
+    copies = samples.clone(), queries.clone()
+    index = build_index(samples, "cosine")
     search(index, queries, 3)
-    assert index.samples.data_ptr() == rows.data_ptr()
-    assert torch.equal(rows, copies[0]) and torch.equal(queries, copies[1])
+    assert index.samples.data_ptr() == samples.data_ptr()
+    assert torch.equal(samples, copies[0]) and torch.equal(queries, copies[1])

@@ -49,7 +49,7 @@ def size(pairs, norm=2):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("slope", "penalty"), [(10, 1), (5, 1), (3, 1), (10, 3)])
-def test_affine__closed_form(slope, penalty, dtype):
+def test_affine_pairs_equal_the_closed_form(slope, penalty, dtype):
     pairs = minimize_perturbation(
         affine(slope), **starts(dtype), penalty=penalty, learning_rate=0.05
     )
@@ -62,7 +62,7 @@ def test_affine__closed_form(slope, penalty, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("slope", "penalty"), [(2, 1), (1.5, 1), (100, 60)])
-def test_affine__penalty_of_half_the_slope__collapses(slope, penalty, dtype):
+def test_a_penalty_of_half_the_slope_collapses(slope, penalty, dtype):
     pairs = minimize_perturbation(
         affine(slope), **starts(dtype), penalty=penalty, learning_rate=0.05
     )
@@ -72,7 +72,7 @@ def test_affine__penalty_of_half_the_slope__collapses(slope, penalty, dtype):
 
 
 @pytest.mark.parametrize("norm", [2, "2sq", 1, math.inf])
-def test_penalty_for__every_norm__gives_the_confidence(norm):
+def test_the_penalty_of_every_norm_gives_the_confidence(norm):
     logits = affine(6, {"2sq": 2}.get(norm, norm))
     start = fast_start(logits, starts()["x"], ZERO, target=ONE)
     penalty = penalty_for(0.85, start.gradient, norm)
@@ -83,13 +83,13 @@ def test_penalty_for__every_norm__gives_the_confidence(norm):
     assert pairs.probabilities.sub(0.85).abs().max() < 0.01
 
 
-def test_penalty_of_each_row__its_own_confidence():
+def test_every_sample_may_have_a_penalty_of_its_own():
     penalty = torch.linspace(0.5, 3, N).double()
     pairs = minimize_perturbation(affine(10), **starts(), penalty=penalty, learning_rate=0.05)
     assert pairs.probabilities.sub((1 - penalty / 10)[:, None]).abs().max() < 1e-4
 
 
-def test_weights__stationary():
+def test_weights_are_stationary():
     """w1 (1 - p1) = w2 (1 - p2) = penalty / slope."""
     pairs = minimize_perturbation(
         affine(10), **starts(), weights=(2.0, 0.5), learning_rate=0.05, n_iter=600
@@ -118,7 +118,7 @@ def test_equals_adam_of_torch():
         torch.testing.assert_close(pairs.points[i], (a + d)[0].detach(), atol=1e-6, rtol=0)
 
 
-def test_bounds__hold_both_ends():
+def test_bounds_hold_both_ends():
     bounds = torch.tensor([-0.2, 0.2], dtype=torch.float64)
     x = starts()["x"].clamp(-0.2, 0.2)
     logits = affine(10)
@@ -132,7 +132,7 @@ def test_bounds__hold_both_ends():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_fast_start__from_either_side__both_ends_at_the_confidence(cnn, digits, dtype):
+def test_both_ends_of_a_fast_start_have_the_confidence(cnn, digits, dtype):
     module, x = cnn.to(dtype), torch.from_numpy(digits[0][300:330]).to(dtype)
     with torch.no_grad():
         source = module(x).topk(2).indices
@@ -147,7 +147,7 @@ def test_fast_start__from_either_side__both_ends_at_the_confidence(cnn, digits, 
     assert start.n_backward.max() <= 31 + 8
 
 
-def test_fast_start_and_few_steps__all_succeed(cnn, digits):
+def test_a_fast_start_and_few_steps_succeed(cnn, digits):
     x = torch.from_numpy(digits[0][300:390])
     with torch.no_grad():
         source = cnn(x).argmax(1)
@@ -216,7 +216,7 @@ def test_inputs_are_not_written_to():
     assert not given["x"].requires_grad
 
 
-def test_agrees_with_the_nearest_point_of_two_classes():
+def test_a_fast_start_is_at_the_nearest_point_of_two_classes():
     x = starts()["x"]
     start = fast_start(affine(4), x, ZERO, target=ONE)
     source = affine(4)(x).argmax(1)
@@ -232,7 +232,7 @@ def test_the_gradient_is_that_of_the_margin():
     torch.testing.assert_close(cosine, -torch.ones(N).double())
 
 
-def test_wrong_arguments__named():
+def test_wrong_arguments_are_named():
     given = starts()
     with pytest.raises(ValueError, match="norm=3"):
         minimize_perturbation(affine(4), **given, norm=3)

@@ -76,7 +76,7 @@ def check(found, x, source, label, shortest, budget, excess, tol=1e-3):
 @pytest.mark.parametrize("box", BOXES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_label_search__closed_form__nearest_point(name, dtype, box):
+def test_label_search_finds_the_nearest_point(name, dtype, box):
     score, label, x, source, starts, shortest = case(name, dtype)
     found = label_search(
         label, x, source, starts=starts, generator=generator(), bounds=BOXES[box], budget=400
@@ -89,7 +89,7 @@ def test_label_search__closed_form__nearest_point(name, dtype, box):
 @pytest.mark.parametrize("box", BOXES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_score_search__closed_form__nearest_point(name, dtype, box):
+def test_score_search_finds_the_nearest_point(name, dtype, box):
     score, label, x, source, starts, shortest = case(name, dtype)
     found = score_search(
         score, x, source, starts=starts, generator=generator(), bounds=BOXES[box], budget=200
@@ -98,7 +98,7 @@ def test_score_search__closed_form__nearest_point(name, dtype, box):
     check(found, x, source, label, shortest, 200, excess=0.005)
 
 
-def test_search__box_that_bites__nearest_point_inside():
+def test_the_nearest_point_inside_a_box():
     weights = torch.tensor([1.0, 1.0, 0.0], dtype=torch.float64)
     x, source = torch.zeros(1, 3, dtype=torch.float64), torch.tensor([0])
     score, label = classes_of(lambda p: torch.stack([0 * p[:, 0], p @ weights - 1], 1))
@@ -142,7 +142,7 @@ def scalar_segments(label, x, source, starts, tol):
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
-def test_segment_search__equals_scalar_loop(name):
+def test_segment_search_equals_scalar_loop(name):
     score, label, x, source, starts, _ = case(name, torch.float64)
     found = segment_search(label, x, source, starts=starts)
     assert score.n_queries == found.n_forward.sum()
@@ -155,7 +155,7 @@ def test_segment_search__equals_scalar_loop(name):
 
 
 @pytest.mark.parametrize("budget", [1, 2, 7, 13, 30, 61, 150])
-def test_search__any_budget__never_exceeded(budget):
+def test_no_budget_is_exceeded(budget):
     score, label, x, source, starts, _ = case("sphere", torch.float64)
     for search, query in ((segment_search, label), (label_search, label), (score_search, score)):
         common = {} if search is segment_search else dict(generator=generator())
@@ -168,7 +168,7 @@ def test_search__any_budget__never_exceeded(budget):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_search__samples_beside__do_not_matter(dtype):
+def test_a_sample_does_not_depend_on_the_others(dtype):
     score, label, x, source, starts, _ = case("sphere", dtype)
     for search, query in ((label_search, label), (score_search, score)):
         for index in (slice(0, 1), slice(3, 10), torch.tensor([9, 2, 11])):
@@ -180,7 +180,7 @@ def test_search__samples_beside__do_not_matter(dtype):
                 assert torch.equal(one, other[index])
 
 
-def test_label_search__target__is_reached():
+def test_label_search_reaches_a_target():
     def label(points):
         return torch.div(points[:, 0], 1.0, rounding_mode="floor").long().clamp(0, 3)
 
@@ -198,7 +198,7 @@ def test_label_search__target__is_reached():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_label_search__basis__closed_form(dtype):
+def test_label_search_in_a_basis_finds_the_nearest_point(dtype):
     problem = PROBLEMS["linear"]()
     _score, label = classes_of(problem.module)
     x = torch.from_numpy(problem.data).to(dtype)[:15]
@@ -217,7 +217,7 @@ def test_label_search__basis__closed_form(dtype):
     check(found, x, source, label, shortest, 400, excess=0.01)
 
 
-def test_label_search__no_boundary__ends_without_success():
+def test_label_search_without_a_boundary_has_no_success():
     x = torch.zeros(3, 4)
     starts = torch.ones(3, 2, 4)
     source = torch.zeros(3, dtype=torch.long)
@@ -239,7 +239,7 @@ def test_label_search__no_boundary__ends_without_success():
 
 @pytest.mark.parametrize("box", BOXES)
 @pytest.mark.parametrize("n_starts", [0, 2])
-def test_label_search__no_start_of_another_class__rays_find_it(n_starts, box):
+def test_rays_find_the_boundary_where_starts_do_not(n_starts, box):
     _score, label, x, source, _, shortest = case("linear", torch.float64)
     starts = x[:, None].expand(-1, n_starts, -1) * 1.001  # own class
     found = label_search(
@@ -248,7 +248,7 @@ def test_label_search__no_start_of_another_class__rays_find_it(n_starts, box):
     check(found, x, source, label, shortest, 400, excess=0.02)
 
 
-def test_search__global_generator__is_not_touched():
+def test_the_global_generator_is_not_touched():
     score, label, x, source, starts, _ = case("circle", torch.float64)
     before = torch.random.get_rng_state()
     label_search(label, x, source, starts=starts, generator=generator(), budget=100)
@@ -256,7 +256,7 @@ def test_search__global_generator__is_not_touched():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_label_search__bounds_and_basis__raise():
+def test_bounds_and_a_basis_exclude_each_other():
     _score, label, x, source, starts, _ = case("circle", torch.float64)
     with pytest.raises(ValueError, match="exclude each other"):
         label_search(
@@ -284,7 +284,7 @@ def forest():
     return label, x[:12], labels[:12], nearest_others(x, labels, 10)[:12]
 
 
-def test_revert_coordinates__trees__never_farther_and_still_across(forest):
+def test_reverted_coordinates_are_never_farther_and_still_across(forest):
     label, x, source, starts = forest
     bracket = segment_search(label, x, source, starts=starts)
     state = _query_brackets.QueryState(_label_margin(label, source, None), x, None, 1000)
@@ -301,7 +301,7 @@ def test_revert_coordinates__trees__never_farther_and_still_across(forest):
     assert (state.radius < 0.8 * (bracket.points - x).norm(dim=1)).all()
 
 
-def test_label_search__trees__beats_segments_and_keeps_labels(forest):
+def test_label_search_on_trees_beats_segments_and_keeps_labels(forest):
     label, x, source, starts = forest
     segments = segment_search(label, x, source, starts=starts)
     found = label_search(label, x, source, starts=starts, generator=generator(), budget=500)

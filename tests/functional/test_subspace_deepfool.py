@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import nn
 
+from skboundary.functional.cosine_transform import frequency_flip
 from skboundary.functional.subspace_deepfool import subspace_deepfool
 from skboundary.functional.subspaces import (
     Bases,
     WholeSpace,
     component_windows,
     dct_windows,
-    frequency_flip,
     random_components,
 )
 
@@ -60,11 +60,11 @@ def test_a_network_is_searched_as_the_authors_do(cnn, digits, options):
     net, x = cnn.double(), torch.from_numpy(digits[0][300:306]).double()
     subspaces = dct_windows(8, 8, 2, 2, dtype=torch.float64)
     found = search_all(net, x, subspaces, **options)
-    for i, (row, s) in enumerate(zip(*every_pair(6, subspaces))):
-        expected = literal_deepfool(net, x[row], basis_of(subspaces, int(s), 4), **options)
+    for i, (sample, s) in enumerate(zip(*every_pair(6, subspaces))):
+        expected = literal_deepfool(net, x[sample], basis_of(subspaces, int(s), 4), **options)
         got = float(found.distance[i]), bool(found.flipped[i]), int(found.n_iter[i])
         assert got == (pytest.approx(expected[0], rel=1e-9), *expected[1:])
-    assert len(set(found.n_iter.tolist())) > 1  # so that rows did leave at different times
+    assert len(set(found.n_iter.tolist())) > 1  # so that samples did leave at different times
 
 
 def test_rows_are_searched_as_the_authors_do(mlp, iris):
@@ -73,8 +73,8 @@ def test_rows_are_searched_as_the_authors_do(mlp, iris):
         random_components(4, 4, generator=seeded(0), dtype=torch.float64), 2, 1
     )
     found = search_all(mlp, x, subspaces)
-    for i, (row, s) in enumerate(zip(*every_pair(len(x), subspaces))):
-        expected = literal_deepfool(mlp, x[row], subspaces.vectors[s].T)
+    for i, (sample, s) in enumerate(zip(*every_pair(len(x), subspaces))):
+        expected = literal_deepfool(mlp, x[sample], subspaces.vectors[s].T)
         assert float(found.distance[i]) == pytest.approx(expected[0], rel=1e-9)
         assert int(found.n_iter[i]) == expected[2]
 
@@ -101,17 +101,17 @@ def test_margin_of_a_linear_network_is_known(n_outputs, dtype):
     lead = out - out.gather(1, label[:, None])
     slope = (weight[None] - weight[label][:, None]).flatten(2)
     for subspaces in families:
-        rows, index = every_pair(20, subspaces)
-        projected = subspaces.coordinates(slope[rows].transpose(0, 1), index).norm(dim=2).T
-        reach = (lead[rows].abs() / projected).masked_fill(projected == 0, torch.inf).amin(1)
+        samples, index = every_pair(20, subspaces)
+        projected = subspaces.coordinates(slope[samples].transpose(0, 1), index).norm(dim=2).T
+        reach = (lead[samples].abs() / projected).masked_fill(projected == 0, torch.inf).amin(1)
         cast = type(subspaces)(*(t.to(dtype) for t in subspaces))
-        found = subspace_deepfool(net, x.to(dtype), cast, rows, index)
+        found = subspace_deepfool(net, x.to(dtype), cast, samples, index)
         assert found.flipped.all() and found.distance.dtype == dtype
-        assert torch.equal(found.n_iter, torch.ones_like(rows))
+        assert torch.equal(found.n_iter, torch.ones_like(samples))
         tolerance = 1e-4 if dtype == torch.float32 else 1e-12
         torch.testing.assert_close(found.distance.double(), 1.02 * reach, rtol=tolerance, atol=0)
         # without an overshoot the search ends on the boundary, or a shortest step or two behind it
-        bare = subspace_deepfool(net, x.to(dtype), cast, rows, index, overshoot=0.0)
+        bare = subspace_deepfool(net, x.to(dtype), cast, samples, index, overshoot=0.0)
         beyond = bare.distance.double() / reach - 1
         assert bare.flipped.all() and float(beyond.min()) > -1e-4 and float(beyond.max()) < 1e-3
 
@@ -224,12 +224,14 @@ def test_flipping_data_and_network_mirrors_the_margins(cnn, digits):
 def test_searches_do_not_depend_on_their_company(cnn, digits, dtype):
     net, x = cnn.to(dtype), torch.from_numpy(digits[0][300:305]).to(dtype)
     subspaces = dct_windows(8, 8, 2, 3, dtype=dtype)
-    rows, index = every_pair(5, subspaces)
-    together = subspace_deepfool(net, x, subspaces, rows, index)
+    samples, index = every_pair(5, subspaces)
+    together = subspace_deepfool(net, x, subspaces, samples, index)
     assert together.coordinates.dtype == dtype
     tolerance = 1e-3 if dtype == torch.float32 else 1e-9
     for i in (0, 4, 11):
-        alone = subspace_deepfool(net, x[rows[i : i + 1]], subspaces, rows[:1], index[i : i + 1])
+        alone = subspace_deepfool(
+            net, x[samples[i : i + 1]], subspaces, samples[:1], index[i : i + 1]
+        )
         torch.testing.assert_close(
             alone.distance, together.distance[i : i + 1], rtol=tolerance, atol=0
         )
@@ -238,12 +240,12 @@ def test_searches_do_not_depend_on_their_company(cnn, digits, dtype):
 def test_the_perturbation_flips_the_prediction(cnn, digits):
     x = torch.from_numpy(digits[0][300:320])
     subspaces = dct_windows(8, 8, 4, 2)
-    rows, index = every_pair(20, subspaces)
-    found = subspace_deepfool(cnn, x, subspaces, rows, index)
+    samples, index = every_pair(20, subspaces)
+    found = subspace_deepfool(cnn, x, subspaces, samples, index)
     delta = subspaces.expand(found.coordinates, index)
     torch.testing.assert_close(delta.norm(dim=1), found.distance)
     with torch.no_grad():
-        changed = cnn(x[rows] + delta.view(-1, 1, 8, 8)).argmax(1) != cnn(x)[rows].argmax(1)
+        changed = cnn(x[samples] + delta.view(-1, 1, 8, 8)).argmax(1) != cnn(x)[samples].argmax(1)
     assert torch.equal(changed, found.flipped) and found.flipped.double().mean() > 0.9
 
 

@@ -3,18 +3,20 @@ import pytest
 import torch
 from scipy.fft import dctn, idctn
 
-from skboundary.functional.subspaces import (
-    Bases,
-    WholeSpace,
-    component_windows,
+from skboundary.functional.cosine_transform import (
     dct2,
     dct_matrix,
-    dct_windows,
-    explicit_bases,
     frequency_flip,
     high_pass,
     idct2,
     low_pass,
+)
+from skboundary.functional.subspaces import (
+    Bases,
+    WholeSpace,
+    component_windows,
+    dct_windows,
+    explicit_bases,
     pca_components,
     random_components,
 )
