@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -113,7 +113,7 @@ class TorchNearestNeighbors(BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing()
-    def fit(self, X: Any, y: Any = None) -> TorchNearestNeighbors:
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> TorchNearestNeighbors:
         """Keep the rows to search.
 
         Parameters
@@ -138,7 +138,7 @@ class TorchNearestNeighbors(BaseEstimator):
         return self._keep(self._to_device(rows))
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any = None) -> TorchNearestNeighbors:
+    def partial_fit(self, X: ArrayLike, y: ArrayLike | None = None) -> TorchNearestNeighbors:
         """Append rows to those already there; the first call is `fit`.
 
         Parameters
@@ -162,7 +162,10 @@ class TorchNearestNeighbors(BaseEstimator):
         return self._keep(torch.cat([self._index.samples, new]))
 
     def kneighbors(
-        self, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True
+        self,
+        X: ArrayLike | None = None,
+        n_neighbors: int | None = None,
+        return_distance: bool = True,
     ) -> Any:
         """Find the nearest rows.
 
@@ -221,7 +224,7 @@ class TorchNearestNeighbors(BaseEstimator):
         return distances.astype(dtype, copy=False), indices
 
     def kneighbors_graph(
-        self, X: Any = None, n_neighbors: int | None = None, mode: str = "connectivity"
+        self, X: ArrayLike | None = None, n_neighbors: int | None = None, mode: str = "connectivity"
     ) -> sparse.csr_matrix:
         """Give the neighbors as a sparse graph.
 

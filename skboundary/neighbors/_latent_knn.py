@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
 from sklearn.utils._param_validation import (
     HasMethods,
@@ -160,7 +160,7 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
-    def fit(self, X: Any, y: Any = None) -> LatentKNNClassifier:
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> LatentKNNClassifier:
         """Run the training samples through the network once, and index their latent vectors.
 
         Parameters
@@ -199,7 +199,7 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
         self.neighbors_ = self._bank.search
         return self
 
-    def predict(self, X: Any) -> NDArray[Any]:
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict classes.
 
         Parameters
@@ -213,7 +213,7 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
         check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(1)]
 
-    def predict_proba(self, X: Any) -> NDArray[Any]:
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Predict class probabilities.
 
         Parameters
@@ -237,7 +237,10 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
         )
 
     def kneighbors(
-        self, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True
+        self,
+        X: ArrayLike | None = None,
+        n_neighbors: int | None = None,
+        return_distance: bool = True,
     ) -> Any:
         """Find the nearest training samples in the latent space.
 
@@ -264,7 +267,7 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
         found = self._collect(self._check(X), k)
         return (found.distances, found.indices) if return_distance else found.indices
 
-    def score_samples(self, X: Any) -> NDArray[Any]:
+    def score_samples(self, X: ArrayLike) -> NDArray[Any]:
         """Compute minus the distance to the k-th neighbor: higher is more like the training data.
 
         Parameters

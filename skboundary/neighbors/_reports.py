@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import pearsonr, rankdata
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import check_scoring
@@ -42,8 +42,8 @@ class ReportsMixin:
 
     def sweep(
         self,
-        X: Any,
-        y: Any,
+        X: ArrayLike,
+        y: ArrayLike,
         *,
         n_neighbors: Iterable[int] = (1, 2, 3, 8),
         query_weight: Iterable[float] = (0.0, 0.52, 0.76, 0.88, 0.94, 0.97, 1.0),
@@ -98,7 +98,7 @@ class ReportsMixin:
 
         return score_grid(proba, grid, self.classes_, X, y, scoring)
 
-    def explain(self, X: Any) -> Bunch:
+    def explain(self, X: ArrayLike) -> Bunch:
         """Show the neighbors behind each prediction.
 
         Parameters
@@ -129,7 +129,7 @@ class ReportsMixin:
             proba=to_numpy(mixed),
         )
 
-    def diagnose(self, X: Any = None, y: Any = None) -> Bunch:
+    def diagnose(self, X: ArrayLike | None = None, y: ArrayLike | None = None) -> Bunch:
         """Relate neighbors, distances and errors, as in section 3.2 of the paper.
 
         Parameters

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils._param_validation import StrOptions
 from torch import nn
@@ -113,7 +113,7 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         self.input_dtype = input_dtype
 
     @all_or_nothing()
-    def fit(self, X: Any, y: Any = None) -> FrozenNetwork:
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> FrozenNetwork:
         """Run one sample, which tells the number of outputs, and store the columns of X.
 
         Nothing is trained. From now on X must have these columns; without `fit` it may have
@@ -151,7 +151,7 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
             "or give classes."
         )
 
-    def decision_function(self, X: Any) -> NDArray[Any]:
+    def decision_function(self, X: ArrayLike) -> NDArray[Any]:
         """Compute raw logits, whatever the module ends in.
 
         Parameters
@@ -166,7 +166,7 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         logits = to_numpy(self._logits(X)[1])
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
-    def predict_proba(self, X: Any) -> NDArray[Any]:
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Compute softmax of the logits.
 
         Parameters
@@ -180,7 +180,7 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         network, logits = self._logits(X)
         return to_numpy(network.proba(logits))
 
-    def predict(self, X: Any) -> NDArray[Any]:
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict the class with the largest logit.
 
         Parameters

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import (
     BaseEstimator,
     ClassNamePrefixFeaturesOutMixin,
@@ -95,7 +95,7 @@ class LatentTransformer(
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
-    def fit(self, X: Any, y: Any = None) -> LatentTransformer:
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> LatentTransformer:
         """Train the classifier where it has to be, and find the layer.
 
         Parameters
@@ -119,7 +119,7 @@ class LatentTransformer(
         self._n_features_out = self._network.n_latent
         return self
 
-    def transform(self, X: Any) -> NDArray[Any]:
+    def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Compute the activations.
 
         Parameters

@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone, is_classifier
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
@@ -203,7 +203,7 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
-    def fit(self, X: Any, y: Any) -> BiasedExtrapolationClassifier:
+    def fit(self, X: ArrayLike, y: ArrayLike) -> BiasedExtrapolationClassifier:
         """Fit the network, then alternate resampling and training of the head.
 
         Parameters
@@ -259,7 +259,7 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         )
         return self
 
-    def predict(self, X: Any) -> NDArray[Any]:
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict labels.
 
         Parameters
@@ -274,7 +274,7 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         return self.head_.predict(Z)
 
     @available_if(_head_has("predict_proba"))
-    def predict_proba(self, X: Any) -> NDArray[Any]:
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Compute the head's probabilities.
 
         Parameters
@@ -289,7 +289,7 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         return self.head_.predict_proba(Z)
 
     @available_if(_head_has("decision_function"))
-    def decision_function(self, X: Any) -> NDArray[Any]:
+    def decision_function(self, X: ArrayLike) -> NDArray[Any]:
         """Compute the head's decision values.
 
         Parameters
