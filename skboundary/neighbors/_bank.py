@@ -1,4 +1,4 @@
-"""The training samples of LatentKNNClassifier: outputs of the network, and neighbors among them."""
+"""Training samples of LatentKNNClassifier: outputs of the network and a neighbor search."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -42,7 +42,7 @@ class Bank:
     network : Network
     X : array-like of shape (n_train, ...)
     search : object with `fit` and `kneighbors`
-        Gets fitted.
+        Is fitted on the latent vectors.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class Bank:
                 bar.update(min(n, start + _BLOCK) * passes - bar.n)
 
     def collect(self, X: Any, k: int, transforms: Transforms, verbose: int) -> Found:
-        """The blocks in one piece."""
+        """Concatenate the blocks."""
         parts = self.blocks(X, k, transforms, verbose)
         latent, logits, distances, indices = zip(*parts, strict=True)
         return Found(
@@ -120,7 +120,7 @@ class Bank:
 def _merged(
     found: list[tuple[NDArray[Any], NDArray[np.intp]]], k: int
 ) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    """Merge the neighbors of transformed samples; the k closest distinct ones stay."""
+    """Merge the neighbors of transformed samples; keep the k closest distinct ones."""
     if len(found) == 1:
         return found[0]
     distances, indices = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
@@ -129,7 +129,7 @@ def _merged(
 
 
 def _transformed(transform: Callable[[Any], Any], samples: Any) -> Any:
-    """Apply one of `query_transforms` to a copy of samples: it may work in place."""
+    """Apply one of `query_transforms` to a copy of samples, because it may work in place."""
     other = transform(samples.copy())
     shape, names = getattr(other, "shape", None), getattr(samples, "columns", None)
     other_names = getattr(other, "columns", None)

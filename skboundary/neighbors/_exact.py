@@ -1,4 +1,4 @@
-"""TorchNearestNeighbors: exact nearest neighbors with scikit-learn's face."""
+"""TorchNearestNeighbors: exact nearest neighbors with the API of `NearestNeighbors`."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -20,17 +20,17 @@ from skboundary._device import resolve_device, resolve_dtype, to_numpy, to_tenso
 from skboundary._validation import all_or_nothing, check_input
 from skboundary.functional.nearest_neighbors import build_index, search
 
-# Queries that fail the float32 proof are searched together, so that the float64 pass over the
-# rows is made once for several batches; their cast copy stays at some batches of rows.
+# Batches of queries searched together: queries that need a float64 search share one pass over the
+# samples.
 _BATCHES_TOGETHER = 16
 
 
 class TorchNearestNeighbors(BaseEstimator):
     """Exact k nearest neighbors on the CPU or a GPU.
 
-    The result is that of a float64 search in brute force: the same rows, nearest first and the
-    lowest index first among equals, whatever the data's offset and scale. The work is done by
-    float32 matrix products.
+    The result equals that of a brute-force search in float64: the same samples, nearest first,
+    with ties resolved by the lowest index, whatever the offset and scale of the data. Most of the
+    computation is done by float32 matrix products.
 
     Read more in the :ref:`User Guide <nearest_neighbors>`.
 
@@ -43,30 +43,30 @@ class TorchNearestNeighbors(BaseEstimator):
         The distance. A zero vector has the cosine distance 1 to every vector.
 
     device : {'auto'}, str or torch.device, default='auto'
-        Where to compute; 'auto' takes CUDA, then MPS, then the CPU.
+        Device of the search; 'auto' is CUDA, MPS or the CPU, in this order.
 
     batch_size : {'auto'} or int, default='auto'
-        Queries compared at a time. It does not change the result.
+        Number of queries compared at a time. It does not affect the result.
 
     Attributes
     ----------
     n_samples_fit_ : int
-        Number of rows searched.
+        Number of samples in the index.
 
     device_ : torch.device
-        Where the rows are.
+        Device of the samples.
 
     effective_metric_ : str
-        The distance, that of `metric` when `fit` was called.
+        The distance of the index: `metric` at the time of `fit`.
 
     n_features_in_ : int
         Number of columns seen in `fit`.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns, when X had names that are all strings.
+        Names of the columns. Defined only if X has column names that are all strings.
 
     input_shape_ : tuple of int
-        Shape of one row, ``(n_features_in_,)``.
+        Shape of one sample, ``(n_features_in_,)``.
 
     See Also
     --------
@@ -74,11 +74,11 @@ class TorchNearestNeighbors(BaseEstimator):
 
     Notes
     -----
-    `fit` keeps a reference to X and adds one float32 copy of it; a memory map is not copied.
-    Distances come back in float32 for float32, float16 and small integers (16 bits at most), and
-    in float64 for the others. A distance beyond the largest number of that dtype is refused.
+    `fit` stores a reference to X and one float32 copy of it; a memory map is not copied.
+    Distances are float32 for float32, float16 and small integers (up to 16 bits), and float64 for
+    other dtypes. A distance that exceeds the largest number of that dtype raises an error.
 
-    `n_neighbors` and `batch_size` take effect when neighbors are asked for, `metric` and `device`
+    `n_neighbors` and `batch_size` take effect when neighbors are searched, `metric` and `device`
     in `fit`; `partial_fit` and a pickle keep the metric of `fit`.
 
     Examples
@@ -114,12 +114,12 @@ class TorchNearestNeighbors(BaseEstimator):
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing()
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> TorchNearestNeighbors:
-        """Keep the rows to search.
+        """Fit the nearest neighbors index.
 
         Parameters
         ----------
         X : {array-like, sparse matrix, torch.Tensor} of shape (n_samples, n_features)
-            Sparse rows are made dense.
+            Sparse matrices are converted to dense.
         y : object, default=None
             Ignored.
 
@@ -130,16 +130,16 @@ class TorchNearestNeighbors(BaseEstimator):
         Raises
         ------
         ValueError
-            When X is not two-dimensional or holds NaN or infinity.
+            If X is not two-dimensional, or contains NaN or infinity.
         """
-        rows = self._check(X, reset=True)
+        samples = self._check(X, reset=True)
         self.device_ = resolve_device(self.device)
         self.effective_metric_ = self.metric
-        return self._keep(self._to_device(rows))
+        return self._keep(self._to_device(samples))
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: ArrayLike, y: ArrayLike | None = None) -> TorchNearestNeighbors:
-        """Append rows to those already there; the first call is `fit`.
+        """Add samples to the index; the first call is equivalent to `fit`.
 
         Parameters
         ----------
@@ -154,7 +154,7 @@ class TorchNearestNeighbors(BaseEstimator):
         Raises
         ------
         ValueError
-            When X has another number of columns than the rows already there.
+            If X has another number of columns than the samples in the index.
         """
         if not hasattr(self, "_index"):
             return self.fit(X)
@@ -167,28 +167,30 @@ class TorchNearestNeighbors(BaseEstimator):
         n_neighbors: int | None = None,
         return_distance: bool = True,
     ) -> Any:
-        """Find the nearest rows.
+        """Find the nearest samples.
 
         Parameters
         ----------
         X : {array-like, sparse matrix, torch.Tensor} of shape (n_queries, n_features), \
                 default=None
-            The queries. None asks about the rows of `fit`, none of which is its own neighbor.
+            The queries. If None, neighbors of each sample of `fit` are returned; a sample is not
+            considered its own neighbor.
         n_neighbors : int, default=None
-            None takes the parameter of the estimator.
+            Number of neighbors; None is the parameter of the estimator.
         return_distance : bool, default=True
-            Whether to return the distances too.
+            Whether to return the distances.
 
         Returns
         -------
         distances : ndarray of shape (n_queries, n_neighbors)
-            Only if `return_distance`.
+            Distances to the neighbors, only if `return_distance` is True.
         indices : ndarray of shape (n_queries, n_neighbors), dtype int64
+            Indices of the samples.
 
         Raises
         ------
         ValueError
-            When there are not as many rows as neighbors, or when a distance overflows.
+            If there are fewer samples than neighbors, or if a distance overflows.
         """
         check_is_fitted(self)
         queries = None if X is None else self._check(X, reset=False)
@@ -196,19 +198,19 @@ class TorchNearestNeighbors(BaseEstimator):
         return (distances, indices) if return_distance else indices
 
     def _search(self, X: Any, n_neighbors: int | None) -> tuple[NDArray[Any], NDArray[np.intp]]:
-        """Distances and indices for queries that are checked, or without queries as above."""
+        """Distances and indices for validated queries; None as in `kneighbors`."""
         self._validate_params()  # n_neighbors and batch_size may have been set since fit
         queries = self._index.samples if X is None else X
         k = self._check_n_neighbors(n_neighbors, queries.shape[0], itself=X is None)
-        row_bytes = 8 * self.n_features_in_
-        batch_size = resolve_batch_size(self.batch_size, row_bytes, self.device_)
+        sample_bytes = 8 * self.n_features_in_
+        batch_size = resolve_batch_size(self.batch_size, sample_bytes, self.device_)
 
         def step(part: slice) -> Any:
-            rows = self._to_device(queries[part])
+            batch = self._to_device(queries[part])
             exclude = None
             if X is None:
                 exclude = torch.arange(part.start, part.stop, device=self.device_)
-            return search(self._index, rows, k, exclude=exclude, batch_size=batch_size)
+            return search(self._index, batch, k, exclude=exclude, batch_size=batch_size)
 
         found = list(map_batches(step, queries.shape[0], batch_size * _BATCHES_TOGETHER))
         indices = to_numpy(torch.cat([part.indices for part in found]))
@@ -226,7 +228,7 @@ class TorchNearestNeighbors(BaseEstimator):
     def kneighbors_graph(
         self, X: ArrayLike | None = None, n_neighbors: int | None = None, mode: str = "connectivity"
     ) -> sparse.csr_matrix:
-        """Give the neighbors as a sparse graph.
+        """Compute the sparse graph of the neighbors.
 
         Parameters
         ----------
@@ -236,7 +238,7 @@ class TorchNearestNeighbors(BaseEstimator):
         n_neighbors : int, default=None
             As in `kneighbors`.
         mode : {'connectivity', 'distance'}, default='connectivity'
-            What an edge weighs: 1 or the distance.
+            Weight of an edge: 1 or the distance.
 
         Returns
         -------
@@ -245,7 +247,7 @@ class TorchNearestNeighbors(BaseEstimator):
         Raises
         ------
         ValueError
-            For an unknown mode, or when there are not as many rows as neighbors.
+            If `mode` is invalid, or if there are fewer samples than neighbors.
         """
         check_is_fitted(self)
         if mode not in ("connectivity", "distance"):
@@ -265,23 +267,23 @@ class TorchNearestNeighbors(BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
-        if "_index" in state:  # its table is as large as the rows and quickly made again
+        if "_index" in state:  # the index is as large as the samples and quickly rebuilt
             state = {**state, "_index": state["_index"].samples.cpu()}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if hasattr(self, "_index"):
-            rows: Any = self._index
+            samples: Any = self._index
             try:
                 self.device_ = resolve_device(self.device_)
             except ValueError:
                 self.device_ = resolve_device("auto")
-            self._keep(self._to_device(rows))
+            self._keep(self._to_device(samples))
 
-    def _keep(self, rows: torch.Tensor) -> TorchNearestNeighbors:
-        self._index = build_index(rows, self.effective_metric_)
-        self.n_samples_fit_ = len(rows)
+    def _keep(self, samples: torch.Tensor) -> TorchNearestNeighbors:
+        self._index = build_index(samples, self.effective_metric_)
+        self.n_samples_fit_ = len(samples)
         return self
 
     def _check(self, X: Any, *, reset: bool) -> Any:
@@ -289,21 +291,21 @@ class TorchNearestNeighbors(BaseEstimator):
         if X.ndim != 2:
             raise ValueError(
                 f"Found array with dim {X.ndim}, while dim <= 2 is required by "
-                f"{type(self).__name__}. Flatten the rows with X.reshape(len(X), -1), or take "
-                "the features of a network with LatentTransformer."
+                f"{type(self).__name__}. Flatten the samples with X.reshape(len(X), -1), or "
+                "use the features of a network with LatentTransformer."
             )
         return X
 
-    def _to_device(self, rows: Any) -> torch.Tensor:
-        """Tensor of the rows; small integers stay, as the search casts what it looks at."""
-        if isinstance(rows, torch.Tensor):
-            return rows.to(self.device_)
-        small = np.can_cast(rows.dtype, np.int16)
-        dtype = None if small else resolve_dtype(rows, self.device_)
-        return to_tensor(rows, device=self.device_, dtype=dtype)
+    def _to_device(self, samples: Any) -> torch.Tensor:
+        """Convert samples to a tensor; small integers are kept, and cast during the search."""
+        if isinstance(samples, torch.Tensor):
+            return samples.to(self.device_)
+        small = np.can_cast(samples.dtype, np.int16)
+        dtype = None if small else resolve_dtype(samples, self.device_)
+        return to_tensor(samples, device=self.device_, dtype=dtype)
 
     def _check_n_neighbors(self, n_neighbors: int | None, n_queries: int, *, itself: bool) -> int:
-        """Refuse what scikit-learn refuses, in its words."""
+        """Validate the number of neighbors with the messages of scikit-learn."""
         k = self.n_neighbors if n_neighbors is None else n_neighbors
         if not isinstance(k, Integral):
             raise TypeError(f"n_neighbors does not take {type(k)} value, enter integer value")

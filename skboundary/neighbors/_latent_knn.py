@@ -1,4 +1,4 @@
-"""LatentKNNClassifier: a network's output averaged with its neighbors' outputs."""
+"""LatentKNNClassifier: outputs of a network averaged over neighbors in a latent space."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -31,11 +31,11 @@ from skboundary.networks._parameters import LATENT_CONSTRAINTS, fill_docstring
 
 @fill_docstring
 class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseEstimator):
-    """Average what a network says of a sample with what it says of the sample's neighbors.
+    """Average a network's output for a sample with its outputs for nearest training samples.
 
-    LaSeNN [1]_: neighbors are found among the training samples by the activations of one
-    layer, and contribute the network's outputs for them, never their labels. Equation and
-    defaults are the paper's: ``w C(x) + (1 - w) / k * (sum of C over the k neighbors)``.
+    In LaSeNN [1]_ the neighbors are the training samples with the nearest activations in one
+    layer. They contribute the outputs of the network for them, never their labels. The output
+    is ``w C(x) + (1 - w) / k * (sum of C over the k neighbors)``, with the defaults of the paper.
 
     Read more in the :ref:`User Guide <latent_knn>`.
 
@@ -47,19 +47,19 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
     n_neighbors : int, default=3
         The number k of neighbors.
     query_weight : float in [0, 1], default=0.88
-        The weight w of the sample's own output. 1 is the bare network. Where the network has
-        memorized wrong labels, values far below the default pay.
+        The weight w of the sample's own output; 1 is the base network. If the network has
+        memorized wrong labels, values far below the default perform better.
     metric : {"euclidean", "sqeuclidean", "cosine"}, default="euclidean"
-        Distance in the latent space. The paper's tables were made with "cosine".
+        Distance in the latent space; "cosine" in the tables of the paper.
     average : {"proba", "logits"}, default="proba"
-        What is averaged. A classifier without probabilities contributes softmax of its
-        decision values.
+        Whether probabilities or logits are averaged. The probabilities of a classifier without
+        `predict_proba` are the softmax of its decision values.
     query_transforms : list of callables, default=None
-        Each takes a copy of a batch of X (an array, a CSR matrix, or a DataFrame where the
-        classifier takes one) and returns one of the same shape, such as a horizontal flip.
-        Neighbors are searched for the transformed rows too; the lists are merged by training
-        sample and the k closest stay. The sample's own output is not averaged over transforms.
-        Training samples (`kneighbors()`, `diagnose()`) are searched for as they are.
+        Each receives a copy of a batch of X (an array, a CSR matrix, or a DataFrame if the
+        classifier accepts one) and returns one of the same shape, such as a horizontal flip.
+        Neighbors of the transformed samples are searched as well; the lists are merged by
+        training sample, and the k closest are kept. The sample's own output is not averaged over
+        transforms. They do not apply to training samples (`kneighbors()`, `diagnose()`).
     neighbors : object with `fit` and `kneighbors`, default=None
         Another search, a :class:`~skboundary.neighbors.NeighborSearch`, cloned and fitted on the
         latent vectors; its own metric applies. None is :class:`TorchNearestNeighbors`, which is
@@ -94,7 +94,7 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
     -----
     `n_neighbors`, `query_weight`, `average`, `query_transforms` and `verbose` take effect at
     predict time, without a refit; the others in `fit`.
-    The network never runs on the training samples again: their outputs are kept.
+    The outputs of the network for the training samples are stored and not computed again.
 
     References
     ----------
@@ -167,7 +167,8 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
         ----------
         X : array-like of shape (n_samples, ...)
         y : array-like of shape (n_samples,), default=None
-            May be left out for a trained network; `explain` and `diagnose` then know no labels.
+            Optional for a trained network; `explain` then returns no labels, and `diagnose` is
+            not available.
 
         Returns
         -------
@@ -176,13 +177,14 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
         Raises
         ------
         ValueError
-            For input that is not finite, labels that the network does not know, outputs that
-            do not fit the classes, an unknown layer, or fewer samples than neighbors.
+            If X is not finite, if y contains labels that the network does not have, if its outputs
+            do not match the classes, if the layer does not exist, or if there are fewer samples
+            than neighbors.
         """
         if self.neighbors is not None and self.metric != "euclidean":
             raise ValueError(
-                f"metric={self.metric!r} has no effect on neighbors={self.neighbors!r}: set the "
-                "metric on that object, and leave metric at its default."
+                f"metric={self.metric!r} has no effect on neighbors={self.neighbors!r}. Set the "
+                "metric of that object, and leave metric at its default."
             )
         X, y = self._check_fit(X, y)
         self.n_samples_fit_ = X.shape[0]
@@ -247,17 +249,19 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
         Parameters
         ----------
         X : array-like of shape (n_samples, ...), default=None
-            None asks about the training samples, each without itself.
+            If None, neighbors of each training sample are returned; a sample is not considered
+            its own neighbor.
         n_neighbors : int, default=None
-            None is the parameter.
+            Number of neighbors; None is the parameter of the estimator.
         return_distance : bool, default=True
+            Whether to return the distances.
 
         Returns
         -------
         distances : ndarray of shape (n_samples, n_neighbors)
-            Only when asked for.
+            Distances to the neighbors, only if `return_distance` is True.
         indices : ndarray of shape (n_samples, n_neighbors)
-            Rows of the training data.
+            Indices of the training samples.
         """
         check_is_fitted(self)
         k = self.n_neighbors if n_neighbors is None else n_neighbors
@@ -268,7 +272,7 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
         return (found.distances, found.indices) if return_distance else found.indices
 
     def score_samples(self, X: ArrayLike) -> NDArray[Any]:
-        """Compute minus the distance to the k-th neighbor: higher is more like the training data.
+        """Compute the negative distance to the k-th neighbor; higher values are more typical.
 
         Parameters
         ----------
@@ -285,7 +289,7 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
         return self._check_X(X)
 
     def _validate(self, **params: Any) -> None:
-        """Refuse values that are not allowed for the parameters."""
+        """Raise a ValueError for invalid values of parameters."""
         validate_parameter_constraints(
             self._parameter_constraints, params, caller_name=type(self).__name__
         )

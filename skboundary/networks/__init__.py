@@ -1,4 +1,4 @@
-"""Any classifier as a `Network`: logits, latent vectors, gradients."""
+"""Networks: logits, latent vectors and gradients of any classifier."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 

@@ -1,4 +1,4 @@
-"""What both kinds of network share: batches, checks of the outputs, the order of the classes."""
+"""Common base of all networks: batches, validation of the outputs, order of the classes."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -24,10 +24,10 @@ class BatchedNetwork(ABC):
     Parameters
     ----------
     classes : array-like of shape (n_classes,)
-        In the order of the outputs. None is ``np.arange(n_outputs)``.
+        Classes in the order of the outputs; None is ``np.arange(n_outputs)``.
     device : torch.device
     dtype, input_dtype, compute_dtype : torch.dtype
-        Of the outputs, of points that a search moves, and of the input that is computed with.
+        Dtypes of the outputs, of points that a search moves, and of the computation.
     batch_size : "auto" or int
     verbose : int
     """
@@ -61,13 +61,13 @@ class BatchedNetwork(ABC):
 
     @abstractmethod
     def _begin(self, first: Callable[[], Any], latent: bool) -> None:
-        """Prepare for batches; `first` gives two samples, or one where there is one."""
+        """Prepare for batches; `first` returns two samples, or one if there is only one."""
 
     @abstractmethod
     def _forward(
         self, samples: Any, latent: bool, logits: bool
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Latent vectors (n, n_latent) and logits (n, n_outputs) of a batch, if wanted."""
+        """Latent vectors (n, n_latent) and logits (n, n_outputs) of a batch, if requested."""
 
     def latent(self, X: Any, bar: Any = None) -> Tensor:
         """Latent vectors (n_samples, n_latent)."""
@@ -86,7 +86,7 @@ class BatchedNetwork(ABC):
         return latent, logits
 
     def snapshot(self) -> BatchedNetwork:
-        """The network itself: nothing is read in advance."""
+        """Return the network itself: it has no state to fix."""
         return self
 
     @torch.inference_mode(False)
@@ -97,14 +97,14 @@ class BatchedNetwork(ABC):
         index: NDArray[np.intp] | None = None,
         bar: Any = None,
     ) -> list[Tensor]:
-        """The outputs in `names`, "latent" and "logits", with columns as the classifier has them.
+        """Compute the outputs in `names` ("latent", "logits"), with columns as in the classifier.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
         names : list of str
         index : ndarray of shape (n,), default=None
-            Positions of the samples in X; None is all of them.
+            Positions of the samples in X; None selects all.
         bar : object, default=None
             See `map_batches`.
 
@@ -134,7 +134,7 @@ class BatchedNetwork(ABC):
         return [torch.cat(column) for column in zip(*parts, strict=True)]
 
     def finish(self, outputs: list[Tensor], names: list[str]) -> list[Tensor]:
-        """Note the numbers of latent features and classes, and sort the columns of the logits."""
+        """Store the numbers of latent features and classes, and sort the columns of the logits."""
         if "latent" in names:
             self.n_latent = outputs[0].shape[1]
         if "logits" in names:
@@ -142,11 +142,11 @@ class BatchedNetwork(ABC):
         return outputs
 
     def _check(self, output: Tensor, X: Any, number: NDArray[np.intp]) -> None:
-        """Refuse outputs that do not belong to the samples one by one, or are not finite."""
+        """Raise a ValueError for outputs that are not one per sample, or not finite."""
         if len(output) != len(number):
             raise ValueError(
                 f"{self.name} gives {len(output)} outputs for a batch of {len(number)}, from "
-                f"sample {number[0]} of X on; a classifier gives one for each sample."
+                f"sample {number[0]} of X on; a classifier gives one per sample."
             )
         finite = output.isfinite().flatten(1).all(1)
         if finite.all():
@@ -159,8 +159,8 @@ class BatchedNetwork(ABC):
             largest = to_tensor(_safe_indexing(X, number[[first]])).double().abs().max().item()
             if largest > limit:
                 message += (
-                    f" The sample holds {largest:.4g}, more than the {limit:.4g} of "
-                    f"{self.compute_dtype}: scale X, or compute in a wider dtype."
+                    f" The sample contains {largest:.4g}, above the maximum {limit:.4g} of "
+                    f"{self.compute_dtype}: scale X, or use a network of a wider dtype."
                 )
         raise ValueError(message)
 
@@ -177,12 +177,12 @@ class BatchedNetwork(ABC):
             )
         if len(np.unique(given)) != n_outputs:
             raise ValueError(
-                f"classes={given.tolist()} names a class twice. Give each output its own."
+                f"classes={given.tolist()} contains duplicates. Give each output its own class."
             )
         self.order = np.argsort(given, kind="stable").tolist()
         self.classes_ = given[self.order]
 
     def _sorted(self, logits: Tensor) -> Tensor:
-        """Put the columns into the order of `classes_`."""
+        """Sort the columns in the order of `classes_`."""
         self._learn_classes(logits.shape[1])
         return logits if self.order == sorted(self.order) else logits[:, self.order]

@@ -1,4 +1,4 @@
-"""A network whose outputs are kept on disk, so that no sample is computed twice."""
+"""A decorator that caches the outputs of a network on disk."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -19,18 +19,18 @@ from skboundary.networks._sample_store import SampleStore
 
 
 class CachedNetwork:
-    """Decorate a network with a cache; all but the outputs are those of the network.
+    """A network with an on-disk cache of its outputs; other attributes are those of the network.
 
     Parameters
     ----------
     network : BatchedNetwork
     folder : Path
-        Holds a folder for each key.
+        Contains one folder per key.
     memory_key : str, default=None
         See `LatentTransformer`.
     key : str, default=None
-        What the network computes. None makes the digest anew in each call: weights, attributes
-        and globals may change in between.
+        Key of the network. None computes the digest in each call, because weights, attributes
+        and globals may change between calls.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class CachedNetwork:
         key: str | None = None,
     ) -> None:
         self.network, self.folder, self.memory_key, self.key = network, folder, memory_key, key
-        self._warned: set[str] = set()  # of what the user has been warned about that folder
+        self._warned: set[str] = set()  # warnings already issued about the folder
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "network" not in self.__dict__:  # copied or unpickled
@@ -80,7 +80,7 @@ class CachedNetwork:
         return latent, logits
 
     def snapshot(self) -> CachedNetwork:
-        """The network under the key of its present weights and code."""
+        """Return a copy with the key of the current weights and code."""
         key = self.network.digest(self.memory_key)
         snapshot = CachedNetwork(self.network, self.folder, self.memory_key, key)
         snapshot._warned = self._warned

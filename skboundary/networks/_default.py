@@ -32,8 +32,8 @@ _STEPS = 300
 _BATCH = 256
 
 
-class CastRows(Dataset[tuple[Any, Any]]):
-    """Rows of X as tensors of one dtype, cast batch by batch, with their targets.
+class CastSamples(Dataset[tuple[Any, Any]]):
+    """Samples of X as tensors of one dtype, cast batch by batch, with their targets.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class CastRows(Dataset[tuple[Any, Any]]):
 
     def __init__(self, X: Any, y: NDArray[Any], dtype: torch.dtype) -> None:
         self.X, self.y, self.dtype = X, y, dtype
-        self.shape = X.shape  # for callbacks that fit a module to its input
+        self.shape = X.shape  # for callbacks that adapt a module to its input
 
     def __len__(self) -> int:
         return self.X.shape[0]
@@ -53,12 +53,12 @@ class CastRows(Dataset[tuple[Any, Any]]):
         return self.__getitems__([i])[0]
 
     def __getitems__(self, index: list[int]) -> list[tuple[Any, Any]]:
-        """Fetch a batch in one step (torch's DataLoader looks for this method)."""
+        """Fetch a batch in one step (torch's DataLoader uses this method)."""
         return list(zip(to_tensor(self.X[index], dtype=self.dtype), self.y[index], strict=True))
 
 
 class SkorchFit(ClassifierMixin, BaseEstimator):
-    """Stand in for a skorch net in a pipeline that is fitted: cast X and seed torch.
+    """Replace a skorch net in a pipeline while it is fitted: cast X and seed torch.
 
     Parameters
     ----------
@@ -77,12 +77,12 @@ class SkorchFit(ClassifierMixin, BaseEstimator):
             if isinstance(self.net.criterion_, (nn.BCELoss, nn.BCEWithLogitsLoss)):
                 y = y.astype(np.float32)
             X = X if sparse.issparse(X) else np.asarray(X)
-            self.net.partial_fit(CastRows(X, y, _input_dtype(self.net.module_, X)), y)
+            self.net.partial_fit(CastSamples(X, y, _input_dtype(self.net.module_, X)), y)
         return self
 
 
 def _input_dtype(module: nn.Module, X: Any) -> torch.dtype:
-    """Dtype in which a module takes X: int64 for integers that meet an `nn.Embedding` first."""
+    """Input dtype of a module: int64 for integers if it begins with an `nn.Embedding`."""
     if holds_integers(X):
         with evaluation_mode(tree_of(module)), torch.no_grad():
             x = to_tensor(X[:1], device=next(module.parameters()).device)
@@ -92,20 +92,20 @@ def _input_dtype(module: nn.Module, X: Any) -> torch.dtype:
 
 
 def output_of(net: Any) -> str | Callable[[Tensor], Tensor]:
-    """Tell what a fitted skorch net's module ends in.
+    """Determine what the module of a fitted skorch net returns.
 
-    Logits where skorch itself takes softmax or sigmoid; otherwise the net's own function from
-    outputs to probabilities.
+    "logits" if skorch applies softmax or sigmoid, otherwise the net's own function from outputs
+    to probabilities.
     """
     losses = nn.CrossEntropyLoss, nn.BCEWithLogitsLoss
-    # a compiled criterion keeps the original
+    # a compiled criterion stores the original
     criterion = getattr(net.criterion_, "_orig_mod", net.criterion_)
     if net.predict_nonlinearity == "auto" and isinstance(criterion, losses):
         return "logits"
     if net.predict_nonlinearity == "auto" and isinstance(criterion, nn.BCELoss):
         return "proba"
     nonlinearity: Callable[[Tensor], Tensor] = net._get_predict_nonlinearity()
-    if isinstance(net, NeuralNetBinaryClassifier):  # which hands over its outputs flattened
+    if isinstance(net, NeuralNetBinaryClassifier):  # which passes its outputs flattened
         return partial(_of_flat, nonlinearity)
     return nonlinearity
 
@@ -115,19 +115,19 @@ def _of_flat(nonlinearity: Callable[[Tensor], Tensor], output: Tensor) -> Tensor
 
 
 def query_net(net: Any, network: TorchNetwork, X: Any) -> tuple[NDArray[np.intp] | None, Any]:
-    """Get the outputs (n,) that a fitted skorch net predicts, and its probabilities.
+    """Return the outputs (n,) that a fitted skorch net predicts, and its probabilities.
 
     Parameters
     ----------
     net : skorch.NeuralNet
     network : TorchNetwork
-        Of its module.
+        Network of its module.
     X : array-like of shape (n, ...)
 
     Returns
     -------
     predicted : ndarray of shape (n,) or None
-        None where `predict` is not skorch's own and may name anything.
+        None if `predict` is not skorch's own and may return other labels.
     proba : ndarray of shape (n, n_outputs)
     """
     trees = [tree_of(p) for p in (net.module_, net.criterion_) if isinstance(p, nn.Module)]
@@ -154,7 +154,7 @@ def train_default(
     Parameters
     ----------
     X : array-like of shape (n_samples, ...)
-        Rows of more than one axis are flattened.
+        Samples with more than one axis are flattened.
     y : ndarray of shape (n_samples,)
         Labels 0 to n_classes - 1.
     dtype : torch.dtype
@@ -165,13 +165,13 @@ def train_default(
     Returns
     -------
     module : nn.Module
-        Gives logits (n, n_classes).
+        Returns logits (n, n_classes).
     """
     n, n_features = X.shape[0], int(np.prod(X.shape[1:]))
     scaler = StandardScaler()
 
-    def learn(rows: slice) -> bool:
-        scaler.partial_fit(to_tensor(X[rows], dtype=dtype).flatten(1).numpy())
+    def learn(batch: slice) -> bool:
+        scaler.partial_fit(to_tensor(X[batch], dtype=dtype).flatten(1).numpy())
         return True
 
     for _ in map_batches(learn, n, max(1, 2**22 // n_features)):
@@ -195,9 +195,9 @@ def train_default(
         max_epochs=math.ceil(_STEPS / math.ceil(n / _BATCH)),
         iterator_train__shuffle=True,
         train_split=None,
-        callbacks=None if verbose > 0 else "disable",  # much of the time of a small fit
+        callbacks=None if verbose > 0 else "disable",  # they take much of the time of a small fit
         device=str(device),
         verbose=verbose,
     )
-    with one_thread():  # more only wait for each other in layers so small
+    with one_thread():  # more threads are slower for layers this small
         return SkorchFit(net, seed).fit(X, y).net.module_

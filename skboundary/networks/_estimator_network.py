@@ -1,4 +1,4 @@
-"""Classifiers without a torch module: scores in place of logits, X in place of a latent space."""
+"""Classifiers without a torch module: scores as logits, and X as the latent space."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -20,15 +20,15 @@ from skboundary.networks._digest import digest
 from skboundary.networks._layers import flatten_latent
 from skboundary.networks._outputs import softmax
 
-_LEAST = 1e-12  # probability: the logarithm of less would depend on the dtype
+_SMALLEST = 1e-12  # probability; the logarithm of smaller ones would depend on the dtype
 
 
 class EstimatorNetwork(BatchedNetwork):
-    """Any fitted classifier as a `Network` without gradients.
+    """A fitted classifier without gradients as a `Network`.
 
-    Logits are the logarithm of `predict_proba` where there is one, else `decision_function`
-    (two classes: minus and plus its half), else the logarithm of the one-hot prediction. The
-    latent space is what the steps of a pipeline before the classifier make of X.
+    Logits are the logarithm of `predict_proba` if available, else `decision_function` (for two
+    classes minus and plus its half), else the logarithm of the one-hot prediction. The latent
+    space is the output of the steps of a pipeline before the classifier.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class EstimatorNetwork(BatchedNetwork):
 
     @property
     def has_scores(self) -> bool:
-        """Whether the classifier has more than labels."""
+        """Whether the classifier has `predict_proba` or `decision_function`."""
         return hasattr(self.head, "predict_proba") or hasattr(self.head, "decision_function")
 
     def proba(self, logits: Tensor) -> Tensor:
@@ -119,14 +119,14 @@ class EstimatorNetwork(BatchedNetwork):
             if scores.shape[1] != len(self.head.classes_):
                 raise ValueError(
                     f"decision_function of {self.name} has {scores.shape[1]} columns for "
-                    f"{len(self.head.classes_)} classes. Where it has one for each pair of "
-                    "classes set decision_function_shape='ovr'."
+                    f"{len(self.head.classes_)} classes. If it has one for each pair of classes, "
+                    "set decision_function_shape='ovr'."
                 )
             return scores
         else:
             labels = predicted_labels(self.head, samples)
             p = self._tensor(labels[:, None] == self.head.classes_)
-        return p.clamp_min(_LEAST).log()
+        return p.clamp_min(_SMALLEST).log()
 
     def _tensor(self, array: Any) -> Tensor:
         return to_tensor(array, device=self.device, dtype=self.dtype)
@@ -136,14 +136,14 @@ class EstimatorNetwork(BatchedNetwork):
 
 
 def split(estimator: Any) -> tuple[list[Any], Any]:
-    """Take a fitted estimator apart: the steps that transform X, and the classifier."""
+    """Split a fitted estimator into the steps that transform X and the classifier."""
     steps: list[Any] = []
     while isinstance(estimator, (Pipeline, FrozenEstimator)):
         if isinstance(estimator, FrozenEstimator):
             estimator = estimator.estimator
             continue
         for _, step in estimator.steps[:-1]:
-            # a sampler acts in fit only
+            # samplers only act in fit
             if step not in (None, "passthrough") and not hasattr(step, "fit_resample"):
                 steps.append(step)
         estimator = estimator.steps[-1][1]
@@ -151,6 +151,6 @@ def split(estimator: Any) -> tuple[list[Any], Any]:
 
 
 def predicted_labels(classifier: Any, X: Any) -> NDArray[Any]:
-    """Labels (n_samples,) that a classifier predicts, also where it gives them as a column."""
+    """Predicted labels (n_samples,), also of a classifier that returns them as a column."""
     labels = np.asarray(classifier.predict(X))
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels

@@ -1,4 +1,4 @@
-"""The factory that makes a `Network` of whatever is given as `estimator`."""
+"""The factory `as_network`, which reduces any estimator to a `Network`."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -30,7 +30,7 @@ from skboundary.networks._torch_network import TorchNetwork
 
 
 def is_trained(estimator: Any) -> bool:
-    """Whether `estimator` is used as it is, and never refitted."""
+    """Whether `estimator` is trained and never refitted."""
     return isinstance(estimator, (nn.Module, FrozenNetwork, FrozenEstimator))
 
 
@@ -40,7 +40,7 @@ def takes_frames(estimator: Any) -> bool:
 
 
 def takes_sparse(estimator: Any) -> bool:
-    """Whether `estimator` takes sparse X; for networks batches are made dense."""
+    """Whether `estimator` accepts sparse X; for networks, batches are converted to dense."""
     is_network = estimator is None or isinstance(estimator, (nn.Module, FrozenNetwork))
     return is_network or _is_skorch(estimator) or get_tags(estimator).input_tags.sparse
 
@@ -62,41 +62,45 @@ def as_network(
     latent: bool = True,
     labels: bool = False,
 ) -> tuple[Any, Network]:
-    """Train what has to be trained, and look at the result as a network.
+    """Fit `estimator` unless it is trained, and return it with its `Network`.
 
     Parameters
     ----------
     estimator : None, nn.Module, FrozenNetwork, FrozenEstimator or classifier
+        None trains the default network. Modules and frozen estimators are used without
+        refitting; any other classifier is cloned and fitted.
     X : array-like of shape (n_samples, ...)
     y : array-like of shape (n_samples,) or None
     layer, pool, memory, memory_key, device, batch_size, random_state, verbose
-        The host's parameters.
+        As in :class:`LatentTransformer`.
     logits : bool, default=True
-        False for a host that wants latent vectors only.
+        False if only latent vectors are needed.
     latent : bool, default=True
-        False for a host that can do without: the network may then have no such layer.
+        False if latent vectors are not needed; the network may then have no such layer.
     labels : bool, default=False
-        True for a host that asks a classifier without gradients for labels where its scores
-        disagree with them. Others get an error then.
+        True if labels can replace the scores of a classifier without gradients whose scores
+        disagree with them; otherwise such a classifier raises an error.
 
     Returns
     -------
-    estimator_ : the trained classifier
+    estimator_ : classifier
+        The trained classifier.
     network : Network
-        Some samples have run: its layer is known, and with logits its classes.
+        It has run some samples, so its layer and, with `logits`, its classes are known.
 
     Raises
     ------
     ValueError
-        When `estimator` is no classifier, its outputs do not fit the classes, its scores or
-        probabilities are not those of its `predict` and `predict_proba`, or `layer` names none.
+        If `estimator` is not a classifier, if its outputs do not match the classes, if its scores
+        or probabilities contradict its `predict` and `predict_proba`, or if `layer` does not
+        exist.
     """
     _refuse_other_kinds(estimator)
     trained = is_trained(estimator)
     if isinstance(estimator, nn.Module):
         estimator = FrozenNetwork(estimator)
     elif isinstance(estimator, FrozenEstimator):
-        if hasattr(estimator.estimator, "__sklearn_tags__"):  # any object with predict will do
+        if hasattr(estimator.estimator, "__sklearn_tags__"):  # any object with predict is accepted
             check_is_fitted(estimator.estimator)
     elif estimator is None:
         estimator = _train_default(X, y, device, draw_seed(random_state), verbose)
@@ -117,7 +121,7 @@ def as_network(
     network = cast(Network, adapter)
     location = getattr(memory, "location", memory)
     if trained and location is not None:
-        folder = Path(location, "joblib", "skboundary")  # `joblib.Memory.clear` empties it too
+        folder = Path(location, "joblib", "skboundary")  # `joblib.Memory.clear` also clears it
         network = cast(Network, CachedNetwork(adapter, folder, memory_key))
     if not logits:
         network.latent(_safe_indexing(X, slice(0, 1)))
@@ -144,7 +148,7 @@ def _adapt(
     batch_size: Any,
     verbose: int,
 ) -> TorchNetwork | EstimatorNetwork:
-    """Make the network of a fitted estimator; `classes` are those of a skorch net fitted here."""
+    """Build the network of a fitted estimator; `classes` are those of a skorch net fitted here."""
     steps, head = split(estimator)
     shared = dict(pool=pool, batch_size=batch_size, verbose=verbose)
     if isinstance(head, FrozenNetwork):
@@ -168,8 +172,8 @@ def _adapt(
         if lifted is None:
             if layer != "auto":
                 raise ValueError(
-                    f"layer={layer!r} names a layer of a network, and {type(head).__name__} has "
-                    "none. Use layer='auto': the input of the classifier is its latent space."
+                    f"layer={layer!r} is a layer of a network, but {type(head).__name__} has no "
+                    "layers. Use layer='auto': the input of the classifier is its latent space."
                 )
             return EstimatorNetwork(estimator, device=where, dtype=dtype, **shared)
         module = lifted.module.to(dtype)
@@ -189,7 +193,7 @@ def _query(
 ) -> tuple[NDArray[np.intp] | None, NDArray[Any] | None]:
     """Positions (n,) of the predicted classes, and probabilities, from the classifier itself.
 
-    None for what it does not have, or what the network repeats by construction.
+    None for what it does not provide, or what equals the outputs of the network by construction.
     """
     if isinstance(head, FrozenNetwork) or not network.has_scores:
         return None, None
@@ -220,13 +224,15 @@ def _refuse_other_kinds(estimator: Any) -> None:
 
 
 def _is_skorch(estimator: Any) -> bool:
-    net = sys.modules.get("skorch.net")  # not imported yet: then it is not a skorch net
+    net = sys.modules.get("skorch.net")  # if it is not imported, `estimator` is not a skorch net
     return net is not None and isinstance(estimator, net.NeuralNet)
 
 
 def _fit_clone(estimator: Any, X: Any, y: NDArray[Any], device: Any, seed: int) -> Any:
-    if X.shape[0] < 2:  # of which some classifiers make NaN
-        raise ValueError(f"X holds 1 sample, too few to train {type(estimator).__name__} on.")
+    if X.shape[0] < 2:  # some classifiers would return NaN
+        raise ValueError(
+            f"X has 1 sample; {type(estimator).__name__} needs at least 2 to be trained."
+        )
     estimator = clone(estimator)
     pipeline, head = _last_step(estimator)
     if not _is_skorch(head):
@@ -247,7 +253,7 @@ def _fit_clone(estimator: Any, X: Any, y: NDArray[Any], device: Any, seed: int) 
 
 
 def _last_step(estimator: Any) -> tuple[Pipeline | None, Any]:
-    """What a pipeline ends in, and the innermost pipeline that holds it."""
+    """Innermost pipeline of an estimator, and its last step."""
     pipeline = None
     while isinstance(estimator, Pipeline):
         pipeline, estimator = estimator, estimator.steps[-1][1]
@@ -260,7 +266,7 @@ def _train_default(X: Any, y: NDArray[Any], device: Any, seed: int, verbose: int
     classes, codes = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(
-            f"y holds 1 class, {classes[0]!r}; the default network needs at least 2 classes."
+            f"y has 1 class, {classes[0]!r}; the default network needs at least 2 classes."
         )
     where = resolve_device(device)
     module = train_default(

@@ -28,45 +28,45 @@ from skboundary.networks._torch_network import TorchNetwork
 class FrozenNetwork(ClassifierMixin, BaseEstimator):
     """A trained `torch.nn.Module` as an already fitted classifier.
 
-    The module is used as it is: never refitted, never changed, never copied by
-    :func:`sklearn.base.clone` (a clone is a new shell around the same module, so a grid search
-    copies no weights). It runs in evaluation mode and gets its flags back afterwards.
+    The module is never refitted or modified. :func:`sklearn.base.clone` does not copy it: a clone
+    shares the module, so a grid search copies no weights. It runs in evaluation mode, and its
+    flags are restored afterwards.
 
     Read more in the :ref:`User Guide <networks>`.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Takes a batch and gives logits of shape (n, n_classes), or one logit for two classes.
-        Of a tuple or mapping the first tensor is taken.
+        Maps a batch to logits of shape (n, n_classes), or to one logit for two classes. The
+        first tensor of a tuple or mapping is used.
     classes : array-like of shape (n_classes,), default=None
-        The class of each output, in the order of the outputs. None means 0 to n_outputs - 1.
+        The class of each output, in the order of the outputs. None is 0 to n_outputs - 1.
     preprocess : callable, default=None
-        From tensor to tensor, run on every batch before the module; a normalization, for
-        instance. It is a part of the network: bounds and gradients speak of the raw X.
+        Maps a tensor to a tensor, and is applied to every batch before the module, for instance
+        a normalization. It is part of the network: bounds and gradients refer to the raw X.
     output : {"logits", "proba"}, default="logits"
-        What the module ends in. "proba" stands for softmax or sigmoid.
+        What the module returns; "proba" if it ends in a softmax or sigmoid.
     device : str or torch.device, default="auto"
-        "auto" keeps a module on the accelerator where it is, else takes the best device there
-        is. A copy of the module runs where it has to be moved.
+        "auto" keeps a module on its accelerator if it is on one; otherwise it selects the best
+        device available. If the module is on another device, a copy of it is used.
     {batch_size}
     input_dtype : {"auto", "keep"}, default="auto"
-        Samples are cast to the dtype of the module. "auto" hands integers over as integers
-        (int64) where an `nn.Embedding` is the first layer with weights that runs, "keep"
-        whatever comes first. A network that takes integers has no gradient in X.
+        Samples are cast to the dtype of the module. "auto" keeps integers (as int64) if an
+        `nn.Embedding` is the first layer with weights that runs; "keep" always keeps them. A
+        network that takes integers has no gradient with respect to X.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Sorted; columns of every method follow it. With ``classes=None`` it is known after
-        `fit`. After a `fit` with encoded labels (positions among the classes, as
-        :class:`~sklearn.ensemble.VotingClassifier` gives them) it is 0 to n_classes - 1.
+        Sorted class labels, the order of the columns of all methods. With ``classes=None`` it is
+        available after `fit`. After a `fit` with encoded labels (positions among the classes, as
+        :class:`~sklearn.ensemble.VotingClassifier` passes them) it is 0 to n_classes - 1.
     n_features_in_ : int
         Size of the second axis of X, after `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns, after `fit` on X with names that are all strings.
+        Names of the columns, after `fit` on X with column names that are all strings.
     input_shape_ : tuple of int
-        Shape of one row of X, after `fit`.
+        Shape of one sample, after `fit`.
 
     See Also
     --------
@@ -114,16 +114,16 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
 
     @all_or_nothing()
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> FrozenNetwork:
-        """Run one sample, which tells the number of outputs, and store the columns of X.
+        """Determine the number of outputs from one sample, and store the columns of X.
 
-        Nothing is trained. From now on X must have these columns; without `fit` it may have
-        whatever the module takes.
+        Nothing is trained. After `fit`, X must have the same columns; before, any X that the
+        module accepts is accepted.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
         y : array-like of shape (n_samples,), default=None
-            Only tells whether `predict` answers in labels or in positions among the classes.
+            Determines whether `predict` returns labels or positions among the classes.
 
         Returns
         -------
@@ -147,12 +147,11 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         if self.classes is not None:
             return np.unique(np.asarray(self.classes))
         raise AttributeError(
-            "FrozenNetwork(classes=None) knows classes_ once a row has run: call fit first, "
-            "or give classes."
+            "FrozenNetwork(classes=None) has no classes_ before fit: call fit, or set classes."
         )
 
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:
-        """Compute raw logits, whatever the module ends in.
+        """Compute the unnormalized logits, whatever the module ends in.
 
         Parameters
         ----------
@@ -161,13 +160,13 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         Returns
         -------
         scores : ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
-            For two classes the logit of the second minus that of the first.
+            For two classes, the logit of the second minus that of the first.
         """
         logits = to_numpy(self._logits(X)[1])
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
-        """Compute softmax of the logits.
+        """Compute the softmax of the logits.
 
         Parameters
         ----------
@@ -197,7 +196,7 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
     def _logits(self, X: Any) -> tuple[TorchNetwork, torch.Tensor]:
         self._validate_params()
         fitted = hasattr(self, "input_shape_")
-        # without fit there is nothing to compare X with, and nothing is written down
+        # before fit there are no columns to compare with, and no attributes are set
         X = check_input(self if fitted else clone(self), X, reset=not fitted)
         network = TorchNetwork(**self._settings())
         return network, network.logits(X)
@@ -216,7 +215,7 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         )
 
     def set_params(self, **params: Any) -> FrozenNetwork:
-        """Set parameters; another module, or other classes, take away what `fit` learned.
+        """Set parameters; another module or other classes reset the fitted attributes.
 
         Parameters
         ----------
@@ -250,20 +249,20 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
-        for key in ("module", "preprocess"):  # a pickle opens without an accelerator
+        for key in ("module", "preprocess"):  # pickles can be loaded without an accelerator
             if isinstance(state[key], nn.Module):
                 state[key] = on_device(state[key], torch.device("cpu"))
         if not _can_be_pickled(self.preprocess):
             raise pickle.PicklingError(
-                f"preprocess={self.preprocess!r} cannot be pickled: it is no function of a "
-                "module that can be imported. Define it with def at the top level of a module, or "
-                "write an nn.Module."
+                f"preprocess={self.preprocess!r} cannot be pickled, because it is not an "
+                "importable function. Define it with def at the top level of a module, or as an "
+                "nn.Module."
             )
         return state
 
 
 def _can_be_pickled(function: Any) -> bool:
-    """Whether the pickler that is at work can pickle a function: by name, or by its code."""
+    """Whether the current pickler can pickle a function, by name or by its code."""
     name = getattr(function, "__qualname__", "")
     if "<lambda>" not in name and "<locals>" not in name:
         return True

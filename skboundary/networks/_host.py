@@ -1,4 +1,4 @@
-"""Base of the estimators around a network: validation, the network, tags and metadata."""
+"""Mixin of the estimators that contain a network: validation, the network, tags, metadata."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -18,7 +18,7 @@ from skboundary.networks._protocol import Network
 
 
 class NetworkHostMixin:
-    """What the estimators around a network share.
+    """Mixin for estimators that contain a network.
 
     A new estimator lists `NETWORK_CONSTRAINTS` (or `LATENT_CONSTRAINTS`) among its own, names
     the shared parameters as lines ``{estimator}``, ``{device}``, ... in its docstring under

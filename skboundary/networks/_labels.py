@@ -1,4 +1,4 @@
-"""Labels as positions among the classes of a trained network: decided once, in fit."""
+"""Encoded labels: positions among the classes of a trained network, detected in fit."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -15,13 +15,13 @@ from skboundary.exceptions import EncodedLabelsWarning, warn_caller
 def resolve_labels(
     y: NDArray[Any] | None, classes: NDArray[Any], *, strict: bool = True
 ) -> tuple[NDArray[Any], NDArray[np.intp] | None]:
-    """Decide in fit whether y holds labels or positions among the classes of a network.
+    """Decide in fit whether y contains labels or positions among the classes of a network.
 
     Positions are integers from 0 to n_classes - 1 that are not all classes themselves:
-    `VotingClassifier`, `StackingClassifier` and `cross_val_predict` hand labels encoded in this
-    way to the classifiers inside them. An estimator that was fitted with positions answers in
-    positions. So a host keeps the first result as its `classes_`, uses it wherever it names a
-    class, and looks later labels up in it with `encode_labels`.
+    `VotingClassifier`, `StackingClassifier` and `cross_val_predict` pass such encoded labels to
+    the classifiers inside them. An estimator that was fitted with positions predicts positions,
+    so it stores the first result as its `classes_`, uses it for all class labels, and looks up
+    later labels in it with `encode_labels`.
 
     Parameters
     ----------
@@ -29,19 +29,19 @@ def resolve_labels(
     classes : ndarray of shape (n_classes,)
         Sorted, `Network.classes_`.
     strict : bool, default=True
-        Whether an unknown label is an error, or else a label like any other.
+        Whether an unknown label raises an error.
 
     Returns
     -------
     classes_ : ndarray of shape (n_classes,)
-        `classes`, or ``np.arange(n_classes)`` where y holds positions.
+        `classes`, or ``np.arange(n_classes)`` if y contains positions.
     codes : ndarray of shape (n_samples,) or None
         The position of each label, -1 for an unknown one; None without y.
 
     Raises
     ------
     ValueError
-        That names the first unknown label, the classes, and the parameter to change.
+        For an unknown label; the message names it, the classes, and the parameter to change.
     """
     if y is None:
         return classes, None
@@ -52,9 +52,9 @@ def resolve_labels(
     if y.dtype.kind in "iu" and y.min() >= 0 and y.max() < len(classes):
         warn_caller(
             f"y holds {unknown[0].item()!r}, which is not one of the classes "
-            f"{classes[:10].tolist()}. Its integers are taken for positions among them: "
+            f"{classes[:10].tolist()}. Its integers are interpreted as positions among them: "
             f"{y[0].item()!r} stands for {classes.tolist()[y[0]]!r}. Predictions will be positions "
-            "as well. Give labels in fit to get labels.",
+            "as well. Pass labels to fit to predict labels.",
             EncodedLabelsWarning,
         )
         return np.arange(len(classes)), y.astype(np.intp)
@@ -70,12 +70,12 @@ def resolve_labels(
 def encode_labels(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
     """Find each label among the `classes_` of a fitted estimator.
 
-    Numbers and booleans are equal as they are in Python: True is the label 1.
+    Numbers and Booleans compare as in Python: True equals the label 1.
 
     Raises
     ------
     ValueError
-        That names the first unknown label and the classes.
+        For an unknown label; the message names it and the classes.
     """
     codes = _look_up(y, classes)
     if (codes < 0).any():

@@ -26,7 +26,7 @@ from skboundary.networks._parameters import LATENT_CONSTRAINTS, fill_docstring
 class LatentTransformer(
     NetworkHostMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 ):
-    """Turn rows into the activations of a layer of a trained classifier.
+    """Transform samples to the activations of a layer of a trained classifier.
 
     Read more in the :ref:`User Guide <networks>`.
 
@@ -35,10 +35,10 @@ class LatentTransformer(
     {estimator}
     layer : str, int or callable, default="auto"
         "auto" is the input of the last `torch.nn.Linear` that runs; for a pipeline without a
-        network the input of its last step, for any other classifier X itself. The dotted name
-        of a submodule means its output, ``"name:input"`` its input, an integer the output of a
-        leaf module counted in the order they run (-2 is the last but one), and a callable
-        takes the module and a batch and returns the activations.
+        network the input of its last step, and for any other classifier X itself. The dotted
+        name of a submodule is its output, ``"name:input"`` its input, an integer the output of a
+        leaf module counted in execution order (-2 is the second to last), and a callable
+        receives the module and a batch and returns the activations.
     {pool}
     {memory}
     {memory_key}
@@ -96,13 +96,13 @@ class LatentTransformer(
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> LatentTransformer:
-        """Train the classifier where it has to be, and find the layer.
+        """Fit the classifier unless it is trained, and find the layer.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
         y : array-like of shape (n_samples,), default=None
-            Needed, and read, only where the classifier is trained here.
+            Required, and used, only if the classifier is fitted here.
 
         Returns
         -------
@@ -111,7 +111,7 @@ class LatentTransformer(
         Raises
         ------
         ValueError
-            For input that is not finite, a missing y, or a layer that is not there.
+            If X is not finite, if y is required but missing, or if the layer does not exist.
         """
         X, y = self._check_fit(X, None if is_trained(self.estimator) else y)
         self.estimator_, self._network = self._as_network(X, y, logits=False)
@@ -129,7 +129,7 @@ class LatentTransformer(
         Returns
         -------
         latent : ndarray of shape (n_samples, n_latent)
-            In the dtype of the network, float32 at least.
+            In the dtype of the network, at least float32.
         """
         check_is_fitted(self)
         return to_numpy(self._network.latent(self._check_X(X)))

@@ -1,4 +1,4 @@
-"""Catch what one layer of a network computes, by forward hooks."""
+"""Activations of one layer of a network, recorded by forward hooks."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -16,22 +16,22 @@ Layer = str | int | Callable[[nn.Module, Tensor], Tensor]
 
 
 class Tap(NamedTuple):
-    """One activation: which submodule, which side of it, at which of its calls in a pass."""
+    """An activation: a submodule, its input or output, and the number of the call in a pass."""
 
     name: str
     side: str
     call: int
 
 
-class _Enough(Exception):
-    """Leave the forward pass: all that was asked for is caught."""
+class _StopForward(Exception):
+    """Raised to stop the forward pass early."""
 
 
 def first_tensor(value: Any) -> Tensor:
-    """Take the first tensor of a module's output: a tensor, or nested sequences and mappings."""
+    """First tensor of the output of a module: a tensor, or nested sequences and mappings."""
     found = next(_tensors(value), None)
     if found is None:
-        raise TypeError(f"A layer gave {type(value).__name__}, which holds no tensor.")
+        raise TypeError(f"A layer returned {type(value).__name__}, which contains no tensor.")
     return found
 
 
@@ -51,9 +51,9 @@ def begins_with_embedding(module: nn.Module, x: Tensor) -> bool:
 
     def stop(layer: nn.Module, _: Any) -> None:
         reached.append(layer)
-        raise _Enough
+        raise _StopForward
 
-    with ExitStack() as hooks, suppress(_Enough):
+    with ExitStack() as hooks, suppress(_StopForward):
         for layer in module.modules():
             if not any(layer.children()) and any(True for _ in layer.parameters()):
                 hooks.callback(layer.register_forward_pre_hook(stop).remove)
@@ -62,10 +62,10 @@ def begins_with_embedding(module: nn.Module, x: Tensor) -> bool:
 
 
 def find_tap(module: nn.Module, layer: Layer, x: Tensor) -> tuple[Tap | None, Tensor, Tensor]:
-    """Run `x` and find out which activation `layer` means.
+    """Run `x` and determine the activation that `layer` refers to.
 
-    Names cannot tell which layer comes last or how often one runs, a pass can, whatever
-    control flow the network has. Everything that runs is caught, so `x` should be small.
+    Which layer runs last, and how often a layer runs, depends on the control flow of the network,
+    so it is determined in a forward pass. All activations are stored, so `x` should be small.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def find_tap(module: nn.Module, layer: Layer, x: Tensor) -> tuple[Tap | None, Te
     Raises
     ------
     ValueError
-        When no layer answers to `layer`.
+        If `layer` does not exist.
     """
     if not isinstance(layer, (str, int)):
         return None, layer(module, x), first_tensor(module(x))
@@ -130,7 +130,7 @@ def find_tap(module: nn.Module, layer: Layer, x: Tensor) -> tuple[Tap | None, Te
         linear = [t for t in leaves if _is_linear(modules[t.name])]
         if not linear:
             raise ValueError(
-                "layer='auto' means the input of the last nn.Linear, and this network runs none. "
+                "layer='auto' is the input of the last nn.Linear, but this network runs none. "
                 f"Name a layer ({', '.join(t.name for t in leaves[-5:] if t.name)}) or give a "
                 "callable that takes the module and a batch."
             )
@@ -148,17 +148,17 @@ def find_tap(module: nn.Module, layer: Layer, x: Tensor) -> tuple[Tap | None, Te
 def run_tapped(
     module: nn.Module, layer: Layer, tap: Tap | None, x: Tensor, *, logits: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Run a batch and catch the activation that `find_tap` found.
+    """Run a batch and return the activation that `find_tap` found.
 
     Parameters
     ----------
     module : nn.Module
     layer : str, int or callable
     tap : Tap or None
-        What `find_tap` returned for it.
+        As returned by `find_tap`.
     x : Tensor of shape (n, ...)
     logits : bool
-        False leaves the pass as soon as the latent vectors are there.
+        False stops the pass once the latent vectors are computed.
 
     Returns
     -------
@@ -175,10 +175,10 @@ def run_tapped(
         nonlocal calls
         calls += 1
         if calls == tap.call:
-            # a later in-place layer would change the very tensor: keep a copy
+            # a later in-place layer would modify the tensor, so keep a copy
             caught.append(first_tensor(value).clone() if logits else first_tensor(value))
             if not logits:
-                raise _Enough
+                raise _StopForward
 
     sub = module.get_submodule(tap.name)
     if tap.side == "input":
@@ -190,7 +190,7 @@ def run_tapped(
     output = None
     try:
         output = first_tensor(module(x))
-    except _Enough:
+    except _StopForward:
         pass
     finally:
         handle.remove()
@@ -200,7 +200,7 @@ def run_tapped(
 
 
 def flatten_latent(latent: Tensor, pool: str | None) -> Tensor:
-    """Flatten feature maps to (n, n_latent), or average them over space first."""
+    """Flatten feature maps to (n, n_latent), after averaging over space if `pool` is "avg"."""
     if pool == "avg" and latent.ndim > 2:
         latent = latent.flatten(2).mean(2)
     return latent.flatten(1) if latent.ndim > 1 else latent[:, None]
@@ -211,7 +211,7 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def _parse(layer: str | int, modules: dict[str, nn.Module]) -> tuple[str, str]:
-    """Split "name" or "name:input", and refuse a name that no submodule has."""
+    """Split "name" or "name:input"; raise a ValueError if there is no such submodule."""
     if isinstance(layer, int) or layer == "auto":
         return "", ""
     name, _, side = layer.partition(":")
@@ -220,6 +220,6 @@ def _parse(layer: str | int, modules: dict[str, nn.Module]) -> tuple[str, str]:
     names = [n for n in modules if n]
     near = difflib.get_close_matches(name, names, n=5, cutoff=0.4) or names[:10]
     raise ValueError(
-        f"layer={layer!r} names no layer of this network (a name, or 'name:input'). "
-        f"Nearest names: {', '.join(near)}."
+        f"layer={layer!r} is not a layer of this network (a name, or 'name:input'). "
+        f"Closest names: {', '.join(near)}."
     )

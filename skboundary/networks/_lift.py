@@ -50,7 +50,7 @@ class Affine(nn.Module):
 
 
 def linear(weight: Any, bias: Any = None) -> nn.Linear:
-    """Make a float64 nn.Linear of given weight (n_out, n_in) and bias (n_out,)."""
+    """Build a float64 nn.Linear from a weight (n_out, n_in) and a bias (n_out,)."""
     weight = np.atleast_2d(np.asarray(weight, dtype=np.float64))
     # skip_init: initial weights would be drawn from the global generator
     layer = nn.utils.skip_init(
@@ -93,14 +93,14 @@ def _min_max_scaler(step: MinMaxScaler) -> nn.Module | None:
 
 def _pca(step: PCA) -> nn.Module:
     rotate = linear(step.components_)
-    # scikit-learn guards tiny variances in the same way
+    # same guard against tiny variances as in scikit-learn
     deviation = np.sqrt(step.explained_variance_)
     deviation = np.maximum(deviation, np.finfo(deviation.dtype).eps)
     whiten = [Affine(0.0, 1 / deviation)] if step.whiten else []
     return nn.Sequential(Affine(step.mean_, 1.0), rotate, *whiten)
 
 
-# Exact types: a subclass may compute something else.
+# Exact types, because a subclass may compute something else.
 _HEADS: dict[type, Callable[[Any], Lifted]] = {
     LogisticRegression: _linear_model,
     LinearSVC: _linear_model,
@@ -116,14 +116,14 @@ _STEPS: dict[type, Callable[[Any], nn.Module | None]] = {
 
 
 def lift_head(model: Any) -> Lifted | None:
-    """Turn a fitted classifier into a float64 module, None where there is none.
+    """Convert a fitted classifier to a float64 module; None if there is no such module.
 
     Parameters
     ----------
     model : estimator
         `LogisticRegression`, `LinearSVC`, `RidgeClassifier`, `SGDClassifier` and
-        `MLPClassifier` are lifted. The output is `decision_function`, one column for two
-        classes; `MLPClassifier` has none, and there softmax of the output is `predict_proba`.
+        `MLPClassifier` are converted. The output is `decision_function`, with one column for two
+        classes; for `MLPClassifier` the softmax of the output is `predict_proba`.
 
     Returns
     -------
@@ -134,9 +134,9 @@ def lift_head(model: Any) -> Lifted | None:
 
 
 def lift_steps(steps: list[Any]) -> nn.Module | None:
-    """Turn fitted `StandardScaler`, `MinMaxScaler` and `PCA` steps into one float64 module.
+    """Convert fitted `StandardScaler`, `MinMaxScaler` and `PCA` steps to one float64 module.
 
-    None when any step is something else, or clips.
+    None if any step is of another type, or clips.
     """
     modules: list[nn.Module] = []
     for step in steps:

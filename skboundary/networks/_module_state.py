@@ -1,4 +1,4 @@
-"""Torch modules in use: evaluation mode, locks, frozen parameters, copies on other devices."""
+"""State of torch modules: evaluation mode, locks, frozen parameters, copies on other devices."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 
 class Tree(NamedTuple):
-    """A module and all modules below it, in the order of `nn.Module.modules`, and their tensors."""
+    """A module and its submodules in the order of `nn.Module.modules`, and their tensors."""
 
     modules: list[nn.Module]
     parameters: list[Tensor]
@@ -29,7 +29,7 @@ class Tree(NamedTuple):
 
 
 def tree_of(root: nn.Module) -> Tree:
-    """Walk through a module once; `modules`, `parameters` and `buffers` of torch take longer."""
+    """Traverse a module once, which is faster than `modules`, `parameters` and `buffers`."""
     found: dict[nn.Module, None] = {}
 
     def visit(module: nn.Module) -> None:
@@ -52,7 +52,7 @@ def tree_of(root: nn.Module) -> Tree:
 
 
 class _Lock(NamedTuple):
-    number: int  # locks are acquired in this order, so that threads cannot block each other
+    number: int  # locks are acquired in this order, which prevents deadlocks
     lock: Any
 
 
@@ -97,14 +97,14 @@ def _locked(modules: list[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def evaluation_mode(*trees: Tree, frozen: bool = False) -> Iterator[None]:
-    """Put modules into evaluation mode and lock them; restore every flag whatever happens.
+    """Set modules to evaluation mode and lock them; flags are restored in any case.
 
     Parameters
     ----------
     *trees : Tree
     frozen : bool, default=False
-        Whether the parameters must not require gradients, for passes that are differentiated
-        with respect to the input.
+        Whether parameters require no gradients in the context, for derivatives with respect to
+        the input.
     """
     modules = [module for tree in trees for module in tree.modules]
     with _locked(modules):
@@ -128,17 +128,17 @@ def evaluation_mode(*trees: Tree, frozen: bool = False) -> Iterator[None]:
 
 # ----------------------------------------------------------------------------------------- copies
 
-# Copies of modules on other devices, with what the modules held when they were copied.
+# Copies of modules on other devices, with the contents of the modules when they were copied.
 _COPIES: WeakKeyDictionary[nn.Module, dict[torch.device, tuple[Any, nn.Module]]]
 _COPIES = WeakKeyDictionary()
 
 
 def placed(module: nn.Module, device: torch.device) -> tuple[nn.Module, Tree]:
-    """Return the module itself where it is on the device already, else one copy kept there.
+    """Return the module itself if it is on the device, otherwise a copy that is kept there.
 
-    The copy is made anew where the module has changed: weights written in place or replaced,
-    attributes set. Weights that were made in inference mode are copied too: no gradient passes
-    through them.
+    The copy is updated if the module has changed: weights modified in place or replaced, or
+    attributes set. Weights created in inference mode are copied as well, because they do not
+    propagate gradients.
 
     Parameters
     ----------
@@ -169,8 +169,8 @@ def on_device(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _contents(tree: Tree) -> list[Any]:
-    """Tell the present weights and attributes of a module from former ones."""
-    tensors = [  # a tensor made in inference mode counts no versions
+    """Contents of a module, which differ if its weights or attributes have changed."""
+    tensors = [  # tensors created in inference mode have no version counter
         (t.data_ptr(), t.sum().item() if t.is_inference() else t._version) for t in tree.tensors
     ]
     attributes = [

@@ -1,4 +1,4 @@
-"""From the outputs of a module to logits, and from logits to probabilities."""
+"""Conversion of module outputs to logits, and of logits to probabilities."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -15,24 +15,24 @@ Link = Callable[[Tensor], Tensor]
 
 
 def softmax(logits: Tensor) -> Tensor:
-    """Probabilities of a network, of `LogisticRegression` and of `MLPClassifier`, (n, c)."""
+    """Probabilities (n, c) of networks, `LogisticRegression` and `MLPClassifier`."""
     return logits.softmax(1)
 
 
 def one_vs_rest(logits: Tensor) -> Tensor:
-    """Normalized sigmoids, (n, c): `SGDClassifier(loss="log_loss")`.
+    """Normalized sigmoids (n, c), as in `SGDClassifier(loss="log_loss")`.
 
     With two classes, whose logits are minus and plus half the decision value, this is the
     sigmoid of the decision value, as it is for softmax.
     """
     if logits.shape[1] == 2:
         return logits.softmax(1)
-    # the logarithms: far from the boundaries all sigmoids may be 0
+    # logarithms, because far from the boundaries all sigmoids may be 0
     return nn.functional.logsigmoid(logits).softmax(1)
 
 
 def modified_huber(logits: Tensor) -> Tensor:
-    """Clipped decision values, normalized, (n, c): `SGDClassifier(loss="modified_huber")`."""
+    """Clipped, normalized decision values (n, c): `SGDClassifier(loss="modified_huber")`."""
     scores = 2 * logits if logits.shape[1] == 2 else logits
     p = (scores.clamp(-1, 1) + 1) / 2
     total = p.sum(1, keepdim=True)
@@ -44,27 +44,27 @@ def check_floats(output: Tensor, name: str) -> None:
     if not output.is_floating_point() or output.layout != torch.strided or output.is_meta:
         raise ValueError(
             f"{name} gives outputs of dtype {output.dtype} and layout {output.layout} on "
-            f"{output.device}; logits are floats, dense, on a device that computes."
+            f"{output.device}; logits must be dense floating-point tensors on a real device."
         )
 
 
 def as_logits(output: Tensor, n: int, *, probabilities: bool, name: str) -> Tensor:
-    """Make logits (n, n_classes) of what a module returns for n samples.
+    """Convert the output of a module for n samples to logits (n, n_classes).
 
     Parameters
     ----------
     output : Tensor
-        One output stands for two classes: a logit becomes minus and plus its half.
+        A single output represents two classes: a logit becomes minus and plus its half.
     n : int
     probabilities : bool
-        Whether the outputs are probabilities, or else logits.
+        Whether the outputs are probabilities instead of logits.
     name : str
         Class of the module, for messages.
 
     Returns
     -------
     logits : Tensor of shape (n, n_classes)
-        In float32 at least.
+        At least float32.
 
     Raises
     ------
@@ -78,12 +78,11 @@ def as_logits(output: Tensor, n: int, *, probabilities: bool, name: str) -> Tens
         output = output[:, None]
     if output.ndim != 2:
         raise ValueError(
-            f"{name} gives outputs of shape {tuple(output.shape)}; a classifier gives "
-            "(n_samples, n_classes)."
+            f"{name} gives outputs of shape {tuple(output.shape)}; expected (n_samples, n_classes)."
         )
     if probabilities:
         _check_probabilities(output)
-        # the smallest number that has a logarithm in this dtype
+        # the smallest number with a finite logarithm in this dtype
         output = torch.cat([1 - output, output], 1) if output.shape[1] == 1 else output
         return output.clamp_min(torch.finfo(output.dtype).tiny).log()
     return torch.cat([-output, output], 1) / 2 if output.shape[1] == 1 else output
@@ -95,7 +94,7 @@ def _check_probabilities(p: Tensor) -> None:
     if wrong.any():
         first = int(wrong.nonzero()[0])
         raise ValueError(
-            "The network should end in probabilities, but it gave "
+            "The network was declared to return probabilities, but it returned "
             f"{[round(v, 4) for v in p[first, :5].tolist()]} for a sample. Use output='logits', or "
             "another predict_nonlinearity in a skorch net."
         )

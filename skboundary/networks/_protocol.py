@@ -1,4 +1,4 @@
-"""The protocol that every classifier is reduced to."""
+"""The protocol `Network`, to which every classifier is reduced."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -19,41 +19,42 @@ Logits = Callable[[Tensor], Tensor]
 class Network(Protocol):
     """A fitted classifier as a function with a latent space.
 
-    `as_network` makes one of any classifier. Samples are whatever the classifier takes: arrays,
-    sparse matrices, DataFrames. They are processed in batches. Tensors come back on the CPU.
+    `as_network` builds one from any classifier. Samples are arrays, sparse matrices or DataFrames,
+    as the classifier accepts them, and are processed in batches. Tensors are returned on the CPU.
 
     Attributes
     ----------
     name : str
         Class of the classifier or module, for messages.
     classes_ : ndarray of shape (n_classes,)
-        Sorted; the columns of logits and probabilities. Known once logits were computed.
+        Sorted class labels, the columns of logits and probabilities. Known after logits have been
+        computed.
     n_latent : int
-        Number of latent features. Known once latent vectors were computed.
+        Number of latent features. Known after latent vectors have been computed.
     device : torch.device
-        Where the classifier is computed.
+        Device of the computation.
     dtype : torch.dtype
-        Of latent vectors and logits: float32, or float64 where the classifier computes in it.
+        Dtype of latent vectors and logits: float32, or float64 if the classifier computes in it.
     input_dtype : torch.dtype
-        Of points that a search moves, never a half precision.
+        Dtype of points that a search moves, never half precision.
     eps : float
-        Machine epsilon of the coarsest floating dtype that takes part in the logits. A network
-        may end in a coarser dtype than that of its parameters, under `torch.autocast` for
-        instance, so it is certain only once logits were computed.
+        Machine epsilon of the coarsest floating dtype involved in the logits. The outputs of a
+        network may be coarser than its parameters, for instance under `torch.autocast`, so the
+        value is final only after logits have been computed.
     batch_size : "auto" or int
     verbose : int
     is_module : bool
-        Whether a torch module computes it, or else `predict` and the scores of an estimator.
+        Whether a torch module computes the logits, instead of methods of an estimator.
     differentiable : bool
         Whether the logits have gradients with respect to X.
     affine : bool
         Whether the logits are known to be affine in X.
     has_scores : bool
-        Whether the classifier has more than labels.
+        Whether the classifier has scores, not only labels.
     has_linear : bool
-        Whether a module holds an `nn.Linear`, so that ``layer="auto"`` means a layer.
+        Whether the module contains an `nn.Linear`, so that ``layer="auto"`` refers to a layer.
     ends_in_logits : bool
-        Whether a module's own outputs are the logits, not logarithms of its probabilities.
+        Whether the outputs of the module are the logits, instead of probabilities.
     """
 
     classes_: NDArray[Any]
@@ -99,41 +100,41 @@ class Network(Protocol):
     def latent_and_logits(
         self, X: Any, bar: Any = None, index: NDArray[np.intp] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Both in one pass."""
+        """Latent vectors and logits from one pass."""
         ...
 
     def proba(self, logits: Tensor) -> Tensor:
-        """Probabilities (n, n_classes) that belong to logits (n, n_classes)."""
+        """Probabilities (n, n_classes) of logits (n, n_classes)."""
         ...
 
     def labels(self, X: Any) -> Tensor:
-        """Positions (n_samples,) in `classes_` of what `predict` of the classifier returns."""
+        """Positions (n_samples,) in `classes_` of the labels that `predict` returns."""
         ...
 
     def differentiable_logits(self) -> AbstractContextManager[Logits]:
         """Logits as a differentiable function.
 
-        Within the context the module is in evaluation mode, its parameters are frozen, and it is
-        locked for other threads.
+        In the context, the module is in evaluation mode, its parameters are frozen, and other
+        threads wait for it.
 
         Yields
         ------
         logits : callable
-            From samples (n, ...), a tensor on `device`, to logits (n, n_classes).
+            Maps samples (n, ...), a tensor on `device`, to logits (n, n_classes).
 
         Raises
         ------
         TypeError
-            When the classifier is not differentiable.
+            If the classifier is not differentiable.
         """
         ...
 
     def last_linear(self) -> tuple[Tensor, Tensor] | None:
         """Weight (n_classes, n_latent) and bias (n_classes,) of the layer that `latent` feeds.
 
-        Copies, rows as in `classes_`; the layer of a network with one output becomes minus and
-        plus its half. None where latent vectors are not the input of a linear layer with one
-        output for each class. Latent vectors and logits must have been computed before.
+        They are copies, with rows in the order of `classes_`; a layer with one output becomes
+        minus and plus its half. None if latent vectors are not the input of a linear layer with
+        one output per class. Latent vectors and logits must have been computed before.
         """
         ...
 
@@ -145,12 +146,12 @@ class Network(Protocol):
         ...
 
     def digest(self, memory_key: str | None = None) -> str:
-        """Digest of all that the outputs depend on besides X.
+        """Digest of everything except X that the outputs depend on.
 
         Parameters
         ----------
         memory_key : str, default=None
-            Stands for all code and all attributes.
+            Replaces all code and attributes.
 
         Returns
         -------
@@ -159,6 +160,6 @@ class Network(Protocol):
         Raises
         ------
         ValueError
-            For ``memory_key=None``, when something cannot be read; names it.
+            With ``memory_key=None``, if an object cannot be read; the message names it.
         """
         ...

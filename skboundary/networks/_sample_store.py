@@ -27,23 +27,23 @@ from skboundary.networks._digest import digest
 
 Arrays = list[NDArray[Any]]
 
-_KEY, _SUM, _TOTAL = 16, 8, 32  # bytes: a sample's key, the checksums of an entry and of a table
-_LARGE = 64 * 2**20  # bytes of a file that is merged no more
-_ABANDONED = 3600  # seconds after which nobody writes to an unfinished file any more
+_KEY, _SUM, _TOTAL = 16, 8, 32  # bytes of a sample's key, and of checksums of entry and table
+_LARGE = 64 * 2**20  # bytes above which a file is not merged
+_ABANDONED = 3600  # seconds after which an unfinished file is considered abandoned
 
 
 class SampleStore:
-    """Arrays with one entry per sample, found again by a digest of that sample.
+    """Arrays with one entry per sample, indexed by a digest of the sample.
 
-    One folder per network. A file in it holds entries of one array, sorted by their keys, each
-    with a checksum. Files appear complete, by a rename, and never change; a new one takes in
-    those that are no larger, so that there are few. What cannot be read is not known.
+    There is one folder per network. Each file contains entries of one array, sorted by their keys,
+    with checksums. Files appear complete, by a rename, and never change. A new file merges those
+    that are not larger, so there are few. Entries that cannot be read count as missing.
 
     Parameters
     ----------
     folder : Path
     warned : set of str, default=None
-        What the caller has been warned of, "read" or "write"; shared by stores that warn once.
+        Warnings already issued, "read" or "write"; shared by stores that warn once.
     """
 
     def __init__(self, folder: Path, warned: set[str] | None = None) -> None:
@@ -53,15 +53,15 @@ class SampleStore:
     def through(
         self, X: Any, names: Sequence[str], compute: Callable[[NDArray[np.intp]], Arrays]
     ) -> Arrays:
-        """Return what `compute` gives for all samples of X, calling it for new ones only.
+        """Return the results of `compute` for all samples of X, calling it only for new ones.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
         names : sequence of str
-            What the arrays are called; each is stored by itself.
+            Names of the arrays, which are stored separately.
         compute : callable
-            Takes sample numbers (m,), returns for each name an array of first dimension m.
+            Maps indices (m,) of samples to an array of first dimension m for each name.
 
         Returns
         -------
@@ -79,7 +79,7 @@ class SampleStore:
         if known.any() and any(
             _form(v) != _form(f) for (_, v), f in zip(stored, fresh, strict=True)
         ):
-            # outputs of another shape or dtype than the stored ones: these are out of date
+            # the stored outputs have another shape or dtype and are out of date
             new = in_order
             fresh = compute(first[new])
         out = []
@@ -93,16 +93,16 @@ class SampleStore:
         return out
 
     def _look_up(self, name: str, keys: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
-        """Which of the sorted keys are known (n,), and their entries (n, ...)."""
+        """Mask of the sorted keys that are stored (n,), and their entries (n, ...)."""
         known = np.zeros(len(keys), dtype=bool)
         values: NDArray[Any] = np.empty(len(keys))
         for _ in range(3):  # other processes merge files between the listing and the reading
             vanished = False
             for path in self._files(name):
-                asked = np.flatnonzero(~known)
+                missing = np.flatnonzero(~known)
                 try:
                     table, entries = _open(path)
-                    hit, entry = table.find(keys[asked], entries)
+                    hit, entry = table.find(keys[missing], entries)
                 except FileNotFoundError:
                     vanished = True
                 except (OSError, ValueError) as error:
@@ -113,8 +113,8 @@ class SampleStore:
                     if not known.any():
                         values = np.empty((len(keys), *entry.shape[1:]), entry.dtype)
                     if _form(values) == _form(entry):
-                        values[asked[hit]] = entry
-                        known[asked[hit]] = True
+                        values[missing[hit]] = entry
+                        known[missing[hit]] = True
             if not vanished:
                 break
         return known, values
@@ -128,7 +128,7 @@ class SampleStore:
         self._warn(
             "read",
             f"memory: the stored results in {path} cannot be used ({error}). They are computed "
-            "anew.",
+            "again.",
         )
 
     def _warn(self, kind: str, message: str) -> None:
@@ -137,7 +137,7 @@ class SampleStore:
             warn_caller(message, CacheWarning)
 
     def _add(self, name: str, keys: NDArray[Any], array: NDArray[Any]) -> None:
-        """Store entries; where that fails, say so once and go on."""
+        """Store entries; if that fails, warn once and continue."""
         if not array.size or "write" in self._warned:
             return
         try:
@@ -148,8 +148,8 @@ class SampleStore:
         except OSError as error:
             self._warn(
                 "write",
-                f"memory: results cannot be stored in {self.folder} ({error}). They are computed "
-                "all the same, and not kept. Free space there, or set memory to another folder.",
+                f"memory: results cannot be stored in {self.folder} ({error}). They are "
+                "computed without being stored. Free space there, or set memory to another folder.",
             )
 
     def _write(self, name: str, keys: NDArray[Any], array: NDArray[Any]) -> None:
@@ -165,7 +165,7 @@ class SampleStore:
             try:
                 table, there = _open(path)
             except (OSError, ValueError):
-                continue  # whoever reads it says so
+                continue  # a warning is issued when it is read
             if _form(there) != _form(array) or len(there) > len(keys) or there.nbytes > _LARGE:
                 continue
             merged.append(path)
@@ -187,7 +187,7 @@ class SampleStore:
 
 
 class _Table(NamedTuple):
-    """What precedes the entries of a file."""
+    """The header of a file, before the entries."""
 
     keys: NDArray[np.bytes_]  # sorted
     sums: NDArray[np.bytes_]
@@ -195,23 +195,23 @@ class _Table(NamedTuple):
     start: int
 
     def find(self, keys: NDArray[Any], entries: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Which of the keys are here (m,), and copies of their entries (m, ...).
+        """Indices of the keys in this table (m,), and copies of their entries (m, ...).
 
         Raises
         ------
         ValueError
-            Where an entry is not what was stored.
+            If an entry is damaged.
         """
         place = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
         hit = np.flatnonzero(self.keys[place] == keys)
         found = np.array(entries[place[hit]])
         if len(hit) and b"".join(map(_sum, _entry_bytes(found))) != self.sums[place[hit]].tobytes():
-            raise ValueError("a checksum does not fit")
+            raise ValueError("a checksum does not match")
         return hit, found
 
 
 def _open(path: Path) -> tuple[_Table, NDArray[Any]]:
-    """Table and entries (n, ...) of a file, these mapped; the table is read once."""
+    """Table and memory-mapped entries (n, ...) of a file; the table is read once."""
     stat = path.stat()
     table = _read_table(path, stat.st_size, stat.st_mtime_ns, stat.st_ino)
     dtype, shape = table.form
@@ -224,7 +224,7 @@ def _read_table(path: Path, size: int, *version: int) -> _Table:
         total, length = file.read(_TOTAL), int.from_bytes(file.read(8), "little")
         head = file.read(min(length, size))
     if hashlib.blake2b(head, digest_size=_TOTAL).digest() != total:
-        raise ValueError("a checksum does not fit")
+        raise ValueError("a checksum does not match")
     form, _, rest = head.partition(b"\n")
     n, dtype, *shape = json.loads(form)
     keys = np.frombuffer(rest, f"S{_KEY}", n)
@@ -261,7 +261,7 @@ def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError:
-        pass  # it is another user's, or in use
+        pass  # owned by another user, or in use
 
 
 def sample_keys(X: Any) -> list[bytes]:
@@ -272,7 +272,7 @@ def sample_keys(X: Any) -> list[bytes]:
 
 
 def _samples(X: Any) -> tuple[str, Iterator[bytes]]:
-    """What all samples share, and the bytes of each."""
+    """Description common to all samples, and the bytes of each."""
     if sparse.issparse(X):
         blocks = (X[i : i + 1024].toarray() for i in range(0, X.shape[0], 1024))
         return f"{X.dtype} {X.shape[1:]}", (

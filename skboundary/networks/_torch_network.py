@@ -43,32 +43,32 @@ class TorchNetwork(BatchedNetwork):
     Parameters
     ----------
     module : nn.Module
-        Used as it is; a copy where it has to run on another device.
+        Used without modification; a copy of it runs if it is on another device.
     device : torch.device
     layer, pool : see `LatentTransformer`
     output : {"logits", "proba"} or callable, default="logits"
-        What the module ends in, or the function that makes probabilities of it.
+        What the module returns, or the function that converts it to probabilities.
     link : callable, default=softmax
-        From logits to probabilities.
+        Maps logits to probabilities.
     preprocess : callable, default=None
-        Tensor to tensor, run before the module in its dtype.
+        Maps a tensor to a tensor, before the module and in its dtype.
     keep_integers : bool, default=False
-        Hand over integers as integers, also where no `nn.Embedding` comes first.
+        Keep integers even if no `nn.Embedding` comes first.
     steps : sequence of transformers, default=()
-        Steps of a pipeline that run on arrays.
+        Steps of a pipeline that transform arrays.
     front : nn.Module, default=None
-        Steps of a pipeline that are affine, as a module.
+        Affine steps of a pipeline, as a module.
     front_dtype : torch.dtype, default=None
-        In which `front` computes.
+        Dtype of `front`.
     classes, batch_size, verbose : see `BatchedNetwork`
 
     Attributes
     ----------
     integers : bool or None
-        Whether the module takes integers; None until a sample has run.
+        Whether the module takes integers; None until a sample has been run.
     compute_dtype : torch.dtype
-        Of the module. Points of a wider `input_dtype` are cast to it, so half precision does not
-        round the points themselves.
+        Dtype of the module. Points of a wider `input_dtype` are cast to it, so half precision
+        does not round the points themselves.
     """
 
     is_module = has_scores = True
@@ -111,7 +111,7 @@ class TorchNetwork(BatchedNetwork):
         self.eps = max(torch.finfo(d).eps for d in {compute_dtype, *floating})
         self.integers: bool | None = None
         self.tap: Tap | None = None
-        self._latent_ndim = 0  # of the layer's activations; 0 until two samples have run
+        self._latent_ndim = 0  # of the activations; 0 until two samples have been run
 
     @property
     def name(self) -> str:
@@ -136,16 +136,16 @@ class TorchNetwork(BatchedNetwork):
 
     @property
     def has_linear(self) -> bool:
-        """Whether the module holds an `nn.Linear`."""
+        """Whether the module contains an `nn.Linear`."""
         return any(isinstance(m, nn.Linear) for m in tree_of(self.module).modules)
 
     @property
     def ends_in_logits(self) -> bool:
-        """Whether the module's own outputs are the logits."""
+        """Whether the outputs of the module are the logits."""
         return self.output == "logits"
 
     def proba(self, logits: Tensor) -> Tensor:
-        """Probabilities (n, n_classes) that belong to logits (n, n_classes)."""
+        """Probabilities (n, n_classes) of logits (n, n_classes)."""
         return self.link(logits)
 
     def labels(self, X: Any) -> Tensor:
@@ -156,7 +156,7 @@ class TorchNetwork(BatchedNetwork):
     def differentiable_logits(self) -> Iterator[Logits]:
         """Logits as a differentiable function; see `Network.differentiable_logits`."""
         if self.integers:
-            raise TypeError(f"{self.name} takes integers, so there is no gradient in X.")
+            raise TypeError(f"{self.name} takes integers, so it has no gradient with respect to X.")
         if self.steps:
             raise TypeError(f"{type(self.steps[0]).__name__} has no gradient with respect to X.")
         self._refresh()
@@ -192,7 +192,9 @@ class TorchNetwork(BatchedNetwork):
         if memory_key is not None:
             layer = "a callable" if callable(self.layer) else self.layer
             code = {"memory_key": memory_key, "layer": layer}
-        with evaluation_mode(*self._trees):  # no hook of another thread, every flag as in a pass
+        with evaluation_mode(
+            *self._trees
+        ):  # without hooks of other threads, and with the flags of a pass
             return digest(
                 weights=weights,
                 **code,
@@ -204,11 +206,11 @@ class TorchNetwork(BatchedNetwork):
             )
 
     def prepared(self, samples: Any) -> Tensor:
-        """What the module takes for samples (n, ...)."""
+        """Input of the module for samples (n, ...)."""
         return self._prepare(self._load(samples))
 
     def _refresh(self) -> None:
-        """Take the module, and the preprocessing, on the device and with their present weights."""
+        """Update the module and the preprocessing on the device to their current weights."""
         module, preprocess = self._given_parts
         module, tree = placed(module, self.device)
         trees = [tree]
@@ -223,12 +225,12 @@ class TorchNetwork(BatchedNetwork):
             self._find_layer(self._load(first()))
 
     def _find_layer(self, x: Tensor) -> None:
-        """Find the layer with two samples: one alone may lose its axis to `squeeze`."""
+        """Find the layer with two samples; a single one may lose its batch axis (`squeeze`)."""
         x = torch.cat([x, x])[:2]
         with evaluation_mode(*self._trees), torch.no_grad(), self._explained(x):
             self.tap, latent, _ = find_tap(self.module, self.layer, self._prepare(x))
         self._check_latent(latent, 2)
-        if latent.shape.count(2) > 1:  # is it the first axis that counts the samples?
+        if latent.shape.count(2) > 1:  # check that the first axis is the batch
             x = torch.cat([x, x])[:3]
             with evaluation_mode(*self._trees), torch.no_grad(), self._explained(x):
                 three, _ = run_tapped(
@@ -258,8 +260,8 @@ class TorchNetwork(BatchedNetwork):
         if x.requires_grad and torch.is_grad_enabled() and not logits.requires_grad:
             raise ValueError(
                 f"The logits of {self.name} have no gradient with respect to X: something in the "
-                "module or its preprocess leaves torch (numpy, detach, no_grad). Use functions of "
-                "torch."
+                "module or its preprocess leaves torch (numpy, detach, no_grad). Use torch "
+                "functions."
             )
         return self._sorted(logits)
 
@@ -283,8 +285,8 @@ class TorchNetwork(BatchedNetwork):
             return to_tensor(samples, device=self.device, dtype=self.input_dtype)
         if not holds_integers(samples):
             raise ValueError(
-                f"{self.name} takes integers, and these samples are floats, as all are that lie "
-                "between others"
+                f"{self.name} takes integers, but these samples are floats, as are all points "
+                "between samples"
             )
         return to_tensor(samples, device=self.device, dtype=torch.int64)
 
@@ -294,7 +296,7 @@ class TorchNetwork(BatchedNetwork):
             return begins_with_embedding(self.module, self._prepare(x))
 
     def _prepare(self, x: Tensor) -> Tensor:
-        """Make what the module takes, in memory of its own: it may write to its input."""
+        """Input of the module in its own memory, since the module may write to it."""
         if self.front is not None:
             x = self.front(x.flatten(1))
         x = x.to(x.dtype if self.integers else self.compute_dtype, copy=self.front is None)
@@ -305,13 +307,14 @@ class TorchNetwork(BatchedNetwork):
         if not isinstance(prepared, Tensor):
             raise ValueError(
                 f"preprocess of {self.name} gives {type(prepared).__name__}, not a tensor. Use "
-                "functions of torch; steps that work on arrays go before the network in a Pipeline."
+                "torch functions, or put steps that transform arrays before the network in a "
+                "Pipeline."
             )
         return prepared
 
     @contextmanager
     def _explained(self, x: Tensor, what: str = "") -> Iterator[None]:
-        """Name the network and the shape of its samples where the user's code fails."""
+        """Add the network and the shape of its samples to errors of the user's code."""
         try:
             yield
         except (RuntimeError, TypeError, IndexError, AttributeError) as error:
@@ -319,7 +322,7 @@ class TorchNetwork(BatchedNetwork):
                 raise
             who = f"{what} of {self.name}" if what else self.name
             hint = ""
-            if "Long" in str(error):  # torch's word for integers
+            if "Long" in str(error):  # torch's name for int64
                 hint = " Integers in X stay integers with FrozenNetwork(input_dtype='keep')."
             raise ValueError(
                 f"{who} fails when it is called with one tensor, a batch of samples of shape "
@@ -330,14 +333,14 @@ class TorchNetwork(BatchedNetwork):
         if not isinstance(latent, Tensor) or not latent.is_floating_point():
             kind = latent.dtype if isinstance(latent, Tensor) else type(latent).__name__
             raise ValueError(
-                f"layer={self.layer!r} of {self.name} gives {kind}; latent vectors are tensors of "
-                "floats. Choose another layer."
+                f"layer={self.layer!r} of {self.name} gives {kind}; latent vectors must be "
+                "floating-point tensors. Choose another layer."
             )
         if latent.ndim == 0 or len(latent) != n:
             raise ValueError(
                 f"layer={self.layer!r} of {self.name} gives an activation of shape "
-                f"{tuple(latent.shape)} for {n} samples: its first axis must count them. Choose "
-                "another layer."
+                f"{tuple(latent.shape)} for {n} samples; its first axis must be the batch. "
+                "Choose another layer."
             )
 
     def _as_latent(self, latent: Tensor, n: int) -> Tensor:
@@ -347,7 +350,7 @@ class TorchNetwork(BatchedNetwork):
         return flatten_latent(latent.to(at_least_float32(latent.dtype)), self.pool)
 
     def _as_logits(self, output: Tensor, n: int) -> Tensor:
-        """Logits (n, n_outputs), whatever the module ends in."""
+        """Convert the output of the module to logits (n, n_outputs)."""
         output = output if isinstance(self.output, str) else self.output(output)
         check_floats(output, self.name)
         self.eps = max(self.eps, torch.finfo(output.dtype).eps)
@@ -355,7 +358,7 @@ class TorchNetwork(BatchedNetwork):
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        cpu = torch.device("cpu")  # a pickle opens without an accelerator
+        cpu = torch.device("cpu")  # pickles can be loaded without an accelerator
         state["_given_parts"] = tuple(
             on_device(part, cpu) if isinstance(part, nn.Module) else part
             for part in self._given_parts

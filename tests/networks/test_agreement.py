@@ -262,7 +262,7 @@ def test_binary_skorch_probabilities_are_its_own(params, iris):
 
 
 def test_skorch_outputs_that_are_no_probabilities_are_refused(iris):
-    with pytest.raises(ValueError, match="should end in probabilities.*predict_nonlinearity"):
+    with pytest.raises(ValueError, match="declared to return probabilities.*predict_nonlinearity"):
         LatentKNNClassifier(net(criterion=nn.MultiMarginLoss)).fit(*iris)
     X, y = iris[0][:100], iris[1][:100]
     one = net(
@@ -284,7 +284,7 @@ class Sharpened(NeuralNetClassifier):
 
 
 def test_probabilities_of_another_kind_are_refused(iris):
-    with pytest.raises(ValueError, match=r"Sharpened gives values up to 0\.\d+ away"):
+    with pytest.raises(ValueError, match=r"Sharpened returns values that differ by up to 0\.\d+"):
         LatentKNNClassifier(net(Sharpened)).fit(*iris)
 
 

@@ -142,7 +142,7 @@ def test_integers_are_cast_for_any_other_network(X):
 def test_a_network_of_tokens_has_no_gradient():
     _, network = as_network(Tokens(), TOKENS, None)
     assert not network.differentiable
-    with pytest.raises(TypeError, match="Tokens takes integers, so there is no gradient"):
+    with pytest.raises(TypeError, match="Tokens takes integers, so it has no gradient"):
         with network.differentiable_logits():
             pass
     with pytest.raises(ValueError, match="Tokens takes integers"):
@@ -212,7 +212,7 @@ def test_a_black_box_is_checked_too(X, iris):
 def test_values_beyond_the_dtype_of_the_network_are_named(X):
     big = X.astype(np.float64)
     big[7] = 1e200
-    with pytest.raises(ValueError, match=r"sample 7 of X.*1e\+200, more than .*torch.float32"):
+    with pytest.raises(ValueError, match=r"sample 7 of X.*1e\+200, above .*torch.float32"):
         FrozenNetwork(Net()).predict(big)
     assert FrozenNetwork(Net().double()).predict(big).shape == (150,)
 
@@ -228,8 +228,8 @@ def test_values_beyond_the_dtype_of_the_network_are_named(X):
         (lambda out, x: out.to("meta"), "on meta"),
         (lambda out, x: out[..., None], r"outputs of shape \(64, 3, 1\)"),
         (lambda out, x: out.sum(), r"outputs of shape \(\)"),
-        (lambda out, x: None, "Net fails .*NoneType, which holds no tensor"),
-        (lambda out, x: out.detach().numpy(), "Net fails .*ndarray, which holds no tensor"),
+        (lambda out, x: None, "Net fails .*NoneType, which contains no tensor"),
+        (lambda out, x: out.detach().numpy(), "Net fails .*ndarray, which contains no tensor"),
         (lambda out, x: out @ out, r"Net fails .* shape \(4,\) and dtype torch.float32"),
         (lambda out, x: x[..., 9], "Net fails .* one tensor.*IndexError"),
     ],

@@ -124,7 +124,7 @@ def test_the_default_takes_images_sparse_rows_and_constant_columns(digits):
 
 
 def test_one_class_is_too_few_for_the_default(iris):
-    with pytest.raises(ValueError, match="y holds 1 class.*at least 2"):
+    with pytest.raises(ValueError, match="y has 1 class.*at least 2"):
         as_network(None, iris[0], np.zeros(150))
 
 
@@ -361,7 +361,7 @@ def test_a_classifier_that_only_predicts(iris):
 
 
 def test_a_black_box_has_no_layers(iris):
-    with pytest.raises(ValueError, match="RandomForestClassifier has none. Use layer='auto'"):
+    with pytest.raises(ValueError, match="RandomForestClassifier has no layers. Use layer='auto'"):
         LatentTransformer(RandomForestClassifier(2), layer="conv1").fit(*iris)
 
 

@@ -95,8 +95,8 @@ def test_nothing_runs_after_the_layer_when_logits_are_not_needed(cnn, digits):
 @pytest.mark.parametrize(
     ("net", "layer", "message"),
     [
-        (Twice(), "shard", r"layer='shard' names no layer.*Nearest names: shared"),
-        (Twice(), "shared:output", "names no layer"),
+        (Twice(), "shard", r"layer='shard' is not a layer.*Closest names: shared"),
+        (Twice(), "shared:output", "is not a layer"),
         (Twice(), "spare", r"'spare' does not run.*that do: shared, relu"),
         (Twice(), 3, r"layer=3 is out of range: the network runs 3 leaf modules.*-3 to 2"),
         (Twice(), -4, "layer=-4 is out of range"),
@@ -112,9 +112,9 @@ def test_first_tensor():
     t = torch.ones(1)
     for value in (t, (None, t), {"aux": None, "logits": t}, [t]):
         assert first_tensor(value) is t
-    with pytest.raises(TypeError, match="holds no tensor"):
+    with pytest.raises(TypeError, match="contains no tensor"):
         first_tensor("text")
-    with pytest.raises(TypeError, match="holds no tensor"):
+    with pytest.raises(TypeError, match="contains no tensor"):
         first_tensor((1, 2))
 
 
