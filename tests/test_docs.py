@@ -255,6 +255,7 @@ SEARCHES = [
     "functional/_boundary_walk.py",
     "functional/root_finding.py::find_root",
 ]
+PM = ["functional/perturbation_minimization.py", "functional/_fast_start.py"]
 EXACT_SEARCH = [
     "functional/nearest_neighbors.py",
     "functional/_search_index.py",
@@ -262,7 +263,7 @@ EXACT_SEARCH = [
     "functional/_exact_distances.py",
 ]
 MEASURED = {
-    "boundary": [*SEARCHES, "functional/perturbation_minimization.py"],
+    "boundary": [*SEARCHES, *PM],
     "deepdig": [
         "functional/deepdig.py",
         "functional/boundary_complexity.py",
@@ -283,13 +284,13 @@ MEASURED = {
     ],
     "neighbors": EXACT_SEARCH,
     "oversampling": SAMPLER,
-    "pm": ["functional/perturbation_minimization.py"],
-    "pm_all_new": ["functional/perturbation_minimization.py"],
+    "pm": PM,
+    "pm_all_new": PM,
     "resample_speed": SAMPLER,
     "search_floor": [],  # of torch alone
     "tour": [
         "functional/latent_mixing.py::mix",
-        "functional/perturbation_minimization.py",
+        *PM,
         *SAMPLER,
     ],
     "weight_decay": ["functional/boundary_complexity.py", "boundary/_pair_report.py"],
