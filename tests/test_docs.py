@@ -62,6 +62,14 @@ def test_every_module_in_readme_exists_and_none_is_missing():
             assert f"skboundary.{folder.name}" in text
 
 
+def test_the_map_in_architecture_lists_every_module():
+    text = (ROOT / "docs/developers/architecture.rst").read_text()
+    listed = set(re.findall(r"``(\w+)``", text))
+    for package in ("functional", "networks", "neighbors", "boundary", "over_sampling"):
+        modules = {path.stem for path in (ROOT / "skboundary" / package).glob("*.py")}
+        assert modules - listed == {"__init__"}, package
+
+
 def test_the_accuracies_on_digits_equal_the_results():
     text = (ROOT / "docs/user_guide/latent_knn.rst").read_text()
     results = json.loads((ROOT / "benchmarks/results/tour.json").read_text())
