@@ -273,7 +273,7 @@ def test_samples_outside_move_to_the_box_and_count_where_their_class_stays():
     assert within(training, (np.array(0.0), np.array(4.0)), labels) is training
 
 
-def test_check_inside_knows_the_rounding_of_the_dtype():
+def test_check_inside_allows_for_the_rounding_of_the_dtype():
     X = np.array([[0.5], [1.0 + 4e-7]])
     check_inside(X.astype(np.float32), np.array(0.0), np.array(1.0))
     with pytest.raises(ValueError, match="bounds exclude the value 1.0000004 of sample 1"):

@@ -130,7 +130,7 @@ def test_pm_with_the_literal_penalty(affine, penalty):
 
 
 @pytest.mark.parametrize("penalty", [SLOPE / 2, 4.0])
-def test_pm_collapses_and_says_so(affine, penalty):
+def test_pm_reports_collapsed_pairs(affine, penalty):
     extractor = BoundarySampleExtractor(
         in_dtype(affine.module, torch.float64), method="pm", penalty=penalty, effort="thorough"
     ).fit(affine.data)

@@ -42,7 +42,7 @@ def test_oscillation_of_a_line_is_one_change_per_crossing_segment():
     assert torch.equal(oscillation(side, start, end).changes, crosses.long())
 
 
-def test_a_batch_holds_few_rows_at_a_time():
+def test_a_batch_holds_few_samples_at_a_time():
     largest = 0
 
     def label(x):

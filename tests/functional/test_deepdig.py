@@ -128,7 +128,7 @@ def test_the_yield_is_high_and_there_is_a_way_back():
         assert (classify(generate(module, x)).argmax(1) == s).float().mean() > 0.95
 
 
-def test_bounds_scale_the_rows_and_nothing_else():
+def test_bounds_scale_the_samples_and_nothing_else():
     """Rows in other units, a constant column among them, go the same way."""
     unit = torch.cat([blobs(60, dtype=torch.float64), torch.zeros(180, 1).double()], 1)
     low, high = torch.tensor([[-3.0, 10.0, 5.0], [1.0, 30.0, 5.0]]).double()
@@ -153,7 +153,7 @@ def test_bounds_scale_the_rows_and_nothing_else():
 
 
 @pytest.mark.parametrize("shape", [(7,), (6, 5), (1, 6, 6), (3, 9, 10), (3, 3, 3)])
-def test_the_architecture_follows_the_rows(shape):
+def test_the_architecture_follows_the_shape_of_the_samples(shape):
     module = autoencoder(shape)
     is_conv = any(isinstance(part, nn.Conv2d) for part in module)
     assert is_conv == (shape == (3, 9, 10))

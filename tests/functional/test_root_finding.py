@@ -46,7 +46,7 @@ def test_jumps_are_bisected_to_the_last_bit(dtype):
     assert (short.n_evaluations == 20).all() and ((short.high - short.low) < 1e-3).all()
 
 
-def test_rows_without_a_change_of_sign_are_left_alone():
+def test_intervals_without_a_change_of_sign_are_unchanged():
     low, high = torch.zeros(3), torch.ones(3)
     f_low, f_high = torch.tensor([1.0, -2.0, 0.0]), torch.tensor([2.0, -1.0, 1.0])
 
@@ -59,7 +59,7 @@ def test_rows_without_a_change_of_sign_are_left_alone():
     assert root.n_evaluations.tolist() == [0, 0, 0]
 
 
-def test_a_row_does_not_depend_on_the_others():
+def test_a_root_does_not_depend_on_the_others():
     shift = torch.linspace(0.05, 0.95, 30, dtype=torch.float64)
 
     def roots(index):

@@ -67,7 +67,7 @@ def test_a_network_is_searched_as_the_authors_do(cnn, digits, options):
     assert len(set(found.n_iter.tolist())) > 1  # so that samples did leave at different times
 
 
-def test_rows_are_searched_as_the_authors_do(mlp, iris):
+def test_samples_are_searched_as_by_the_authors(mlp, iris):
     x = torch.from_numpy(iris[0][::10])
     subspaces = component_windows(
         random_components(4, 4, generator=seeded(0), dtype=torch.float64), 2, 1

@@ -140,7 +140,7 @@ def test_small_components_of_raw_columns_are_found_in_either_dtype(unit, dtype):
     assert float((few * theirs).sum(1).abs().min()) > 0.999
 
 
-def test_components_of_extreme_and_constant_rows():
+def test_components_of_extreme_and_constant_samples():
     x = draws(9, 30, 4) * torch.tensor([4.0, 3.0, 2.0, 1.0])
     for unit in (1e-300, 1e300):
         agreement = (pca_components(x * unit) * pca_components(x)).sum(1).abs()
@@ -159,7 +159,7 @@ def test_random_components_are_orthonormal_and_seeded(dtype):
 
 
 @DTYPES
-def test_bases_project_each_row_on_its_own_subspace(dtype):
+def test_bases_project_each_sample_on_its_own_subspace(dtype):
     components = random_components(9, 9, generator=torch.Generator().manual_seed(0), dtype=dtype)
     subspaces = component_windows(components, 4, 2)
     assert subspaces.n_subspaces == 3

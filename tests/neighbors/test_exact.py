@@ -36,7 +36,7 @@ def brute(X, metric="euclidean", n_neighbors=5):
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("itself", [False, True])
-def test_kneighbors__random_rows__as_scikit_learn(X, metric, itself):
+def test_kneighbors_equal_those_of_scikit_learn(X, metric, itself):
     queries = None if itself else X[:50] + 0.1
     distances, indices = TorchNearestNeighbors(metric=metric).fit(X).kneighbors(queries)
     expected, expected_indices = brute(X, metric).kneighbors(queries)
@@ -47,7 +47,7 @@ def test_kneighbors__random_rows__as_scikit_learn(X, metric, itself):
 
 @pytest.mark.parametrize("mode", ["connectivity", "distance"])
 @pytest.mark.parametrize("itself", [False, True])
-def test_kneighbors_graph__random_rows__as_scikit_learn(X, mode, itself):
+def test_kneighbors_graph_equals_that_of_scikit_learn(X, mode, itself):
     queries = None if itself else X[:50] + 0.1
     graph = TorchNearestNeighbors().fit(X).kneighbors_graph(queries, mode=mode)
     expected = brute(X).kneighbors_graph(queries, mode=mode)
@@ -55,7 +55,7 @@ def test_kneighbors_graph__random_rows__as_scikit_learn(X, mode, itself):
     assert graph.format == "csr"
 
 
-def test_kneighbors__itself_with_duplicates__excluded_by_index():
+def test_a_sample_is_excluded_by_index_among_its_duplicates():
     X = np.array([[0.0], [0.0], [0.0], [9.0]])
     indices = TorchNearestNeighbors(2).fit(X).kneighbors(return_distance=False)
     assert indices.tolist() == [[1, 2], [0, 2], [0, 1], [0, 1]]
@@ -77,7 +77,7 @@ def test_kneighbors__itself_with_duplicates__excluded_by_index():
         (">f8", "f8"),
     ],
 )
-def test_kneighbors__dtype__distances_in_the_compute_dtype(dtype, expected):
+def test_distances_have_the_dtype_of_the_computation(dtype, expected):
     X = np.random.RandomState(0).randint(0, 100, (40, 3)).astype(dtype)
     distances, _indices = TorchNearestNeighbors(3).fit(X).kneighbors(X)
     assert distances.dtype == expected
@@ -85,7 +85,7 @@ def test_kneighbors__dtype__distances_in_the_compute_dtype(dtype, expected):
     np.testing.assert_allclose(distances, reference, rtol=1e-6, atol=1e-12)
 
 
-def test_kneighbors__large_integers__not_rounded():
+def test_large_integers_are_not_rounded():
     X = np.array([[2**40], [2**40 + 1], [2**40 + 3]])
     indices = TorchNearestNeighbors(2).fit(X).kneighbors(return_distance=False)
     assert indices.tolist() == [[1, 2], [0, 2], [1, 0]]
@@ -104,21 +104,21 @@ def test_kneighbors__large_integers__not_rounded():
         lambda X: pd.DataFrame(X, columns=[f"c{i}" for i in range(X.shape[1])]),
     ],
 )
-def test_kneighbors__container__same_result(X, container):
+def test_kneighbors_do_not_depend_on_the_container(X, container):
     expected = TorchNearestNeighbors().fit(X).kneighbors(X[:20])
     found = TorchNearestNeighbors().fit(container(X)).kneighbors(container(X[:20]))
     for left, right in zip(found, expected):
         np.testing.assert_array_equal(left, right)
 
 
-def test_kneighbors__read_only_rows__silent(X, recwarn):
+def test_read_only_samples_cause_no_warning(X, recwarn):
     X.flags.writeable = False
     TorchNearestNeighbors().fit(X).kneighbors(X)
     assert not recwarn.list
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 1000])
-def test_kneighbors__batch_size__no_influence(X, batch_size):
+def test_kneighbors_do_not_depend_on_the_batch_size(X, batch_size):
     expected = TorchNearestNeighbors().fit(X).kneighbors()
     found = TorchNearestNeighbors(batch_size=batch_size).fit(X).kneighbors()
     for left, right in zip(found, expected):
@@ -126,7 +126,7 @@ def test_kneighbors__batch_size__no_influence(X, batch_size):
 
 
 @pytest.mark.parametrize("dtypes", [("f8", "f8"), ("u1", "i8"), ("u1", "f4"), ("f4", "f8")])
-def test_partial_fit__parts__as_fit_of_the_whole(X, dtypes):
+def test_partial_fit_of_parts_equals_fit_of_the_whole(X, dtypes):
     parts = [(40 * X[:100]).astype(dtypes[0]), (40 * X[100:]).astype(dtypes[1])]
     appended = TorchNearestNeighbors().partial_fit(parts[0]).partial_fit(parts[1])
     whole = TorchNearestNeighbors().fit(np.concatenate([p.astype(float) for p in parts]))
@@ -135,7 +135,7 @@ def test_partial_fit__parts__as_fit_of_the_whole(X, dtypes):
 
 
 @pytest.mark.parametrize("metric", ["cosine", "sqeuclidean"])
-def test_set_params__metric__acts_at_the_next_fit(X, metric):
+def test_the_metric_takes_effect_at_the_next_fit(X, metric):
     neighbors = TorchNearestNeighbors().fit(X)
     expected = neighbors.kneighbors(X[:20] + 1)
     neighbors.set_params(metric=metric)
@@ -151,7 +151,7 @@ def test_set_params__metric__acts_at_the_next_fit(X, metric):
 @pytest.mark.parametrize(
     "params", [{"batch_size": 0}, {"n_neighbors": "2"}, {"n_neighbors": 0}, {"metric": "l1"}]
 )
-def test_set_params__not_allowed__named_where_it_acts(X, params):
+def test_invalid_parameters_are_named_where_they_take_effect(X, params):
     neighbors = TorchNearestNeighbors().fit(X).set_params(**params)
     message = f"The '{next(iter(params))}' parameter of TorchNearestNeighbors must be"
     for ask in (neighbors.kneighbors, neighbors.kneighbors_graph):
@@ -159,7 +159,7 @@ def test_set_params__not_allowed__named_where_it_acts(X, params):
             ask(X)
 
 
-def test_kneighbors__distance_beyond_float32__refused():
+def test_distances_beyond_float32_are_refused():
     X = np.array([[3e38, 3e38], [-3e38, -3e38]])
     assert TorchNearestNeighbors(2).fit(X).kneighbors(X)[0].max() == pytest.approx(8.485e38, 1e-3)
     neighbors = TorchNearestNeighbors(2).fit(X.astype("f4"))
@@ -168,7 +168,7 @@ def test_kneighbors__distance_beyond_float32__refused():
 
 
 @pytest.mark.parametrize("scale", [2.0**-140, 2.0**-60, 2.0**100])
-def test_kneighbors__float32_of_any_unit__distances_in_it(scale):
+def test_float32_distances_have_the_unit_of_the_samples(scale):
     X = np.random.RandomState(0).randint(-99, 100, (200, 4)).astype("f4")
     distances, indices = TorchNearestNeighbors().fit(X).kneighbors()
     scaled = TorchNearestNeighbors().fit(X * np.float32(scale)).kneighbors()
@@ -179,7 +179,7 @@ def test_kneighbors__float32_of_any_unit__distances_in_it(scale):
 
 
 @pytest.mark.parametrize("mode", ["r", "r+", "c"])
-def test_fit__memory_map__not_copied(tmp_path, mode, recwarn):
+def test_fit_does_not_copy_a_memory_map(tmp_path, mode, recwarn):
     written = np.memmap(tmp_path / "X", dtype="f4", mode="w+", shape=(40, 3))
     written[:] = np.arange(120).reshape(40, 3)
     written.flush()
@@ -209,7 +209,7 @@ print((private() - before) / X.nbytes)
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("mode", ["r", "r+"])
-def test_fit__memory_map__costs_its_size_once(tmp_path, mode):
+def test_fit_of_a_memory_map_takes_its_size_once(tmp_path, mode):
     rows = 300_000
     np.memmap(tmp_path / "X", dtype="f4", mode="w+", shape=(rows, 256)).flush()
     root = Path(skboundary.__file__).parents[1]
@@ -218,12 +218,12 @@ def test_fit__memory_map__costs_its_size_once(tmp_path, mode):
     assert 0.9 < float(done.stdout) < 1.2
 
 
-def test_partial_fit__other_width__refused(X):
+def test_partial_fit_refuses_another_number_of_columns(X):
     with pytest.raises(ValueError, match="7 features, but .* expecting 8"):
         TorchNearestNeighbors().partial_fit(X).partial_fit(X[:, :7])
 
 
-def test_kneighbors__too_many_neighbors__in_the_words_of_scikit_learn(X):
+def test_too_many_neighbors_raise_the_error_of_scikit_learn(X):
     ours, theirs = TorchNearestNeighbors().fit(X[:5]), brute(X[:5])
     for queries, k in ((X[:3], 6), (None, 5), (X[:3], 0), (X[:3], -1)):
         with pytest.raises(ValueError) as expected:
@@ -235,13 +235,13 @@ def test_kneighbors__too_many_neighbors__in_the_words_of_scikit_learn(X):
         ours.kneighbors(X[:3], 2.5)
 
 
-def test_kneighbors__as_many_neighbors_as_rows__sorted(X):
+def test_kneighbors_are_sorted_if_all_samples_are_neighbors(X):
     indices = TorchNearestNeighbors().fit(X).kneighbors(X[:4], 300, return_distance=False)
     assert (np.sort(indices, axis=1) == np.arange(300)).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_fit__not_finite__refused_with_the_row(X, bad):
+def test_samples_that_are_not_finite_are_named(X, bad):
     neighbors = TorchNearestNeighbors().fit(X)
     X[7, 3] = bad
     for method in (neighbors.fit, neighbors.partial_fit, neighbors.kneighbors):
@@ -249,12 +249,12 @@ def test_fit__not_finite__refused_with_the_row(X, bad):
             method(X)
 
 
-def test_fit__images__refused_with_advice():
+def test_fit_refuses_images_with_advice():
     with pytest.raises(ValueError, match="dim 4.*reshape.*LatentTransformer"):
         TorchNearestNeighbors().fit(np.zeros((5, 1, 4, 4)))
 
 
-def test_kneighbors__wrong_use__refused(X):
+def test_invalid_arguments_of_kneighbors_are_refused(X):
     with pytest.raises(NotFittedError):
         TorchNearestNeighbors().kneighbors("not even rows")
     with pytest.raises(NotFittedError):
@@ -265,7 +265,7 @@ def test_kneighbors__wrong_use__refused(X):
         TorchNearestNeighbors(device="tape").fit(X)
 
 
-def test_pickle__fitted__small_and_equal(X):
+def test_a_pickle_of_a_fitted_search_is_small_and_equal(X):
     neighbors = TorchNearestNeighbors().fit(X)
     data = pickle.dumps(neighbors)
     assert len(data) < X.nbytes + 3000
@@ -274,7 +274,7 @@ def test_pickle__fitted__small_and_equal(X):
         np.testing.assert_array_equal(left, right)
 
 
-def test_pickle__device_that_is_absent__opens(X):
+def test_a_pickle_of_an_absent_device_can_be_loaded(X):
     neighbors = TorchNearestNeighbors().fit(X)
     neighbors.device_ = torch.device("cuda", 63)
     loaded = pickle.loads(pickle.dumps(neighbors))
@@ -283,11 +283,11 @@ def test_pickle__device_that_is_absent__opens(X):
     np.testing.assert_array_equal(loaded.kneighbors()[1], expected[1])
 
 
-def test_pickle__unfitted__opens():
+def test_a_pickle_of_an_unfitted_search_can_be_loaded():
     assert pickle.loads(pickle.dumps(TorchNearestNeighbors(3))).n_neighbors == 3
 
 
-def test_fit__parameters__not_written_back(X):
+def test_fit_does_not_write_back_parameters(X):
     neighbors = TorchNearestNeighbors()
     before = neighbors.get_params()
     neighbors.fit(X).kneighbors(X, 3)
@@ -295,14 +295,14 @@ def test_fit__parameters__not_written_back(X):
     assert not hasattr(clone(neighbors), "n_samples_fit_")
 
 
-def test_smote__as_k_neighbors__same_samples(X):
+def test_smote_with_this_search_gives_the_same_samples(X):
     y = np.r_[np.zeros(260), np.ones(40)]
     ours = SMOTE(k_neighbors=TorchNearestNeighbors(6), random_state=0).fit_resample(X, y)
     theirs = SMOTE(k_neighbors=5, random_state=0).fit_resample(X, y)
     np.testing.assert_allclose(ours[0], theirs[0])
 
 
-def test_graph__in_place_of_scikit_learn_transformer__same_edges(X):
+def test_graph_has_the_edges_of_the_transformer_of_scikit_learn(X):
     graph = TorchNearestNeighbors(6).fit(X).kneighbors_graph(X, mode="distance")
     expected = KNeighborsTransformer(n_neighbors=5).fit_transform(X)
     np.testing.assert_allclose(graph.toarray(), expected.toarray(), atol=1e-6)

@@ -123,7 +123,7 @@ class Counting(nn.Module):
         return self.body(x)
 
 
-def test_the_network_runs_once_per_row(cnn, split):
+def test_the_network_runs_once_per_sample(cnn, split):
     X_train, y_train, X, y = split
     net = Counting(cnn)
     clf = LatentKNNClassifier(FrozenNetwork(net)).fit(X_train, y_train)
@@ -137,7 +137,7 @@ def test_the_network_runs_once_per_row(cnn, split):
     assert len(net.rows) == len(X)
 
 
-def test_memory_makes_a_grid_search_run_every_distinct_row_once(cnn, split, tmp_path):
+def test_memory_makes_a_grid_search_run_every_distinct_sample_once(cnn, split, tmp_path):
     X, y, _, _ = split
     X, y = np.concatenate([X[:120], X[:10]]), np.concatenate([y[:120], y[:10]])
     net = Recording(cnn, tmp_path / "rows")
@@ -351,7 +351,7 @@ def test_diagnose_against_the_definitions(cnn, split):
     np.testing.assert_allclose(d.projections[:, 3], expected, atol=1e-4)
 
 
-def test_diagnose_of_training_rows_leaves_each_out(cnn, split):
+def test_diagnose_of_training_samples_leaves_each_out(cnn, split):
     X_train, y_train, X, y = split
     clf = LatentKNNClassifier(cnn).fit(X_train, y_train)
     d = clf.diagnose()
@@ -398,7 +398,7 @@ def test_a_transform_that_changes_the_shape_is_refused(cnn, split):
 
 @pytest.mark.parametrize("result", [None, [[1.0]], "rows", 3])
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_matrix, sparse.csr_array])
-def test_a_transform_that_gives_no_rows_is_refused(mlp, iris, container, result):
+def test_a_transform_that_returns_no_samples_is_refused(mlp, iris, container, result):
     X = container(iris[0])
     clf = LatentKNNClassifier(mlp, query_transforms=[lambda X: result]).fit(X)
     message = f"query_transforms.*into a {type(result).__name__}; it must keep the shape"
@@ -432,7 +432,7 @@ def test_a_transform_may_work_in_place(mlp, iris):
     np.testing.assert_array_equal(clf.predict_proba(X), proba)
 
 
-def test_blocks_of_rows_do_not_matter(cnn, split, monkeypatch):
+def test_results_do_not_depend_on_the_block_size(cnn, split, monkeypatch):
     from skboundary.neighbors import _bank
 
     X_train, y_train, X, _y = split

@@ -116,7 +116,7 @@ def test_tokens_reach_an_embedding_as_integers(dtype, frame):
         assert np.array_equal(host.predict(rows), y)
 
 
-def test_integers_are_kept_where_they_are_asked_for():
+def test_integers_are_kept_with_input_dtype_keep():
     def one_hot(x):
         return nn.functional.one_hot(x, 50).argmax(-1)
 
@@ -239,7 +239,7 @@ def test_odd_outputs_are_refused_by_name(X, end, message):
         FrozenNetwork(Net(end=end), batch_size=64).predict(X)
 
 
-def test_a_lost_row_is_noticed_in_every_batch_of_a_search(X):
+def test_a_missing_output_is_detected_in_every_batch_of_a_search(X):
     _, network = as_network(Net(end=lambda out, x: out[x[:, 0] < 7.5]), X[:100], None)
     with (
         network.differentiable_logits() as logits,

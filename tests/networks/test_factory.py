@@ -114,7 +114,7 @@ def test_the_default_is_seeded_and_touches_no_global_generator(iris):
     assert np.array_equal(np.random.get_state()[1], numpy_state)
 
 
-def test_the_default_takes_images_sparse_rows_and_constant_columns(digits):
+def test_the_default_accepts_images_sparse_samples_and_constant_columns(digits):
     X, y = digits
     _, network = as_network(None, X, y, random_state=0)
     assert (network.logits(X).argmax(1).numpy() == y).mean() > 0.99
@@ -309,7 +309,7 @@ def test_the_networks_batch_size_serves_a_host_that_has_none(mlp, iris):
 # ------------------------------------------------------------------------------- classes
 
 
-def test_labels_outside_a_bare_module_ask_for_classes(mlp, iris):
+def test_labels_outside_a_module_without_classes_are_refused(mlp, iris):
     X, y = iris
     clf = LatentKNNClassifier(mlp)
     assert list(clf.fit(X[y < 2], y[y < 2]).classes_) == [0, 1, 2]  # a fold may lack some

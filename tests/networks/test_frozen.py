@@ -246,7 +246,7 @@ def test_gradients_of_logits_are_exact_and_leave_no_trace(mlp, iris):
     assert state(mlp) == before
 
 
-def test_borrowing_ignores_an_overridden_eval():
+def test_evaluation_mode_ignores_an_overridden_eval():
     class Stubborn(nn.Linear):
         def eval(self):
             raise RuntimeError("I am always training")

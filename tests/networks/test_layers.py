@@ -126,7 +126,7 @@ def test_pool_averages_over_space():
     assert flatten_latent(torch.ones(4), None).shape == (4, 1)
 
 
-def test_a_layer_whose_first_axis_is_not_the_rows_is_refused():
+def test_a_layer_whose_first_axis_is_not_the_batch_is_refused():
     class TimeFirst(nn.Module):
         def __init__(self):
             super().__init__()

@@ -72,7 +72,7 @@ def test_cross_validation_in_threads_equals_the_serial_one(iris):
         np.testing.assert_array_equal(predict(3), serial)
 
 
-def test_deepdig_and_a_training_that_asks_a_network_do_not_wait_for_each_other(mlp, iris):
+def test_deepdig_and_a_training_that_queries_a_network_do_not_block_each_other(mlp, iris):
     X = iris[0][::5]
     extractor = BoundarySampleExtractor(mlp, method="deepdig", effort="fast").fit(X)
     trains, latent = threading.Event(), LatentTransformer(mlp).fit(X)

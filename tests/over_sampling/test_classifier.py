@@ -73,7 +73,7 @@ def test_rounds_without_a_stop_rule_are_counted(blobs):
     assert seconds == sorted(seconds)
 
 
-def test_growth_ends_at_what_the_sampler_may_give(blobs):
+def test_growth_ends_at_the_limit_of_the_sampler(blobs):
     X, y = blobs
     clf = fit(X, y, stopping=None, n_iter=6, growth=0.5, epochs_per_iter=1)
     # 90 -> 180 in two rounds of 45, 45 -> 180 in six rounds of 22 and one of 3

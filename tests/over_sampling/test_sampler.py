@@ -665,7 +665,7 @@ def test_default_pairs_in_the_scaled_space(two):
     np.testing.assert_allclose(points, others / scale, atol=1e-3)
 
 
-def test_the_default_classifier_knows_the_columns_of_a_frame(two):
+def test_the_default_classifier_has_the_columns_of_a_dataframe(two):
     pd = pytest.importorskip("pandas")
     X = pd.DataFrame(two[0], columns=list("abcdef"))
     sampler = BiasedExtrapolationSampler(random_state=0)
@@ -704,7 +704,7 @@ def test_images_with_a_network_that_takes_them(cnn, digits):
     np.testing.assert_allclose(p, sampler.targets_, atol=1e-3)
 
 
-def test_no_crossing_falls_back_to_midpoints_and_says_so_once(two):
+def test_no_crossing_falls_back_to_midpoints_with_one_warning(two):
     X, y = two
     constant = FrozenEstimator(LogisticRegression().fit(X, y))
     constant.estimator.intercept_[:] = -1e6
@@ -864,7 +864,7 @@ def test_a_classifier_that_gives_nan_is_refused(two):
         resample(*two, estimator=FrozenEstimator(UndefinedNB().fit(*two)))
 
 
-def test_nan_is_named_by_its_row(two):
+def test_nan_is_named_by_its_sample(two):
     X, y = two[0].copy(), two[1]
     X[17, 2] = np.nan
     for points in (X, sparse.csr_matrix(X)):
