@@ -25,11 +25,21 @@ from skboundary.functional.margins import runner_up
 class BoundarySearchMixin:
     """Searches with the parameters of an extractor, which act without a refit."""
 
+    method: str
+    target: Any
+    effort: str
+    confidence: float
+    penalty: float | None
+    norm: Any
+    margin_tol: float
+    bounds: Any
+    generator: Any
+    n_jobs: int | None
+    verbose: int
     classes_: NDArray[Any]
+    estimator_: Any
     input_shape_: tuple[int, ...]
     response_: str
-    bounds: Any
-    target: Any
     _classifier: FittedClassifier
     _range: tuple[NDArray[Any], NDArray[Any]]
     _validate_params: Any

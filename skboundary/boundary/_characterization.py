@@ -164,7 +164,7 @@ def characterize_boundary(
         params = {"device": device, "batch_size": batch_size}
         estimator = fit_for_measures(estimator, X, y, method, random_state=rng, **params)
     plan = Plan(method, init, n_samples, n_partners, max_iter, generator, effort, draw_seed(rng))
-    classes, latent = estimator.classes, estimator.training.latent
+    classes, latent = estimator.classes, estimator.training_vectors("latent")
     codes = encode_labels(y, classes)
     wanted = _resolve_pairs(pairs, classes, np.unique(codes))
     test = Labeled(latent[:0], codes[:0])
@@ -196,7 +196,7 @@ def fit_for_measures(
     return classifier
 
 
-def check_test_set(host: Any, X: Any, y: Any) -> tuple[Any, NDArray[Any] | None]:
+def check_test_set(host: Any, X: Any, y: Any) -> tuple[Any, Any]:
     """Validate the test samples, where there are any."""
     if (X is None) != (y is None):
         raise ValueError("X_test and y_test go together: give both or neither.")

@@ -110,8 +110,8 @@ class FittedClassifier:
         if not keep_samples:
             return classifier
         known = classifier.predict(samples, latent=latent)
-        usable = np.full(len(samples), True) if codes is None else codes == known.codes
-        training = TrainingSamples(samples, known.codes, usable)
+        usable = np.full(len(samples), True) if codes is None else codes == known.predicted
+        training = TrainingSamples(samples, known.predicted, usable)
         if latent:
             training = training._replace(logits=known.logits, latent=known.latent)
         if response is None:

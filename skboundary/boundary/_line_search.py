@@ -212,11 +212,11 @@ def between(
         sides = sides_by_label(inside, len(start), start)
     else:
         logits = at_start.logits, at_end.logits
-        margins = [source_margin(side, source, target) for side in logits]
-        across = (margins[0] >= 0) & (margins[1] <= 0)  # a tie counts: the labels will tell
+        first, last = (source_margin(side, source, target) for side in logits)
+        across = (first >= 0) & (last <= 0)  # a tie counts: the labels will tell
         band = margin_band(tol, oracle.eps, *logits, ends=(start, end))
         margin = margin_on(oracle, start, end, source, target)
-        sides = sides_by_margin(margin, *margins, band, pairs=pairs)
+        sides = sides_by_margin(margin, first, last, band, pairs=pairs)
     inner, outer = (
         along(start, end, torch.where(across, t, 0)) for t in (sides.inner, sides.outer)
     )

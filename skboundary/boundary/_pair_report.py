@@ -195,9 +195,9 @@ def _to_partners(
     """Segments from samples to their partners; which exist; no success rates of generators."""
     training, like = classifier.training, _like(oracle)
     start, end = training.take(index, like), training.take(partners, like)
-    known = tuple(training.outputs(torch.from_numpy(i), like) for i in (index, partners))
+    at_start, at_end = (training.outputs(torch.from_numpy(i), like) for i in (index, partners))
     success = torch.from_numpy(partners >= 0).to(like.device)
-    return Segments(start, end, known), success, {}
+    return Segments(start, end, (at_start, at_end)), success, {}
 
 
 def _of_pm(
@@ -233,7 +233,8 @@ def _of_generators(
         oracle,
         training,
         training.take(index, like),
-        *(torch.from_numpy(codes).to(like.device) for codes in (source, target)),
+        torch.from_numpy(source).to(like.device),
+        torch.from_numpy(target).to(like.device),
         METHODS["deepdig"].efforts[plan.effort],
         plan.generator,
         plan.seed,

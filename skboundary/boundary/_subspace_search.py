@@ -17,7 +17,7 @@ from skboundary._batching import map_batches, resolve_batch_size
 from skboundary._device import to_tensor
 from skboundary._validation import sample_shape
 from skboundary.boundary._classifier import FittedClassifier
-from skboundary.boundary._training_samples import find_partners
+from skboundary.boundary._training_samples import TrainingSamples, find_partners
 from skboundary.functional.query_search import label_search
 from skboundary.functional.subspace_deepfool import subspace_deepfool
 from skboundary.functional.subspaces import Subspaces, WholeSpace
@@ -111,19 +111,10 @@ def label_margins(
     distance, flipped : Tensor of shape (n, n_subspaces)
         The distance is infinite where no other class was found.
     """
-    # a sample is of any class but its own, whether predicted correctly or not
-    training = classifier.training._replace(usable=np.full(len(classifier.training.X), True))
-    device, dtype = classifier.network.device, classifier.network.input_dtype
+    training, device = classifier.training, classifier.network.device
     source = classifier.labels(X)
-    flat = to_tensor(X).flatten(1).to(dtype)
-    partners = find_partners(
-        training,
-        to_tensor(training.X).flatten(1).to(dtype),
-        flat,
-        source,
-        np.full(len(X), -1),
-        min(_STARTS, len(training.X)),
-    )
+    flat = to_tensor(X).flatten(1).to(classifier.network.input_dtype)
+    partners = _nearest_others(training, flat, source)
     size = classifier.batch_size
     if size == "auto":
         size = max(1, _NUMBERS // (flat.shape[1] * _STARTS))
@@ -159,6 +150,16 @@ def label_margins(
         parts = [*map_batches(step, len(X), size, verbose=verbose, desc="margins")]
     distance, flipped = (torch.cat(part) for part in zip(*parts, strict=True))
     return distance, flipped
+
+
+def _nearest_others(
+    training: TrainingSamples, flat: Tensor, source: NDArray[np.intp]
+) -> NDArray[np.intp]:
+    """Nearest training samples (n, k) that are predicted as another class, correctly or not."""
+    every = training._replace(usable=np.full(len(training.X), True))
+    space = to_tensor(training.X).flatten(1).to(flat.dtype)
+    k = min(_STARTS, len(training.X))
+    return find_partners(every, space, flat, source, np.full(len(flat), -1), k)
 
 
 def _basis(subspaces: Subspaces, s: int, like: Tensor) -> Tensor | None:

@@ -36,8 +36,13 @@ class Starts(NamedTuple):
 
     def select(self, index: NDArray[np.intp]) -> Starts:
         """Some of the samples."""
-        some = (None if values is None else values[index] for values in self[:4])
-        return Starts(*some, n_runs=self.n_runs)
+        return Starts(
+            self.X[index],
+            None if self.codes is None else self.codes[index],
+            None if self.logits is None else self.logits[index],
+            None if self.latent is None else self.latent[index],
+            self.n_runs,
+        )
 
 
 class TrainingSamples(NamedTuple):

@@ -49,9 +49,15 @@ class Carried(NamedTuple):
     def successful(self) -> tuple[Tensor, Carried]:
         """Positions of those with success, and those alone."""
         index = self.success.nonzero()[:, 0]
-        some = (self.over, self.back, self.success, self.at_over, self.at_back, self.n_evaluations)
-        parts = (v.select(index) if isinstance(v, Outputs) else v[index] for v in some)
-        return index, Carried(*parts, self.yields)
+        part = self._replace(
+            over=self.over[index],
+            back=self.back[index],
+            success=self.success[index],
+            at_over=self.at_over.select(index),
+            at_back=self.at_back.select(index),
+            n_evaluations=self.n_evaluations[index],
+        )
+        return index, part
 
 
 def deepdig(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
@@ -84,7 +90,10 @@ def deepdig(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
     if len(good):
         inner[index[good]], outer[index[good]], spent = between(
             oracle,
-            *(v[good] for v in (start, end, s, t)),
+            start[good],
+            end[good],
+            s[good],
+            t[good],
             settings.margin_tol,
             known=(known[0].select(good), known[1].select(good)),
             pairs=settings.pairs,

@@ -82,10 +82,10 @@ def _inner(
         v[index] for v in (start, outer, problem.source, problem.target)
     )
     logits = at_start[index], oracle.logits(outer)
-    margins = [source_margin(side, source, target) for side in logits]
+    first, last = (source_margin(side, source, target) for side in logits)
     band = margin_band(tol, oracle.eps, *logits, ends=(start, outer))
     margin = margin_on(oracle, start, outer, source, target)
-    back = step_back(margin, torch.ones_like(margins[0]), *margins, band)
+    back = step_back(margin, torch.ones_like(first), first, last, band)
     inner[index] = along(start, outer, back.inner)
     n_evaluations[index] = back.n_evaluations + 1
     return inner, n_evaluations
