@@ -160,7 +160,7 @@ class FittedClassifier:
     def open(self, response: str | None = None) -> Iterator[Oracle]:
         """Open the classifier for a search, which may use less than all of the response.
 
-        The network is borrowed meanwhile, see `Network.differentiable_logits`.
+        The network is locked meanwhile, see `Network.differentiable_logits`.
         """
         response = self.response if response is None else response
         if not self.network.differentiable:

@@ -181,7 +181,7 @@ def _solve(
     if method.n_partners and not options.random_partners:
         partners, n_runs = _nearest_partners(classifier, method, starts, source, target)
     dtype = torch.float32 if X.dtype == np.float32 else torch.float64
-    # before the network is borrowed: a training in another thread may be waiting for it
+    # before the network is locked: a training in another thread may be waiting for it
     with (
         forked_rng(classifier.seed) if method.trains else nullcontext(),
         torch.inference_mode(False),

@@ -33,12 +33,12 @@ _N_ANGLES = 9  # angles tried in one step
 
 
 class BoundaryWalk:
-    """Walks of all samples, side by side, one at a time for each.
+    """Walks of all samples in one batch, one at a time for each sample.
 
-    A walk begins at a start and takes steps along the boundary. Where it stalls, coordinates are
-    reverted as long as that pays; then another walk begins at the start whose direction is least
-    similar to those of earlier ends. With the last fifth of its budget, or when its starts are
-    used up, a sample continues from its best point: its final walk.
+    A walk begins at a start and takes steps along the boundary. When it stalls, coordinates are
+    reverted as long as the distance decreases; then another walk begins at the start whose
+    direction is least similar to those of earlier ends. With the last fifth of its budget, or when
+    its starts are used up, a sample continues from its best point: its final walk.
 
     Parameters
     ----------

@@ -74,16 +74,16 @@ def fast_start(
     x : Tensor of shape (n, ...)
         Of any class.
     source, target : Tensor of shape (n,)
-        Classes wanted for `inner` and for `inner + delta`.
+        Target classes of `inner` and of `inner + delta`.
     bounds : (low, high), default=None
         Tensors that broadcast to x, in its units; the box that holds x and both ends.
     confidence : float, default=0.9
         Probability of the source among the two at `inner`, of the target at ``inner + delta``.
         More where rounding demands a larger margin: see `margins.margin_band`.
     margin_tol : float, default=1e-3
-        Least margin of the ends, in units of the logits.
+        Smallest margin of the ends, in units of the logits.
     eps : float, default=None
-        Machine epsilon of the coarsest dtype that takes part in the logits; None is that of x.
+        Machine epsilon of the coarsest dtype that involved in the logits; None is that of x.
     n_refine : int, default=2
         Refinements of the boundary point.
 

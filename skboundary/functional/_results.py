@@ -15,10 +15,10 @@ class BoundaryPoint(NamedTuple):
     Attributes
     ----------
     points : Tensor of shape (n, ...)
-        Points that are not predicted as the source; x itself where there is no success.
+        Points that are not predicted as the source; x itself for samples without success.
     target : Tensor of shape (n,)
-        The class predicted at the points. Query-based searches, which need not learn it, give the
-        class that was wanted, or -1 where any class but the source was.
+        The class predicted at the points. Query-based searches do not determine it; they return
+        the given target, or -1 if the target is any class but the source.
     success : Tensor of shape (n,), dtype bool
     n_forward : Tensor of shape (n,), dtype int64
         Points at which the classifier was evaluated for each sample.
@@ -41,7 +41,7 @@ class BoundaryPair(NamedTuple):
     points, target, success, n_forward, n_backward : Tensor
         As in `BoundaryPoint`.
     inner : Tensor of shape (n, ...)
-        Points before the boundary; x itself where there is no success.
+        Points before the boundary; x itself for samples without success.
     """
 
     points: Tensor

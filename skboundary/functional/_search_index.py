@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 GROUP = 8  # scores that share one minimum
-GROUPS = 64  # groups in a strip: torch takes minima that many columns at a time
+GROUPS = 64  # groups in a strip: torch takes minima over this many columns at a time
 STRIP = GROUP * GROUPS  # samples of a strip
 FLOAT64 = 2**17  # float64 numbers in one temporary, about (1 MB stays in the cache)
 INF = float("inf")

@@ -41,7 +41,7 @@ class Linearity(NamedTuple):
 
 
 def draw_partners(n: int, m: int, generator: torch.Generator) -> Tensor:
-    """Draw for each of n points m other ones, without replacement.
+    """Draw m other points for each of n points, without replacement.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def oscillation(
 
     DeepDIG's measure of complexity in the input space [1]_. A segment is evaluated at the points
     ``t start + (1 - t) end`` with ``t = u / n_points`` for u below n_points (so that `start`
-    itself is left out); all classes count, not the two of the pair only. The mean share over
+    itself is left out); changes between any classes count. The mean share over
     segments between borderline samples is the IDC of a boundary: larger is more complex.
 
     Parameters

@@ -48,16 +48,16 @@ def ddn(
         The class that each sample is predicted as. Samples predicted otherwise are reported as
         unsuccessful.
     target : Tensor of shape (n,), default=None
-        The class wanted; None takes any other.
+        The target class; None is any other class.
     bounds : (low, high), default=None
         Tensors that broadcast to x, in its units; the box that holds x and the points.
     n_steps : int, default=100
-        Gradients a sample after the boundary is crossed.
+        Gradients per sample after the boundary is crossed.
     margin_tol : float, default=1e-3
-        Least margin of the points, in units of the logits, where `margins.margin_band` does not
+        Smallest margin of the points, in units of the logits, where `margins.margin_band` does not
         demand more.
     eps : float, default=None
-        Machine epsilon of the coarsest dtype that takes part in the logits; None is that of x.
+        Machine epsilon of the coarsest dtype that involved in the logits; None is that of x.
 
     Returns
     -------

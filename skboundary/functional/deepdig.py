@@ -162,15 +162,15 @@ def train_autoencoders(
     Parameters
     ----------
     autoencoders : sequence of Module, length m
-        Of one architecture, values in [0, 1] in and out, without batch statistics or dropout;
-        on the device of x and in its dtype. Trained in place.
+        Modules of one architecture with inputs and outputs in [0, 1], without batch statistics
+        or dropout; on the device of x and in its dtype. Trained in place.
     logits : callable
         From points (b, ...) to logits (b, n_classes), differentiable.
     x : Tensor of shape (n, ...)
     members : sequence of Tensor, length m
         Indices of the samples that each autoencoder is trained on.
     targets : Tensor of shape (m,), dtype int64
-        The class that each autoencoder is to reach.
+        The target class of each autoencoder.
     rngs : sequence of torch.Generator, length m
         Each draws the batches of one autoencoder. On the CPU.
     low, high : float or Tensor that broadcasts to a sample, default=0.0 and 1.0
@@ -180,7 +180,7 @@ def train_autoencoders(
         Weight of the classifier's part of the loss.
     lr : float, default=0.01
     batch_size : int, default=128
-        Or all members, where there are fewer.
+        All members, if there are fewer.
     max_iter : int, default=5000
         The paper's number of steps.
     patience : int, default=4

@@ -64,17 +64,17 @@ def nearest_boundary(
         The class that each sample is predicted as. Samples predicted otherwise are reported as
         unsuccessful.
     target : Tensor of shape (n,), default=None
-        The class wanted; None takes the nearest.
+        The target class; None is the nearest other class.
     bounds : (low, high), default=None
         Tensors that broadcast to x, in its units; the box that holds x and the points.
     effort : {"fast", "balanced", "thorough"} or Effort, default="balanced"
-        Up to 8, 16 and 32 gradients a sample after the boundary to each of 1, 3 and 4 rivals is
+        Up to 8, 16 and 32 gradients per sample after the boundary to each of 1, 3 and 4 rivals is
         crossed: see `EFFORTS`.
     margin_tol : float, default=1e-3
-        Least margin of the points, in units of the logits, where `margins.margin_band` does not
+        Smallest margin of the points, in units of the logits, where `margins.margin_band` does not
         demand more.
     eps : float, default=None
-        Machine epsilon of the coarsest dtype that takes part in the logits; None is that of x.
+        Machine epsilon of the coarsest dtype that involved in the logits; None is that of x.
     norm : {2}, default=2
 
     Returns

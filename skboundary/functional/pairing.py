@@ -171,7 +171,7 @@ def one_to_one_rounds(
             if not free:
                 owner[:m] = n
                 free = m
-            stop = min(n, start + free)  # so many find a partner, whatever they choose
+            stop = min(n, start + free)  # at least this many find a partner
             _match(minority, majority, near, partners, owner, start, stop, find)
             taken = ((owner >= start) & (owner < n)).nonzero()[:, 0]
             partner[owner[taken]] = taken

@@ -88,11 +88,11 @@ def minimize_perturbation(
     logits : callable
         From points (m, ...) to logits (m, n_classes), differentiable, each point by itself.
     x : Tensor of shape (n, ...)
-        Where z starts.
+        Initial z.
     source, target : Tensor of shape (n,)
-        Classes wanted for z and for z + delta.
+        Target classes of z and of z + delta.
     delta : Tensor of shape (n, ...)
-        Where delta starts, in units of x; not at zero, where the norm has no gradient.
+        Initial delta, in units of x; not zero, where the norm has no gradient.
     bounds : (low, high), default=None
         Tensors that broadcast to x; both ends are projected to the box after each step.
     penalty : float or Tensor of shape (n,), default=1.0
@@ -109,10 +109,10 @@ def minimize_perturbation(
         Of Adam's moments. From a fast start, ``n_iter=30``, ``betas=(0.5, 0.9)`` and a learning
         rate of ``1.5 * ||delta|| / sqrt(d)`` come near to what 300 steps by default reach.
     margin_tol : float, default=1e-3
-        Least margin of a successful end over all other classes, in units of the logits, where
+        Smallest margin of a successful end over all other classes, in units of the logits, where
         `margins.margin_band` does not demand more.
     eps : float, default=None
-        Machine epsilon of the coarsest dtype that takes part in the logits; None is that of x.
+        Machine epsilon of the coarsest dtype that involved in the logits; None is that of x.
 
     Returns
     -------
@@ -199,7 +199,7 @@ def _collapsed(
 
 @shapes(gradient="n ...")
 def penalty_for(confidence: float | Tensor, gradient: Tensor, norm: float | str = 2) -> Tensor:
-    r"""Compute the penalty with which PM predicts both ends with a wanted probability.
+    r"""Compute the penalty for which PM predicts both ends with a given probability.
 
     With the slope L, the dual norm of the gradient of the pairwise margin, and p the confidence,
 

@@ -114,7 +114,7 @@ def label_search(
     diameter from x to the point, where every point is nearer to x than the last one, an angle is
     searched that is still across the boundary, as in SurFree [2]_ and CGBA [3]_; the ray there is
     bisected. Between the steps coordinates are reverted to those of x or halfway there, one by
-    one, for as long as that pays: it does where the boundary follows the axes, as in trees.
+    one, as long as the distance decreases, as it does if the boundary follows the axes (trees).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Root finding on segments: many intervals side by side, each until its own root is found."""
+"""Root finding on segments, for many intervals in one batch."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -52,7 +52,7 @@ def find_root(
     low, high : Tensor of shape (n,)
         Ends of the brackets.
     f_low, f_high : Tensor of shape (n,)
-        The functions there.
+        Values of the functions at the ends.
     tol : float or Tensor of shape (n,)
         Largest absolute value that counts as zero, in units of the functions. 0 bisects a step
         function to its jump.
@@ -126,7 +126,7 @@ def find_root(
 
 
 class Middle(NamedTuple):
-    """Where halving has ended on n segments, (n,) each."""
+    """Results of n bisections, (n,) each."""
 
     t: Tensor  # the last midpoint
     success: Tensor  # the two classes are equally probable there, or nothing lies between them
@@ -143,7 +143,7 @@ def find_middle(
     dtype: torch.dtype = torch.float32,
     max_iter: int = 50,
 ) -> Middle:
-    """Halve segments until both classes are equally probable, component III of DeepDIG [1]_.
+    """Bisect segments until both classes are equally probable, component III of DeepDIG [1]_.
 
     A midpoint that is predicted as a third class ends the search of its segment without success;
     one where both classes are equally probable ends it with success, and so does a bracket without

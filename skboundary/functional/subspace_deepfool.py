@@ -19,7 +19,7 @@ _SHORTEST_STEP = 1e-4  # relative to the distance so far
 
 
 class SubspaceDeepFool(NamedTuple):
-    """Perturbations that m searches ended with."""
+    """Perturbations found by m searches."""
 
     distance: Tensor  # (m,) length, overshoot included, in units of x; inf if none was tried
     flipped: Tensor  # (m,) whether the prediction changes
@@ -52,9 +52,9 @@ def subspace_deepfool(
     until ``x + (1 + overshoot) S c`` is predicted otherwise. The authors' shortest step is 1e-4
     itself, for pixels whose margins are about 1; relative to the distance so far it holds in any
     unit. From the second step on none is shorter than the rounding of x and of the logits either,
-    so that a search cannot stall on the boundary. Nothing is clipped to the range of the data. All
-    searches advance side by side, and leave when they are done; the first step is shared by all
-    subspaces of a sample.
+    so that a search cannot stall on the boundary. Points are not clipped to the range of the data.
+    All searches advance together, and finished ones leave the batch; the first step is shared by
+    all subspaces of a sample.
 
     Parameters
     ----------
@@ -65,8 +65,8 @@ def subspace_deepfool(
     samples, index : Tensor of shape (m,)
         For each search the number of a sample of x, and that of a subspace.
     n_classes : int, default=10
-        How many classes are considered, those with the largest logits at x, the predicted one
-        among them.
+        Number of classes considered: those with the largest logits at x, including the predicted
+        one.
     overshoot : float, default=0.02
         Relative to the distance.
     max_iter : int, default=100

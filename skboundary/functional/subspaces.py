@@ -169,7 +169,7 @@ def pca_components(
     ----------
     x : Tensor of shape (n, d)
     n_components : int, default=None
-        None takes all that the samples determine: d, or n - 1 where n is at most d.
+        None is the number that the samples determine: d, or n - 1 if n is at most d.
     dtype : torch.dtype, default=None
         Computed in float64 and rounded to it; None is that of x.
 
@@ -249,7 +249,7 @@ def component_windows(components: Tensor, window: int, step: int) -> Bases:
 
 
 def explicit_bases(bases: Sequence[Tensor]) -> Bases:
-    """Take the spans of given vectors.
+    """Build subspaces from given vectors.
 
     Parameters
     ----------
