@@ -118,18 +118,18 @@ def run(n: int, threads: int, args: argparse.Namespace) -> dict[str, Any]:
 def table(records: list[dict[str, Any]]) -> str:
     """Format times relative to SMOTE (CPU for one thread, wall for more), and memory."""
     rule = "  ".join(["=" * 9, "=" * 7, "=" * 9, *["=" * 15] * len(CONTENDERS)])
-    lines = [rule, line("rows", "threads", "what", CONTENDERS), rule]
+    lines = [rule, line("samples", "threads", "what", CONTENDERS), rule]
     for record in sorted(records, key=lambda r: (r["rows"], r["threads"])):
-        rows, threads = f"{record['rows']:,}".replace(",", " "), record["threads"]
+        n_samples, threads = f"{record['rows']:,}".replace(",", " "), record["threads"]
         clock = "cpu" if threads == 1 else "wall"  # waiting threads count as busy
         time_of = {name: seconds[clock] for name, seconds in record["seconds"].items()}
         smote = time_of["SMOTE"]
         ratios = [f"{time_of[c] / smote:.2f}" if c in time_of else "-" for c in CONTENDERS[1:]]
-        lines.append(line(rows, threads, f"{clock} time", [f"{smote:.3g} s", *ratios]))
+        lines.append(line(n_samples, threads, f"{clock} time", [f"{smote:.3g} s", *ratios]))
         memory = record["memory_mb"]
         if memory:
             cells = [f"{memory[c]:.0f} MB" if c in memory else "-" for c in CONTENDERS]
-            lines.append(line(rows, threads, "memory", cells))
+            lines.append(line(n_samples, threads, "memory", cells))
     return "\n".join([*lines, rule])
 
 
@@ -140,9 +140,9 @@ def write_guide(records: list[dict[str, Any]]) -> None:
     GUIDE.write_text(f"{before}{MARKS[0]}\n{table(records)}\n\n{MARKS[1]}{after}")
 
 
-def line(rows: Any, threads: Any, what: str, cells: list[str]) -> str:
+def line(n_samples: Any, threads: Any, what: str, cells: list[str]) -> str:
     """Format one row of the table."""
-    start = f"{rows:>9}  {threads!s:>7}  {what:9}  "
+    start = f"{n_samples:>9}  {threads!s:>7}  {what:9}  "
     return start + "  ".join(f"{cell:15}" for cell in cells).rstrip()
 
 

@@ -8,7 +8,7 @@ images of each majority class). Its 64 latent features are extracted once, and e
 to train the last layer: the paper's 19 rounds of 10 epochs without a stopping rule, and the same
 with one. PR-AUC of a pair is that of the minority class on the test images of its two classes, by
 p_minority / (p_minority + p_majority). Each finished cell is written at once, and a second run
-continues where the first stopped. --full trains VGG-19, for a GPU. Needs the folder named by
+continues where the first stopped. --full trains VGG-19, for a GPU. Requires the folder named by
 SKBOUNDARY_DATA.
 """
 
@@ -35,7 +35,7 @@ from skboundary import (
     FrozenNetwork,
 )
 
-# run as a script, it sees its own folder alone
+# a script finds only modules of its own folder
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data_folder import data_reader
 from provenance import note_run
