@@ -120,7 +120,7 @@ class BoundaryWalk:
         self.n_stalls[still[self.revert_pays[still]]] = 0
 
     def _has_ended(self, samples: Tensor) -> Tensor:
-        """Which walks (m,) have stalled, are too far from the best, or must turn final."""
+        """Which walks (m,) have stalled, are too far from the best, or have to become final."""
         state, final = self.state, self.is_final[samples]
         stalled = self.n_stalls[samples] >= torch.where(final, 2 * _N_STALLS, _N_STALLS)
         far = state.radius[samples] > _RESTART_RATIO * state.best_radius[samples]

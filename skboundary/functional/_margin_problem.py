@@ -80,7 +80,7 @@ class MarginProblem(NamedTuple):
     low, high : Tensor of shape (m, d)
         The box.
     aim : Tensor of shape (m,)
-        How far beyond the goal a step is meant to go, in units of the logits.
+        How far beyond the goal steps are aimed, in units of the logits.
     goal : callable
         ``goal(logits, index)`` of the problems numbered `index` (m,): positive once reached, so
         the negative of a margin, less a band that is safe from rounding.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from skboundary.functional._results import BoundaryPair
 
-MAX_NUMBERS = 2**24  # numbers in the points of one call, about
+MAX_NUMBERS = 2**24  # approximate size of the points of one call
 COARSE_WIDTH = 0.02  # relative width to which the bracket on a segment is bisected at first
 RESERVED_QUERIES = 12  # kept back to bisect a bracket
 _MAX_MISSES = 64  # consecutive coordinates tried in vain before a sample is left

@@ -22,8 +22,8 @@ def shapes(**expected: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     ----------
     **expected : str
         For each argument the names of its axes. A name has the same size wherever it occurs, and
-        "..." stands for any number of axes, the same ones wherever it occurs. Arguments that are
-        no tensors, such as None, are not checked.
+        "..." stands for any number of axes, the same ones wherever it occurs. Arguments
+        that are not tensors, such as None, are not checked.
 
     Returns
     -------

@@ -134,7 +134,7 @@ def linearity(distance: Tensor, positive: Tensor) -> Linearity:
     Returns
     -------
     linearity : Linearity
-        NaN where there is no sample.
+        NaN without samples.
 
     References
     ----------

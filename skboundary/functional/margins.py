@@ -111,7 +111,7 @@ def runner_up(logits: Tensor, label: Tensor) -> RunnerUp:
     Returns
     -------
     rival : RunnerUp
-        Its logit and its class, (n,) each; ties are resolved by the lowest class.
+        Its logit and its class, (n,) each; ties are resolved by the lowest index.
     """
     return RunnerUp(*logits.scatter(1, label[:, None], -float("inf")).max(1))
 

@@ -107,7 +107,7 @@ def minimize_perturbation(
         In units of x.
     betas : (float, float), default=(0.9, 0.999)
         Of Adam's moments. From a fast start, ``n_iter=30``, ``betas=(0.5, 0.9)`` and a learning
-        rate of ``1.5 * ||delta|| / sqrt(d)`` come near to what 300 steps by default reach.
+        rate of ``1.5 * ||delta|| / sqrt(d)`` come close to the result of 300 default steps.
     margin_tol : float, default=1e-3
         Smallest margin of a successful end over all other classes, in units of the logits, where
         `margins.margin_band` does not demand more.

@@ -324,7 +324,7 @@ def _score_margin(
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """Score of the source over the best of the others, or of the best other over the target.
 
-    Zero, a tie, goes to the class with the lower number, as argmax has it.
+    Ties, where it is zero, are resolved by the lowest class, as by argmax.
     """
     across, is_free = _across(source, target), _is_free(source, target)
     code = source if target is None else torch.where(is_free, source, target)

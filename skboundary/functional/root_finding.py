@@ -160,7 +160,7 @@ def find_middle(
     dtype : torch.dtype, default=torch.float32
         Of the positions.
     max_iter : int, default=50
-        Midpoints of a segment at most; the authors' code has no limit.
+        Midpoints of a segment at most; unlimited in the authors' code.
 
     Returns
     -------

@@ -50,7 +50,7 @@ def subspace_deepfool(
         c += max(|f_k| / ||S^T w_k||, 1e-4 ||c||) * S^T w_k / ||S^T w_k||
 
     until ``x + (1 + overshoot) S c`` is predicted otherwise. The authors' shortest step is 1e-4
-    itself, for pixels whose margins are about 1; relative to the distance so far it holds in any
+    itself, for pixels whose margins are about 1; relative to the distance so far, it suits any
     unit. From the second step on none is shorter than the rounding of x and of the logits either,
     so that a search cannot stall on the boundary. Points are not clipped to the range of the data.
     All searches advance together, and finished ones leave the batch; the first step is shared by
@@ -163,7 +163,7 @@ def _nearest_boundary(
     """Slope (m,) of the nearest of q linearized boundaries, the distance (m,) from it, infinite
     where none has a slope in the subspace, and the direction (m, k) to it."""
     slope = projected.norm(dim=2)
-    # a gradient that is orthogonal to the subspace has no slope but rounding error
+    # the slope of a gradient orthogonal to the subspace is rounding error
     rounding = 100 * torch.finfo(slope.dtype).eps * gradient.norm(dim=2)
     reach = torch.where(slope > rounding, lead.abs() / slope, torch.inf)
     length, nearest = reach.min(dim=0)

@@ -22,7 +22,7 @@ def test_shapes_that_match_pass():
     assert accept(x) is x
     assert accept(x, x, label=torch.zeros(3)) is x
     assert accept(x, d=torch.zeros(2, 4, 7)) is x
-    assert accept(x, label=0.5) is x  # no tensor
+    assert accept(x, label=0.5) is x  # not a tensor
 
 
 @pytest.mark.parametrize(
