@@ -24,7 +24,7 @@ _OUT_OF_MEMORY = (
 )
 
 
-def resolve_batch_size(batch_size: Any, sample_bytes: int, device: torch.device) -> int:
+def resolve_batch_size(batch_size: int | str, sample_bytes: int, device: torch.device) -> int:
     """Resolve the batch size; "auto" bounds the memory and the samples of a batch."""
     if batch_size != "auto":
         return int(batch_size)

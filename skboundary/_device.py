@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+DeviceLike = str | torch.device
 
-def resolve_device(device: Any, module: torch.nn.Module | None = None) -> torch.device:
+
+def resolve_device(device: DeviceLike, module: torch.nn.Module | None = None) -> torch.device:
     """Resolve the parameter `device` to an available device.
 
     Parameters
@@ -97,7 +99,9 @@ def at_least_float32(dtype: torch.dtype) -> torch.dtype:
 _TORCH_READS = {np.dtype(t) for t in ("?", "u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8")}
 
 
-def to_tensor(array: Any, *, device: Any = "cpu", dtype: torch.dtype | None = None) -> torch.Tensor:
+def to_tensor(
+    array: Any, *, device: DeviceLike = "cpu", dtype: torch.dtype | None = None
+) -> torch.Tensor:
     """Convert samples in any container (array, tensor, sparse, DataFrame) to a tensor.
 
     The result shares memory with an array of the right dtype on the CPU, read-only arrays

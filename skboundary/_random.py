@@ -7,17 +7,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
+import numpy as np
 import torch
 from sklearn.utils import check_random_state
+
+RandomStateLike = int | np.random.RandomState | None
 
 _MAX_SEED = 2**31 - 1
 # torch's global generators are process-wide, so trainings run one at a time.
 _TRAINING = threading.RLock()
 
 
-def draw_seed(random_state: Any) -> int:
+def draw_seed(random_state: RandomStateLike) -> int:
     """Draw one seed from `random_state`: the only random number that a fit takes from it."""
     return int(check_random_state(random_state).randint(_MAX_SEED))
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from sklearn.utils import Bunch, check_random_state
 from torch import Tensor, nn
 
+from skboundary._random import RandomStateLike
+
 __all__ = ["make_checkerboard", "make_circle", "make_linear", "make_sphere", "make_xor"]
 
 
@@ -36,7 +38,11 @@ class Discriminant(nn.Module):
 
 
 def make_linear(
-    n_samples: int = 100, n_features: int = 2, *, slope: float = 4.0, random_state: Any = None
+    n_samples: int = 100,
+    n_features: int = 2,
+    *,
+    slope: float = 4.0,
+    random_state: RandomStateLike = None,
 ) -> Bunch:
     """Generate two classes separated by a hyperplane.
 
@@ -83,7 +89,11 @@ def make_linear(
 
 
 def make_sphere(
-    n_samples: int = 100, n_features: int = 3, *, radius: float = 1.5, random_state: Any = None
+    n_samples: int = 100,
+    n_features: int = 3,
+    *,
+    radius: float = 1.5,
+    random_state: RandomStateLike = None,
 ) -> Bunch:
     """Generate one class inside a sphere around the origin and the other outside.
 
@@ -117,7 +127,9 @@ def make_sphere(
     return _problem(X, lambda x: (x**2).sum(1) - radius**2, nearest, radius=radius)
 
 
-def make_circle(n_samples: int = 100, *, radius: float = 1.2, random_state: Any = None) -> Bunch:
+def make_circle(
+    n_samples: int = 100, *, radius: float = 1.2, random_state: RandomStateLike = None
+) -> Bunch:
     """Generate one class inside a circle around the origin and the other outside.
 
     Parameters
@@ -144,7 +156,7 @@ def make_circle(n_samples: int = 100, *, radius: float = 1.2, random_state: Any 
     return make_sphere(n_samples, 2, radius=radius, random_state=random_state)
 
 
-def make_xor(n_samples: int = 100, *, random_state: Any = None) -> Bunch:
+def make_xor(n_samples: int = 100, *, random_state: RandomStateLike = None) -> Bunch:
     """Generate two classes in opposite quadrants: the class is the sign of ``x[0] * x[1]``.
 
     Parameters
@@ -174,7 +186,9 @@ def make_xor(n_samples: int = 100, *, random_state: Any = None) -> Bunch:
     return _problem(X, lambda x: 4 * x[:, 0] * x[:, 1], nearest)
 
 
-def make_checkerboard(n_samples: int = 100, *, n_cells: int = 4, random_state: Any = None) -> Bunch:
+def make_checkerboard(
+    n_samples: int = 100, *, n_cells: int = 4, random_state: RandomStateLike = None
+) -> Bunch:
     """Generate two classes on the cells of a checkerboard over the unit square.
 
     Parameters

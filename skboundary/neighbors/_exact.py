@@ -16,7 +16,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skboundary._batching import map_batches, resolve_batch_size
-from skboundary._device import resolve_device, resolve_dtype, to_numpy, to_tensor
+from skboundary._device import DeviceLike, resolve_device, resolve_dtype, to_numpy, to_tensor
 from skboundary._validation import all_or_nothing, check_input
 from skboundary.functional.nearest_neighbors import build_index, search
 
@@ -103,7 +103,7 @@ class TorchNearestNeighbors(BaseEstimator):
         n_neighbors: int = 5,
         *,
         metric: str = "euclidean",
-        device: str | torch.device = "auto",
+        device: DeviceLike = "auto",
         batch_size: str | int = "auto",
     ) -> None:
         self.n_neighbors = n_neighbors

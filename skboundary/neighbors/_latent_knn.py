@@ -18,7 +18,8 @@ from sklearn.utils._param_validation import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from skboundary._device import to_numpy
+from skboundary._device import DeviceLike, to_numpy
+from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing
 from skboundary.neighbors._bank import Bank, Found
 from skboundary.neighbors._exact import TorchNearestNeighbors
@@ -137,9 +138,9 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
         neighbors: NeighborSearch | None = None,
         memory: Any = None,
         memory_key: str | None = None,
-        device: Any = "auto",
-        batch_size: Any = "auto",
-        random_state: Any = None,
+        device: DeviceLike = "auto",
+        batch_size: int | str = "auto",
+        random_state: RandomStateLike = None,
         verbose: int = 0,
     ) -> None:
         self.estimator = estimator

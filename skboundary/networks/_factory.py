@@ -17,8 +17,8 @@ from sklearn.utils import _safe_indexing, get_tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skboundary._device import resolve_device, resolve_dtype
-from skboundary._random import draw_seed
+from skboundary._device import DeviceLike, resolve_device, resolve_dtype
+from skboundary._random import RandomStateLike, draw_seed
 from skboundary.networks._agreement import check_agreement, pick_probes, warn_of_probabilities
 from skboundary.networks._cache import CachedNetwork
 from skboundary.networks._estimator_network import EstimatorNetwork, predicted_labels, split
@@ -54,9 +54,9 @@ def as_network(
     pool: str | None = None,
     memory: Any = None,
     memory_key: str | None = None,
-    device: Any = "auto",
-    batch_size: Any = "auto",
-    random_state: Any = None,
+    device: DeviceLike = "auto",
+    batch_size: int | str = "auto",
+    random_state: RandomStateLike = None,
     verbose: int = 0,
     logits: bool = True,
     latent: bool = True,
@@ -144,13 +144,13 @@ def _adapt(
     classes: Any,
     layer: Any,
     pool: str | None,
-    device: Any,
-    batch_size: Any,
+    device: DeviceLike,
+    batch_size: int | str,
     verbose: int,
 ) -> TorchNetwork | EstimatorNetwork:
     """Build the network of a fitted estimator; `classes` are those of a skorch net fitted here."""
     steps, head = split(estimator)
-    shared = dict(pool=pool, batch_size=batch_size, verbose=verbose)
+    shared: dict[str, Any] = dict(pool=pool, batch_size=batch_size, verbose=verbose)
     if isinstance(head, FrozenNetwork):
         own = head._settings(device)
         if batch_size == "auto":
@@ -228,7 +228,7 @@ def _is_skorch(estimator: Any) -> bool:
     return net is not None and isinstance(estimator, net.NeuralNet)
 
 
-def _fit_clone(estimator: Any, X: Any, y: NDArray[Any], device: Any, seed: int) -> Any:
+def _fit_clone(estimator: Any, X: Any, y: NDArray[Any], device: DeviceLike, seed: int) -> Any:
     if X.shape[0] < 2:  # some classifiers would return NaN
         raise ValueError(
             f"X has 1 sample; {type(estimator).__name__} needs at least 2 to be trained."
@@ -260,7 +260,9 @@ def _last_step(estimator: Any) -> tuple[Pipeline | None, Any]:
     return pipeline, estimator
 
 
-def _train_default(X: Any, y: NDArray[Any], device: Any, seed: int, verbose: int) -> FrozenNetwork:
+def _train_default(
+    X: Any, y: NDArray[Any], device: DeviceLike, seed: int, verbose: int
+) -> FrozenNetwork:
     from skboundary.networks._default import train_default
 
     classes, codes = np.unique(y, return_inverse=True)

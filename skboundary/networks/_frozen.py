@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils._param_validation import StrOptions
 from torch import nn
 
-from skboundary._device import resolve_device, to_numpy
+from skboundary._device import DeviceLike, resolve_device, to_numpy
 from skboundary._validation import all_or_nothing, check_input
 from skboundary.networks._labels import resolve_labels
 from skboundary.networks._module_state import on_device
@@ -100,8 +100,8 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         classes: Any = None,
         preprocess: Any = None,
         output: str = "logits",
-        device: Any = "auto",
-        batch_size: Any = "auto",
+        device: DeviceLike = "auto",
+        batch_size: int | str = "auto",
         input_dtype: str = "auto",
     ) -> None:
         self.module = module
@@ -201,7 +201,7 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         network = TorchNetwork(**self._settings())
         return network, network.logits(X)
 
-    def _settings(self, device: Any = "auto") -> dict[str, Any]:
+    def _settings(self, device: DeviceLike = "auto") -> dict[str, Any]:
         """Parameters of `TorchNetwork`; the device of a host takes precedence."""
         wanted = self.device if device == "auto" else device
         return dict(

@@ -15,7 +15,8 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from skboundary._device import to_numpy
+from skboundary._device import DeviceLike, to_numpy
+from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing
 from skboundary.networks._factory import is_trained
 from skboundary.networks._host import NetworkHostMixin
@@ -78,9 +79,9 @@ class LatentTransformer(
         pool: str | None = None,
         memory: Any = None,
         memory_key: str | None = None,
-        device: Any = "auto",
-        batch_size: Any = "auto",
-        random_state: Any = None,
+        device: DeviceLike = "auto",
+        batch_size: int | str = "auto",
+        random_state: RandomStateLike = None,
         verbose: int = 0,
     ) -> None:
         self.estimator = estimator

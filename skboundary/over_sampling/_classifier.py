@@ -17,7 +17,8 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skboundary._device import to_numpy
+from skboundary._device import DeviceLike, to_numpy
+from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing
 from skboundary.networks._factory import is_trained
 from skboundary.networks._host import NetworkHostMixin
@@ -182,9 +183,9 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         epochs_per_iter: int = 10,
         stopping: str | None = "recall",
         validation_fraction: float = 0.1,
-        device: Any = "auto",
-        batch_size: Any = "auto",
-        random_state: Any = None,
+        device: DeviceLike = "auto",
+        batch_size: int | str = "auto",
+        random_state: RandomStateLike = None,
         verbose: int = 0,
     ) -> None:
         self.estimator = estimator

@@ -24,8 +24,8 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from threadpoolctl import threadpool_limits
 
-from skboundary._device import to_numpy
-from skboundary._random import draw_seed, spawn_generators
+from skboundary._device import DeviceLike, to_numpy
+from skboundary._random import RandomStateLike, draw_seed, spawn_generators
 from skboundary._validation import check_finite, check_input
 from skboundary.exceptions import NoCrossingWarning, warn_caller
 from skboundary.networks import Network
@@ -209,9 +209,9 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         bias: str = "asymmetric",
         placement: str = "spread",
         within_class: float = 0.5,
-        device: Any = "auto",
-        batch_size: Any = "auto",
-        random_state: Any = None,
+        device: DeviceLike = "auto",
+        batch_size: int | str = "auto",
+        random_state: RandomStateLike = None,
         verbose: int = 0,
         settings: BiasSettings | None = None,
     ) -> None:
