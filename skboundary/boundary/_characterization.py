@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from skboundary._batching import progress
-from skboundary._random import draw_seed
+from skboundary._device import DeviceLike
+from skboundary._random import RandomStateLike, draw_seed
 from skboundary._validation import check_targets
 from skboundary.boundary._classifier import FittedClassifier
 from skboundary.boundary._inputs import label_code, numbers
@@ -47,11 +48,11 @@ _PAIRS_PER_JOB = {"deepdig": 16}  # ordered class pairs, 2 for the others: both 
 )
 def characterize_boundary(
     estimator: Any,
-    X: Any,
-    y: Any,
+    X: ArrayLike,
+    y: ArrayLike,
     *,
-    X_test: Any = None,
-    y_test: Any = None,
+    X_test: ArrayLike | None = None,
+    y_test: ArrayLike | None = None,
     pairs: Any = "all",
     method: str = "segment",
     init: str = "nearest",
@@ -61,9 +62,9 @@ def characterize_boundary(
     generator: Any = None,
     effort: str = "balanced",
     n_jobs: int | None = None,
-    device: Any = "auto",
-    batch_size: Any = "auto",
-    random_state: Any = None,
+    device: DeviceLike = "auto",
+    batch_size: int | str = "auto",
+    random_state: RandomStateLike = None,
     verbose: int = 0,
     cache: Measures | None = None,
 ) -> Bunch:
@@ -165,11 +166,13 @@ def characterize_boundary(
         estimator = fit_for_measures(estimator, X, y, method, random_state=rng, **params)
     plan = Plan(method, init, n_samples, n_partners, max_iter, generator, effort, draw_seed(rng))
     classes, latent = estimator.classes, estimator.training_vectors("latent")
-    codes = encode_labels(y, classes)
+    codes = encode_labels(np.asarray(y), classes)
     wanted = _resolve_pairs(pairs, classes, np.unique(codes))
     test = Labeled(latent[:0], codes[:0])
     if X_test is not None:
-        test = Labeled(estimator.latent(numbers(X_test)), encode_labels(y_test, classes))
+        test = Labeled(
+            estimator.latent(numbers(X_test)), encode_labels(np.asarray(y_test), classes)
+        )
     cache = {} if cache is None else cache
     missing = sorted({*wanted} - {*cache}, key=lambda pair: (min(pair), max(pair), pair))
     size = _PAIRS_PER_JOB.get(method, 2)

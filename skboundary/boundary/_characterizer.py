@@ -7,12 +7,14 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils._optional_dependencies import check_pandas_support
 from sklearn.utils.validation import check_is_fitted
 
+from skboundary._device import DeviceLike
+from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing
 from skboundary.boundary._characterization import (
     MEASURE_CONSTRAINTS,
@@ -163,9 +165,9 @@ class BoundaryCharacterizer(NetworkHostMixin, BaseEstimator):
         effort: str = "balanced",
         warm_start: bool = False,
         n_jobs: int | None = None,
-        device: Any = "auto",
-        batch_size: Any = "auto",
-        random_state: Any = None,
+        device: DeviceLike = "auto",
+        batch_size: int | str = "auto",
+        random_state: RandomStateLike = None,
         verbose: int = 0,
     ) -> None:
         self.estimator = estimator
@@ -187,7 +189,12 @@ class BoundaryCharacterizer(NetworkHostMixin, BaseEstimator):
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing("_classifier", "_rng", "_cache", "_measured")
     def fit(
-        self, X: Any, y: Any, *, X_test: Any = None, y_test: Any = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        X_test: ArrayLike | None = None,
+        y_test: ArrayLike | None = None,
     ) -> BoundaryCharacterizer:
         """Measure the boundary of each ordered pair of classes.
 

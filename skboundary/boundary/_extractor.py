@@ -8,7 +8,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import check_random_state
@@ -16,6 +16,8 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
+from skboundary._device import DeviceLike
+from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing, check_targets
 from skboundary.boundary._boundary_search import BoundarySearchMixin
 from skboundary.boundary._classifier import FittedClassifier
@@ -179,9 +181,9 @@ class BoundarySampleExtractor(
         bounds: Any = "data",
         generator: Any = None,
         n_jobs: int | None = None,
-        device: Any = "auto",
-        batch_size: Any = "auto",
-        random_state: Any = None,
+        device: DeviceLike = "auto",
+        batch_size: int | str = "auto",
+        random_state: RandomStateLike = None,
         verbose: int = 0,
     ) -> None:
         self.estimator = estimator
@@ -203,7 +205,7 @@ class BoundarySampleExtractor(
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
-    def fit(self, X: Any, y: Any = None) -> BoundarySampleExtractor:
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> BoundarySampleExtractor:
         """Fit the classifier if it is not trained, and determine its response.
 
         Parameters
@@ -247,7 +249,7 @@ class BoundarySampleExtractor(
             label_code(self.target, self.classes_, "target")
         return self
 
-    def transform(self, X: Any) -> NDArray[Any]:
+    def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Find the partner of each sample across the boundary.
 
         Parameters
@@ -286,7 +288,7 @@ class BoundarySampleExtractor(
             return partner - X
         return self._lengths(partner - X, failed)[:, None]
 
-    def extract_pairs(self, X: Any, y: Any = None) -> BoundaryPairs:
+    def extract_pairs(self, X: ArrayLike, y: ArrayLike | None = None) -> BoundaryPairs:
         """Find a pair of points for each sample, one on either side of the boundary.
 
         Parameters

@@ -9,14 +9,14 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from skboundary._device import to_numpy
-from skboundary._random import spawn_generators
+from skboundary._device import DeviceLike, to_numpy
+from skboundary._random import RandomStateLike, spawn_generators
 from skboundary._validation import all_or_nothing
 from skboundary.boundary._classifier import FittedClassifier
 from skboundary.boundary._inputs import numbers
@@ -135,9 +135,9 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
         overshoot: float = 0.02,
         censored: str = "keep",
         max_iter: int = 100,
-        device: Any = "auto",
-        batch_size: Any = "auto",
-        random_state: Any = None,
+        device: DeviceLike = "auto",
+        batch_size: int | str = "auto",
+        random_state: RandomStateLike = None,
         verbose: int = 0,
     ) -> None:
         self.estimator = estimator
@@ -156,7 +156,7 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
-    def fit(self, X: Any, y: Any = None) -> SubspaceMargins:
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> SubspaceMargins:
         """Fit the classifier if it is not trained, and make the subspaces.
 
         Parameters
@@ -203,7 +203,7 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
         self.n_subspaces_ = self._subspaces.n_subspaces
         return self
 
-    def transform(self, X: Any) -> NDArray[Any]:
+    def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Measure the margins of samples.
 
         Parameters
@@ -226,7 +226,9 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return self._censor(*self._search(X))
 
-    def spectrum(self, X: Any, *, quantiles: Sequence[float] = (0.05, 0.25, 0.75, 0.95)) -> Bunch:
+    def spectrum(
+        self, X: ArrayLike, *, quantiles: Sequence[float] = (0.05, 0.25, 0.75, 0.95)
+    ) -> Bunch:
         """Summarize the margins of samples for each subspace: the curves of the paper.
 
         Parameters
