@@ -89,7 +89,10 @@ def pair_nearest(
         drawn = torch.randint(n_all, (n_pairs,), generator=generator)
     else:
         drawn = torch.randperm(n_all, generator=generator)[:n_pairs]
-    searched, place = (drawn // k).unique(return_inverse=True)
+    query = drawn // k
+    is_drawn = torch.zeros(len(queries), dtype=torch.bool)
+    is_drawn[query] = True
+    searched, place = is_drawn.nonzero()[:, 0], (is_drawn.cumsum(0) - 1)[query]
     searched, place, rank = (part.to(queries.device) for part in (searched, place, drawn % k))
     found = find(samples, queries[searched], k, searched if exclude_self else None)
     return torch.stack([searched[place], found.to(queries.device)[place, rank]], 1)

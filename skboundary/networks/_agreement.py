@@ -27,9 +27,11 @@ def pick_probes(y: NDArray[Any] | None, n: int) -> NDArray[np.intp]:
     if y is None:
         return np.linspace(0, n - 1, _PROBES).astype(np.intp)
     codes, counts = np.unique(y, return_inverse=True, return_counts=True)[1:]
-    by_class = np.argsort(codes, kind="stable")
+    # numpy sorts small integers by radix
+    by_class = np.argsort(codes.astype(np.min_scalar_type(len(counts))), kind="stable")
     rank = np.arange(n) - np.repeat(counts.cumsum() - counts, counts)  # within its class
-    return np.sort(by_class[np.argsort(rank, kind="stable")[:_PROBES]])
+    early = np.flatnonzero(rank < _PROBES)
+    return np.sort(by_class[early[np.argsort(rank[early], kind="stable")[:_PROBES]]])
 
 
 def disagreeing(scores: Tensor, predicted: Tensor, eps: float) -> Tensor:

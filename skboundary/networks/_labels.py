@@ -85,9 +85,12 @@ def encode_labels(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
 
 def _look_up(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
     """Position of each label, -1 where it is unknown."""
-    # not searchsorted, which compares "1" with 1 as strings
     position = {label: i for i, label in enumerate(classes.tolist())}
-    return np.array([position.get(label, -1) for label in y.tolist()], dtype=np.intp)
+    if y.dtype == object:  # whose labels may not be comparable
+        return np.array([position.get(label, -1) for label in y.tolist()], dtype=np.intp)
+    # not searchsorted, which compares "1" with 1 as strings
+    labels, codes = np.unique(y, return_inverse=True)
+    return np.array([position.get(label, -1) for label in labels.tolist()], dtype=np.intp)[codes]
 
 
 def _unknown(labels: NDArray[Any], classes: NDArray[Any]) -> str:

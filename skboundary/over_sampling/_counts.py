@@ -15,13 +15,14 @@ from skboundary.over_sampling._placement import Rules
 
 
 def check_counts(
-    y: NDArray[Any], growing: dict[Any, int], neighbors: Any, rules: Rules, *, trained: bool
+    counts: dict[Any, int], growing: dict[Any, int], neighbors: Any, rules: Rules, *, trained: bool
 ) -> None:
     """Refuse classes with too few samples for the parameters of the sampler.
 
     Parameters
     ----------
-    y : ndarray of shape (n_samples,)
+    counts : dict
+        From class to its number of samples.
     growing : dict
         The classes that get samples.
     neighbors : int or object
@@ -36,8 +37,7 @@ def check_counts(
         Names the class, its number of samples, and the parameter to change.
     """
     specific = rules.settings.class_specific
-    labels, counts = np.unique(y, return_counts=True)
-    for label, count in zip(labels.tolist(), counts.tolist(), strict=True):
+    for label, count in counts.items():
         grows = label in growing
         for least, name, value, applies in (
             (rules.n_neighbors, "neighbors", neighbors, rules.instance_pairing == "nearest"),

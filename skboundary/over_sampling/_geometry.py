@@ -55,6 +55,7 @@ class LatentGeometry:
         self.latent = latent.to(network.device)
         self.logits = logits.double()
         self.codes = torch.from_numpy(codes)
+        self._margins: dict[tuple[int, int], Tensor] = {}
 
     @cached_property
     def means(self) -> Tensor:
@@ -67,7 +68,9 @@ class LatentGeometry:
 
     def margins(self, index: Tensor, minority: int, majority: int) -> Tensor:
         """Margins of samples of X: logit of the minority minus logit of the majority class."""
-        return self.logits[index, minority] - self.logits[index, majority]
+        if (minority, majority) not in self._margins:
+            self._margins[minority, majority] = self.logits[:, minority] - self.logits[:, majority]
+        return self._margins[minority, majority][index]
 
     def logits_of(self, points: NDArray[Any]) -> Tensor:
         """Logits of points between samples, at most a chunk of them, float64."""
@@ -126,10 +129,14 @@ def _between_samples() -> Iterator[None]:
         raise ValueError(f"{where}: {error}") from error
 
 
-def segment_points(X: NDArray[Any], parents: Tensor, position: Tensor) -> NDArray[Any]:
+def segment_points(
+    X: NDArray[Any], parents: Tensor, position: Tensor, out: NDArray[Any] | None = None
+) -> NDArray[Any]:
     """Compute ``first + position * (last - first)`` in the dtype of X."""
-    first, last = (X[to_numpy(end)] for end in parents.unbind(1))
-    last -= first
-    last *= to_numpy(position).astype(X.dtype).reshape(-1, *[1] * (X.ndim - 1))
-    last += first
-    return last
+    first, last = (to_numpy(end) for end in parents.unbind(1))
+    start = X.take(first, axis=0)
+    points = X.take(last, axis=0, out=out, mode="clip")  # another mode copies `out`
+    points -= start
+    points *= to_numpy(position).astype(X.dtype).reshape(-1, *[1] * (X.ndim - 1))
+    points += start
+    return points

@@ -67,14 +67,14 @@ def make_samples(
         for start in range(0, len(samples), CHUNK):
             part = slice(start, start + CHUNK)
             parents, classes = plan.parents[part], plan.classes[part]
-            points = segment_points(geometry.X, parents, plan.positions[part])
+            points = segment_points(geometry.X, parents, plan.positions[part], samples[part])
+            if finish is not None:
+                points = finish(points)
             if geometry.linear and finish is None:
                 first, last = (geometry.logits[end].gather(1, classes) for end in parents.unbind(1))
                 logits = torch.lerp(first, last, plan.positions[part, None])
             else:
-                points = points if finish is None else finish(points)
                 logits = geometry.logits_of(points).gather(1, classes)
-            samples[part] = points
             margins[part] = logits[:, 0] - logits[:, 1]
             bar.update(len(points))
     return samples, margins.sigmoid()

@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from numbers import Integral, Real
 from typing import Any
 
@@ -22,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from skboundary._device import DeviceLike, to_numpy
 from skboundary._random import RandomStateLike, draw_seed, spawn_generators
@@ -241,11 +242,12 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         return X, y, binarize_y
 
     def _fit_resample(self, X: Any, y: NDArray[Any]) -> tuple[Any, NDArray[Any]]:
-        labels = np.unique(y).tolist()
+        labels, numbers = (part.tolist() for part in np.unique(y, return_counts=True))
+        counts = dict(zip(labels, numbers, strict=True))
         wanted = {c: self.sampling_strategy_[c] for c in labels if self.sampling_strategy_.get(c)}
         rules = self._rules()
         trained = is_trained(self.estimator)
-        check_counts(y, wanted, self.neighbors, rules, trained=trained)
+        check_counts(counts, wanted, self.neighbors, rules, trained=trained)
         container, dense = self._container, X.toarray() if sparse.issparse(X) else X
         by_name = self.estimator is None or takes_frames(self.estimator)
         wrap = container.wrap if by_name else _unchanged
@@ -255,7 +257,7 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         self.device_ = network.device
         assert codes is not None  # as y is given
         geometry = LatentGeometry(network, dense, codes, wrap)
-        plan = self._plan(geometry, y, wanted, rules, seed)
+        plan = self._plan(geometry, y, labels, wanted, rules, seed)
         del geometry.latent  # before as many new samples are made
         self.parents_, self.positions_, self.targets_ = (to_numpy(part) for part in plan[:3])
         self.n_fallback_ = plan.n_fallback
@@ -300,7 +302,9 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
                 "an estimator that was fitted on the columns of X."
             )
         # the products of logistic regression are so small that several threads slow it down
-        threads = threadpool_limits(1) if self.estimator is None else nullcontext()
+        threads: AbstractContextManager[Any] = nullcontext()
+        if self.estimator is None:
+            threads = _thread_pools().limit(limits=1)
         # imbalanced-learn skips the validation of nested estimators
         with threads, config_context(skip_parameter_validation=False):
             return self._as_network(X, y, estimator=estimator, random_state=seed)
@@ -309,13 +313,14 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         self,
         geometry: LatentGeometry,
         y: NDArray[Any],
+        labels: list[Any],
         wanted: dict[Any, int],
         rules: Rules,
         seed: int,
     ) -> Plan:
         """Choose the parents and positions of all new samples."""
         counts = torch.bincount(geometry.codes, minlength=len(self.classes_)).numpy()
-        labels, present = np.unique(y).tolist(), counts.nonzero()[0]
+        present = counts.nonzero()[0]
         code_of = dict(zip(labels, present.tolist(), strict=True))
         means = geometry.means[present].numpy() if len(labels) > 2 else None
         partners = find_class_pairs(self.class_pairs, [*wanted], labels, means, counts[present])
@@ -357,6 +362,12 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         tags.target_tags.required = True
         tags.input_tags.sparse = True  # densified here, whatever the estimator takes
         return tags
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    """Controller of the thread pools; searching for them takes milliseconds."""
+    return ThreadpoolController()
 
 
 def _unchanged(samples: Any) -> Any:
