@@ -158,26 +158,41 @@ def characterize_boundary(
     array([1., 1.])
     """
     rng = check_random_state(random_state)
-    if not isinstance(estimator, FittedClassifier):  # which `BoundaryCharacterizer` gives
+    if isinstance(estimator, FittedClassifier):  # of `BoundaryCharacterizer`, with valid input
+        classifier = estimator
+    else:
         host = _Host(estimator)
         X, y = host._check_fit(X, y)
         X_test, y_test = check_test_set(host, X_test, y_test)
         params = {"device": device, "batch_size": batch_size}
-        estimator = fit_for_measures(estimator, X, y, method, random_state=rng, **params)
+        classifier = fit_for_measures(estimator, X, y, method, random_state=rng, **params)
     plan = Plan(method, init, n_samples, n_partners, max_iter, generator, effort, draw_seed(rng))
-    classes, latent = estimator.classes, estimator.training_vectors("latent")
-    codes = encode_labels(np.asarray(y), classes)
-    wanted = _resolve_pairs(pairs, classes, np.unique(codes))
-    test = Labeled(latent[:0], codes[:0])
-    if X_test is not None:
-        test = Labeled(
-            estimator.latent(numbers(X_test)), encode_labels(np.asarray(y_test), classes)
-        )
     cache = {} if cache is None else cache
+    return _report(classifier, plan, y, X_test, y_test, pairs, n_jobs, verbose, cache)
+
+
+def _report(
+    classifier: FittedClassifier,
+    plan: Plan,
+    y: Any,
+    X_test: Any,
+    y_test: Any,
+    pairs: Any,
+    n_jobs: int | None,
+    verbose: int,
+    cache: Measures,
+) -> Bunch:
+    """Measure the class pairs that are not in the cache, and collect all."""
+    classes, latent = classifier.classes, classifier.training_vectors("latent")
+    train = Labeled(latent, encode_labels(y, classes))
+    test = Labeled(latent[:0], train.codes[:0])
+    wanted = _resolve_pairs(pairs, classes, np.unique(train.codes))
+    if X_test is not None:
+        test = Labeled(classifier.latent(numbers(X_test)), encode_labels(y_test, classes))
     missing = sorted({*wanted} - {*cache}, key=lambda pair: (min(pair), max(pair), pair))
-    size = _PAIRS_PER_JOB.get(method, 2)
+    size = _PAIRS_PER_JOB.get(plan.method, 2)
     jobs = (
-        delayed(measure)(estimator, plan, Labeled(latent, codes), test, missing[i : i + size])
+        delayed(measure)(classifier, plan, train, test, missing[i : i + size])
         for i in range(0, len(missing), size)
     )
     with progress(len(missing), "class pairs", verbose) as bar:
