@@ -96,6 +96,11 @@ def check_input(estimator: Any, X: Any, *, reset: bool, keep_frame: bool = False
     if frame is not None and not all(is_number(dtype) for dtype in frame.dtypes):
         validate_data(estimator, X, reset=reset, skip_check_array=True)
         array = frame
+    elif _is_valid(estimator, X, reset):
+        array = X
+        if reset:
+            estimator.n_features_in_ = X.shape[1]
+        check_finite(array)
     else:
         array = validate_data(
             estimator, X, reset=reset, accept_sparse="csr", allow_nd=True, ensure_all_finite=False
@@ -118,6 +123,19 @@ def check_input(estimator: Any, X: Any, *, reset: bool, keep_frame: bool = False
             f"fitted with samples of shape {estimator.input_shape_}. Reshape X."
         )
     return array if frame is None else frame
+
+
+def _is_valid(estimator: Any, X: Any, reset: bool) -> bool:
+    """Whether X is an array that `validate_data`, which takes long to find out, would return."""
+    return (
+        type(X) is np.ndarray
+        and X.ndim >= 2
+        and is_number(X.dtype)
+        and X.shape[0] > 0
+        and X.shape[1] > 0
+        and not hasattr(estimator, "feature_names_in_")
+        and (reset or X.shape[1] == getattr(estimator, "n_features_in_", None))
+    )
 
 
 def _check_container(X: Any) -> None:

@@ -71,6 +71,9 @@ def test_the_map_in_architecture_lists_every_module():
 
 
 def test_the_accuracies_on_digits_equal_the_results():
+    fixed = json.loads((ROOT / "benchmarks/results/fixed_costs.json").read_text())["ratios"]
+    text = (ROOT / "docs/user_guide/networks.rst").read_text()
+    assert max(fixed.values()) < 1.5 and "takes less than 1.5 times as long" in text
     text = (ROOT / "docs/user_guide/latent_knn.rst").read_text()
     results = json.loads((ROOT / "benchmarks/results/tour.json").read_text())
     for name, row in results["neighbors"]["accuracy"].items():
@@ -279,6 +282,11 @@ MEASURED = {
         "boundary/_pair_report.py",
     ],
     "extrapolation": [*SAMPLER, "over_sampling/_classifier.py"],
+    "fixed_costs": [
+        "networks/_batched.py",
+        "networks/_module_state.py",
+        "networks/_torch_network.py",
+    ],
     "hold_me_tight": [
         "functional/cosine_transform.py",
         "functional/subspaces.py",

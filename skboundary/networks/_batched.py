@@ -49,6 +49,7 @@ class BatchedNetwork(ABC):
         self.classes_: NDArray[Any] = np.empty(0)
         self.n_latent = 0
         self.order: list[int] = []
+        self._is_sorted = True
 
     @property
     @abstractmethod
@@ -116,7 +117,8 @@ class BatchedNetwork(ABC):
         n = X.shape[0] if index is None else len(index)
 
         def pick(part: slice) -> Any:
-            return _safe_indexing(X, part if index is None else index[part])
+            where = part if index is None else index[part]
+            return X[where] if isinstance(X, np.ndarray) else _safe_indexing(X, where)
 
         self._begin(lambda: pick(slice(0, 2)), latent)
         sample_bytes = int(np.prod(X.shape[1:])) * self.dtype.itemsize
@@ -131,7 +133,8 @@ class BatchedNetwork(ABC):
             return out
 
         parts = map_batches(step, n, size, verbose=self.verbose, desc="network", bar=bar)
-        return [torch.cat(column) for column in zip(*parts, strict=True)]
+        columns = zip(*parts, strict=True)
+        return [torch.cat(column) if len(column) > 1 else column[0] for column in columns]
 
     def finish(self, outputs: list[Tensor], names: list[str]) -> list[Tensor]:
         """Store the numbers of latent features and classes, and sort the columns of the logits."""
@@ -150,9 +153,10 @@ class BatchedNetwork(ABC):
             )
         if output.sum().isfinite():  # one pass; a sum of finite numbers may overflow
             return
-        finite = output.isfinite().flatten(1).all(1)
+        finite = output.isfinite()
         if finite.all():
             return
+        finite = finite.flatten(1).all(1)
         first = int((~finite).nonzero()[0, 0])
         what = "NaN" if output[first].isnan().any() else "infinity"
         message = f"{self.name} gives {what} for sample {number[first]} of X."
@@ -177,14 +181,15 @@ class BatchedNetwork(ABC):
                 f"{given[:10].tolist()}. Give FrozenNetwork(classes=...) one class per output, or "
                 "change the network's last layer."
             )
-        if len(np.unique(given)) != n_outputs:
+        if len(set(given.tolist())) != n_outputs:
             raise ValueError(
                 f"classes={given.tolist()} contains duplicates. Give each output its own class."
             )
         self.order = np.argsort(given, kind="stable").tolist()
         self.classes_ = given[self.order]
+        self._is_sorted = self.order == list(range(n_outputs))
 
     def _sorted(self, logits: Tensor) -> Tensor:
         """Sort the columns in the order of `classes_`."""
         self._learn_classes(logits.shape[1])
-        return logits if self.order == sorted(self.order) else logits[:, self.order]
+        return logits if self._is_sorted else logits[:, self.order]

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils._param_validation import StrOptions
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils._param_validation import StrOptions, validate_parameter_constraints
 from torch import nn
 
 from skboundary._device import DeviceLike, resolve_device, to_numpy
@@ -197,9 +197,23 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         self._validate_params()
         fitted = hasattr(self, "input_shape_")
         # before fit there are no columns to compare with, and no attributes are set
-        X = check_input(self if fitted else clone(self), X, reset=not fitted)
+        X = check_input(self if fitted else self._shell(), X, reset=not fitted)
         network = TorchNetwork(**self._settings())
         return network, network.logits(X)
+
+    def _shell(self) -> FrozenNetwork:
+        """A shallow copy, whose attributes can be set."""
+        shell = object.__new__(type(self))
+        shell.__dict__.update(vars(self))
+        return shell
+
+    def _validate_params(self) -> None:
+        # the parameters by name: scikit-learn finds them by their signature, which takes as long
+        # as a pass of a small network
+        params = {name: getattr(self, name) for name in self._parameter_constraints}
+        validate_parameter_constraints(
+            self._parameter_constraints, params, caller_name=type(self).__name__
+        )
 
     def _settings(self, device: DeviceLike = "auto") -> dict[str, Any]:
         """Parameters of `TorchNetwork`; the device of a host takes precedence."""

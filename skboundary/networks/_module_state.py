@@ -31,20 +31,19 @@ class Tree(NamedTuple):
 def tree_of(root: nn.Module) -> Tree:
     """Traverse a module once, which is faster than `modules`, `parameters` and `buffers`."""
     found: dict[nn.Module, None] = {}
-
-    def visit(module: nn.Module) -> None:
-        if module not in found:
+    ahead: list[nn.Module | None] = [root]
+    while ahead:
+        module = ahead.pop()
+        if module is not None and module not in found:
             found[module] = None
-            for child in module._modules.values():
-                if child is not None:
-                    visit(child)
-
-    visit(root)
-    modules = list(found)
+            if module._modules:
+                ahead += reversed([*module._modules.values()])
+    parameters = [p for m in found if m._parameters for p in m._parameters.values()]
+    buffers = [b for m in found if m._buffers for b in m._buffers.values()]
     return Tree(
-        modules,
-        [p for m in modules for p in m._parameters.values() if p is not None],
-        [b for m in modules for b in m._buffers.values() if b is not None],
+        list(found),
+        [p for p in parameters if p is not None],
+        [b for b in buffers if b is not None],
     )
 
 
@@ -112,15 +111,15 @@ def evaluation_mode(*trees: Tree, frozen: bool = False) -> Iterator[None]:
         parameters = [p for tree in trees for p in tree.parameters] if frozen else []
         thawed = [p for p in parameters if p.requires_grad]
         try:
-            for module, flag in zip(modules, flags, strict=True):
-                if flag:
+            if any(flags):
+                for module in modules:
                     module.training = False  # not .eval(), which a module may have overridden
             for p in thawed:
                 p.requires_grad_(False)
             yield
         finally:
-            for module, flag in zip(modules, flags, strict=True):
-                if module.training is not flag:
+            if [module.training for module in modules] != flags:
+                for module, flag in zip(modules, flags, strict=True):
                     module.training = flag
             for p in thawed:
                 p.requires_grad_(True)
@@ -151,8 +150,7 @@ def placed(module: nn.Module, device: torch.device) -> tuple[nn.Module, Tree]:
     tree : Tree
     """
     tree = tree_of(module)
-    tensors = tree.tensors
-    if {t.device for t in tensors} <= {device} and not any(t.is_inference() for t in tensors):
+    if _is_on(tree, device):
         return module, tree
     with _locked(tree.modules):
         state, copies = _contents(tree), _COPIES.setdefault(module, {})
@@ -161,6 +159,15 @@ def placed(module: nn.Module, device: torch.device) -> tuple[nn.Module, Tree]:
                 copies[device] = state, copy.deepcopy(module).to(device)
         other = copies[device][1]
     return other, tree_of(other)
+
+
+def _is_on(tree: Tree, device: torch.device) -> bool:
+    tensors = tree.tensors
+    if any(map(Tensor.is_inference, tensors)):
+        return False
+    if device.type == "cpu":  # devices are slow to compare
+        return all(t.is_cpu for t in tensors)
+    return all(t.device == device for t in tensors)
 
 
 def on_device(module: nn.Module, device: torch.device) -> nn.Module:

@@ -93,7 +93,9 @@ class TorchNetwork(BatchedNetwork):
     ) -> None:
         self._given_parts, self.device = (module, preprocess), device
         self._refresh()
-        floating = [t.dtype for t in self._trees[0].tensors if t.is_floating_point()]
+        self._is_fresh = True  # the first pass, which follows at once, need not look again
+        dtypes = dict.fromkeys([t.dtype for t in self._trees[0].tensors])  # in this order
+        floating = [dtype for dtype in dtypes if dtype.is_floating_point]
         compute_dtype = floating[0] if floating else torch.float32
         dtype = at_least_float32(compute_dtype)
         super().__init__(
@@ -220,7 +222,9 @@ class TorchNetwork(BatchedNetwork):
         self.module, self.preprocess, self._trees = module, preprocess, trees
 
     def _begin(self, first: Callable[[], Any], latent: bool) -> None:
-        self._refresh()
+        if not self._is_fresh:
+            self._refresh()
+        self._is_fresh = False
         if latent and not self._latent_ndim:
             self._find_layer(self._load(first()))
 

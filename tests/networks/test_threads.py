@@ -1,5 +1,7 @@
 """Trainings in threads: one seed gives one result, and the process stays as it was."""
 
+import copy
+import gc
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +14,14 @@ from sklearn.model_selection import cross_val_predict
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from skboundary import BoundarySampleExtractor, LatentKNNClassifier, LatentTransformer
+from skboundary import (
+    BoundarySampleExtractor,
+    FrozenNetwork,
+    LatentKNNClassifier,
+    LatentTransformer,
+)
 from skboundary._random import forked_rng
+from skboundary.networks import _module_state
 
 
 class Noisy(nn.Sequential):
@@ -91,3 +99,63 @@ def test_deepdig_and_a_training_that_queries_a_network_do_not_block_each_other(m
     training.join(30)
     asking.join(30)
     assert not training.is_alive() and not asking.is_alive()
+
+
+class Meeting(nn.Module):
+    """Wait in each pass for another thread to be in a pass too; count those that came in time."""
+
+    def __init__(self, body, meeting, met):
+        super().__init__()
+        self.body, self.meeting, self.met = body, meeting, met
+
+    def forward(self, x):
+        assert not any(module.training for module in self.modules())
+        try:
+            self.meeting.wait(0.5)
+            self.met.append(True)
+        except threading.BrokenBarrierError:
+            self.met.append(False)
+            self.meeting.reset()
+        return self.body(x)
+
+
+@pytest.mark.parametrize("shared", ["nothing", "module", "body"])
+def test_only_networks_that_share_a_module_wait_for_each_other(mlp, iris, shared):
+    X, met, meeting = iris[0][:5], [], threading.Barrier(2)
+    first = Meeting(mlp, meeting, met).train()
+    if shared == "module":
+        second = first
+    else:
+        body = mlp if shared == "body" else copy.deepcopy(mlp)
+        second = Meeting(body, meeting, met).train()
+    want = FrozenNetwork(mlp).predict_proba(X)
+    with ThreadPoolExecutor(2) as pool:
+        found = [*pool.map(lambda module: FrozenNetwork(module).predict_proba(X), (first, second))]
+    assert met == [shared == "nothing"] * 2
+    assert all(module.training for module in [*first.modules(), *second.modules()])
+    for p in found:
+        np.testing.assert_array_equal(p, want)
+
+
+def test_networks_that_share_a_module_catch_their_own_activations(mlp, iris):
+    X, other = iris[0], nn.Sequential(*mlp[:2], nn.Linear(16, 2).double())
+    transformers = [
+        LatentTransformer(module, layer=layer).fit(X)
+        for module, layer in ((mlp, "0"), (other, "1"), (mlp, "1"), (other, "0"))
+    ]
+    want = [t.transform(X) for t in transformers]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            found = pool.map(lambda t: t.transform(X), transformers)
+            for got, values in zip(found, want):
+                np.testing.assert_array_equal(got, values)
+
+
+def test_locks_are_dropped_with_their_modules(iris):
+    module = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+    FrozenNetwork(module).predict(iris[0])
+    keys = {id(m) for m in module.modules()}
+    assert keys <= set(_module_state._LOCKS)
+    del module
+    gc.collect()
+    assert not keys & set(_module_state._LOCKS)
