@@ -149,7 +149,7 @@ def scores(y: Any, p: Any) -> list[float]:
 def run_cell(X: Any, y: Any, method: str, repeats: int) -> dict[str, Any]:
     """One method on one table: scores[classifier][fold] = the three metrics, seconds.
 
-    A sampler that refuses a fold leaves it as it is, which is counted in "refused".
+    If a sampler refuses a fold, the fold is not resampled; "refused" counts these.
     """
     found: dict[str, Any] = {name: [] for name in CLASSIFIERS}
     adjusted: dict[str, Any] = {name: [] for name in CLASSIFIERS}

@@ -1,4 +1,4 @@
-"""Over-samplers beside each other: time and memory of BiasedExtrapolationSampler and SMOTE.
+"""Time and memory of BiasedExtrapolationSampler in comparison with SMOTE.
 
     python benchmarks/resample_speed.py [--rows 10000 100000 1000000] [--threads 1 2] [--table]
 

@@ -1,4 +1,4 @@
-"""The network of the tour and its training, which goes on until the labels are memorized."""
+"""The network of the tour and its training, which continues until the labels are memorized."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 

@@ -30,7 +30,7 @@ from skboundary.networks._parameters import fill_docstring
 
 # Parameters that may change between two calls of fit with warm_start.
 _FREE = {"pairs", "n_jobs", "verbose", "warm_start", "random_state"}
-# Parameters that are handed to `characterize_boundary` as they are.
+# Parameters that are passed to `characterize_boundary` unchanged.
 _MEASURING = (
     "pairs",
     "method",

@@ -36,7 +36,7 @@ class FittedClassifier:
     columns : tuple (str, array) or None
         Library and names of the columns of a DataFrame, where the classifier was fitted on one.
     batch_size : "auto" or int
-        Samples of a search side by side.
+        Number of samples in a search batch.
     seed : int
     response : {"gradient", "score", "label"}
     training : TrainingSamples
@@ -160,7 +160,7 @@ class FittedClassifier:
     def open(self, response: str | None = None) -> Iterator[Oracle]:
         """Open the classifier for a search, which may use less than all of the response.
 
-        The network is locked meanwhile, see `Network.differentiable_logits`.
+        The network is locked during this, see `Network.differentiable_logits`.
         """
         response = self.response if response is None else response
         if not self.network.differentiable:

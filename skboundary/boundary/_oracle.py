@@ -118,7 +118,7 @@ class Oracle:
 def source_margin(logits: Tensor, source: Tensor, target: Tensor) -> Tensor:
     """Logit of the class `source` minus that of `target`, (n,): positive on the source's side.
 
-    A target of -1 stands for the strongest of all other classes.
+    A target of -1 is the strongest of all other classes.
     """
     over_target = pairwise_margin(logits, source, target.clamp_min(0))
     return torch.where(target < 0, class_margin(logits, source), over_target)

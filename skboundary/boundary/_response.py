@@ -71,8 +71,8 @@ def find_response(
     if wrong.any():
         warn_caller(
             f"predict of {name} disagrees with its scores on {int(wrong.sum())} of {len(wrong)} "
-            "samples. predict takes precedence: only methods that use predicted labels alone "
-            "serve this classifier.",
+            "samples. predict takes precedence: only methods that use predicted labels "
+            "are available.",
             ScoreMismatchWarning,
         )
         return "label"

@@ -227,7 +227,7 @@ def _nearest_partners(
 
 
 def _known(starts: Starts, batch: slice, like: Tensor) -> Outputs | None:
-    """Outputs at the samples of a batch, as far as they are known."""
+    """Outputs at the samples of a batch, if they are known."""
     if starts.codes is None:
         return None
     labels = torch.from_numpy(starts.codes[batch]).to(like.device)
@@ -270,7 +270,7 @@ def _search(
 
 
 def _batch_size(classifier: FittedClassifier, X: NDArray[Any], batched: bool) -> int:
-    """Samples of a search side by side."""
+    """Number of samples in a search batch."""
     if not batched:
         return len(X)
     network, numbers = classifier.network, int(np.prod(X.shape[1:]))

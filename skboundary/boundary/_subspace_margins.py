@@ -60,7 +60,7 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
         For "pca" and "random". None is all; for "random" 640 at most.
     method : {"gradient", "label"}, default="gradient"
         "gradient" needs a network, or a model that can be written as one. "label" uses only
-        `predict`, with 20 queries for each of `max_iter` steps, and serves every classifier.
+        `predict`, with 20 queries for each of `max_iter` steps, and supports every classifier.
     overshoot : float, default=0.02
         Share by which a perturbation is lengthened before the class is predicted; part of the
         margin, as in the paper.

@@ -62,7 +62,7 @@ def gradient_margins(
     n, device, dtype = subspaces.n_subspaces, network.device, network.input_dtype
     sample_bytes = math.prod(sample_shape(X)) * dtype.itemsize
     size = resolve_batch_size(network.batch_size, _SAMPLES_HELD * sample_bytes, device)
-    size = size // n * n or size  # whole samples, whose first gradient serves all subspaces
+    size = size // n * n or size  # whole samples, whose first gradient is shared by all subspaces
     subspaces = move(subspaces, device)
 
     def step(pairs: slice) -> tuple[Tensor, Tensor]:

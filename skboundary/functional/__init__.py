@@ -5,7 +5,7 @@ Functions are imported from their modules, ``skboundary.functional.<module>``:
 - `nearest_neighbors`: exact k nearest neighbors.
 - `latent_mixing`: outputs averaged with the outputs of neighbors (LaSeNN).
 - `margins`: margins between logits, and the rounding error they carry.
-- `root_finding`: roots of many functions on intervals, side by side.
+- `root_finding`: roots of many functions on intervals, in one batch.
 - `nearest_boundary`: nearest boundary points by gradients (DeepFool in a box, refined).
 - `ddn`: the same by steps of decoupled direction and norm (DDN).
 - `query_search`: the same from scores or labels alone.

@@ -19,7 +19,7 @@ from skboundary.functional._search_index import (
     vectors_of,
 )
 
-LOST = -1.0  # stands for a half squared distance that float64 cannot hold
+LOST = -1.0  # a half squared distance beyond the range of float64
 _HALVES = 2.0**-900, 2.0**1000  # half squared distances between them are right
 
 
@@ -136,7 +136,7 @@ def search_float64(
 def search_scaled(
     index: SearchIndex, query: Tensor, k: int, exclude: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """L2 distances to the nearest samples of one query, each difference scaled by itself."""
+    """L2 distances to the nearest samples of one query, each difference scaled separately."""
     point = vectors_of(query[None], index.metric)[0]
     parts = []
     for some in index.samples.split(chunk_size(len(query))):

@@ -70,7 +70,7 @@ def fast_start(
     Parameters
     ----------
     logits : callable
-        From points (m, ...) to logits (m, n_classes), differentiable, each point by itself.
+        Maps points (m, ...) to logits (m, n_classes); differentiable, independent for each point.
     x : Tensor of shape (n, ...)
         Of any class.
     source, target : Tensor of shape (n,)

@@ -16,7 +16,7 @@ from skboundary.functional.root_finding import find_root
 
 _MAX_ITER = 30  # linearizations until a sample has crossed
 _OVERSHOOT = 1.02
-_STALL = 1e-4  # relative gain that is too small to go on for
+_STALL = 1e-4  # relative gain below which a search stops
 _TRIALS = 3  # step sizes tried for one refinement
 
 

@@ -22,7 +22,7 @@ def shapes(**expected: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     ----------
     **expected : str
         For each argument the names of its axes. A name has the same size wherever it occurs, and
-        "..." stands for any number of axes, the same ones wherever it occurs. Arguments
+        "..." is any number of axes, the same wherever it occurs. Arguments
         that are not tensors, such as None, are not checked.
 
     Returns

@@ -15,7 +15,7 @@ from skboundary.functional._exact_distances import append
 from skboundary.functional._search_index import GROUP, GROUPS, INF, STRIP, SearchIndex
 
 _COARSE = 3  # coarse groups for each sample on the shortlist, so that most of them are passed
-_SCORES = 2**22  # scores held at a time by a thread, about (16 MB)
+_SCORES = 2**22  # scores in memory of a thread, about (16 MB)
 _STRIPWISE = 64  # fewer queries are not worth a product for each strip
 
 
@@ -133,6 +133,6 @@ def _leave_out(column: Tensor, scores: Tensor, minima: Tensor) -> None:
 
 
 def _coarse_groups(n_groups: int, m: int) -> int:
-    """Give a multiple of 64 that divides n_groups, large beside m where it can be."""
+    """Smallest multiple of 64 that divides n_groups and is large compared with m, else n_groups."""
     sizes = [size for size in range(64, n_groups + 1, 64) if n_groups % size == 0]
     return next((size for size in sizes if size >= _COARSE * m), n_groups)

@@ -22,7 +22,7 @@ __all__ = [
     "oscillation",
 ]
 
-_MAX_NUMBERS = 2**22  # random keys, or elements of a batch, held at a time
+_MAX_NUMBERS = 2**22  # random keys, or elements of a batch, in memory at a time
 
 
 class Oscillation(NamedTuple):

@@ -42,7 +42,7 @@ def ddn(
     Parameters
     ----------
     logits : callable
-        From points (m, ...) to logits (m, n_classes), differentiable, each point by itself.
+        Maps points (m, ...) to logits (m, n_classes); differentiable, independent for each point.
     x : Tensor of shape (n, ...)
     source : Tensor of shape (n,)
         The class that each sample is predicted as. Samples predicted otherwise are reported as

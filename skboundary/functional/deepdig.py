@@ -151,7 +151,7 @@ def train_autoencoders(
     max_iter: int = 5000,
     patience: int | None = 4,
 ) -> Training:
-    """Train autoencoders side by side, one for each ordered pair of classes.
+    """Train autoencoders in one batch, one for each ordered pair of classes.
 
     DeepDIG's losses L_I and L_II [1]_, which differ in the samples only (real ones of a class, or
     adversarial ones that the first autoencoder generated): ``L = BCE(A(x), x) + alpha

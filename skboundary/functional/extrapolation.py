@@ -155,7 +155,7 @@ def margin_ratio(minority_margins: Tensor, majority_margins: Tensor, fraction: f
 def asymmetric_target(ratio: Tensor, gamma: float, p_min: float) -> Tensor:
     """Compute the target probability of equation 1 of the paper.
 
-    `gamma` stands for the product of the paper's gamma and P_max.
+    `gamma` is the product of the paper's gamma and P_max.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from skboundary.functional._shapes import shapes
 
 __all__ = ["class_means", "flip_bound", "merge_lists", "mix", "project_between_means"]
 
-_CHUNK = 4096  # samples whose float64 copies are held at a time
+_CHUNK = 4096  # samples whose float64 copies are in memory at a time
 
 
 def mix(query: Tensor, neighbors: Tensor, query_weight: float) -> Tensor:
@@ -76,7 +76,7 @@ def merge_lists(distances: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Ten
     Parameters
     ----------
     distances, indices : Tensor of shape (n, m)
-        Lists side by side. A training sample may be in several; its smallest distance counts.
+        Concatenated lists. A training sample may be in several; its smallest distance counts.
     k : int
         At least k different training samples must be listed for every sample.
 

@@ -6,7 +6,7 @@ strips so narrow that their scores are still in the cache when the minima of gro
 taken. What ranks near the top is compared again by float64 differences of the samples as given, and
 a bound on the product's rounding error decides whether any other sample could belong there. The few
 queries for which it cannot be ruled out are searched once more in float64. Where float64 cannot
-hold the squares of one query's differences at any scale, each difference is scaled by itself.
+hold the squares of one query's differences at any scale, each difference is scaled separately.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause

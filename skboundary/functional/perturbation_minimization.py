@@ -86,7 +86,7 @@ def minimize_perturbation(
     Parameters
     ----------
     logits : callable
-        From points (m, ...) to logits (m, n_classes), differentiable, each point by itself.
+        Maps points (m, ...) to logits (m, n_classes); differentiable, independent for each point.
     x : Tensor of shape (n, ...)
         Initial z.
     source, target : Tensor of shape (n,)

@@ -2,7 +2,7 @@
 
 Every search keeps a bracket per sample: a point across the boundary, and one before it. Random
 directions are drawn once a step and shared by all samples, so that the result of a sample does not
-depend on the samples beside it.
+depend on the other samples.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause

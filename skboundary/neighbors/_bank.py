@@ -19,7 +19,7 @@ from skboundary.functional.latent_mixing import merge_lists, mix
 from skboundary.neighbors._exact import TorchNearestNeighbors
 from skboundary.networks import Network
 
-# Samples whose latent vectors are held at once: enough to keep the search busy.
+# Samples whose latent vectors are in memory at once; enough for an efficient search.
 _BLOCK = 4096
 
 Transforms = Sequence[Callable[[Any], Any]] | None

@@ -91,7 +91,7 @@ class NetworkHostMixin:
 
 def _requested(estimator: Any) -> Iterator[tuple[str, str]]:
     """Yield each (method, metadata) that an estimator, or one inside it, requests."""
-    with suppress(NotImplementedError):  # a meta-estimator without routing refuses by itself
+    with suppress(NotImplementedError):  # a meta-estimator without routing raises this error
         routings = [get_routing_for_object(estimator)]
         while routings:
             routing = routings.pop()

@@ -143,7 +143,7 @@ class SampleStore:
         try:
             try:
                 self._write(name, keys, array)
-            except FileNotFoundError:  # the folder was removed meanwhile
+            except FileNotFoundError:  # the folder was removed in the meantime
                 self._write(name, keys, array)
         except OSError as error:
             self._warn(

@@ -77,7 +77,7 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
     {layer}
     sampler : over-sampler of imbalanced-learn or "passthrough", default=None
         Creates the samples. None is :class:`BiasedExtrapolationSampler`, whose
-        ``estimator=None`` here stands for the head. Its `sampling_strategy` determines which
+        ``estimator=None`` here means the head. Its `sampling_strategy` determines which
         classes are over-sampled, and up to what number. "passthrough" adds no samples and only
         continues to train the head: the control.
     head : classifier, default=None

@@ -19,7 +19,7 @@ from skboundary.functional.extrapolation import place, place_linear
 from skboundary.functional.latent_mixing import class_means
 from skboundary.networks import Network
 
-CHUNK = 4096  # points on segments that are held at a time
+CHUNK = 4096  # points on segments in memory at a time
 # Evaluations of a segment: a step function is bisected until none are left.
 _MAX_ITER, _MAX_ITER_BLACK_BOX = 60, 24
 

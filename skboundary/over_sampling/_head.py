@@ -72,7 +72,7 @@ def _is_last(Z: Tensor, weight: Tensor, bias: Tensor, logits: Tensor, network: N
 class ContinuedHead:
     """Cross-entropy training of ``Z @ weight.T + bias``, continued round by round.
 
-    It trains on standardized columns, so that one learning rate serves any latent space; the
+    It trains on standardized columns, so that one learning rate suits any latent space; the
     state of the optimizer (Adam) is kept between rounds.
 
     Parameters

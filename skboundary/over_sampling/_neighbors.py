@@ -16,7 +16,7 @@ from skboundary.functional.pairing import Find, find_nearest
 
 
 def resolve_neighbors(neighbors: Any) -> tuple[int, Find]:
-    """Return the number of neighbors and the search that the parameter `neighbors` stands for.
+    """Return the number of neighbors and the search that the parameter `neighbors` specifies.
 
     Parameters
     ----------

@@ -105,8 +105,8 @@ def plan_rounds(
     for label in sorted({label for pair in pairs for label in pair}):
         if label not in held_out.y:
             raise ValueError(
-                f"class_specific={kind!r} judges pairs of classes on held-out samples, and class "
-                f"{label!s} has none with validation_fraction={validation_fraction}. "
+                f"class_specific={kind!r} evaluates pairs of classes on held-out samples, and "
+                f"class {label!s} has none with validation_fraction={validation_fraction}. "
                 "Raise it, or use class_specific=None."
             )
     logits = torch.from_numpy(class_scores(head, held_out.Z, present))

@@ -107,7 +107,7 @@ class BiasSettings(BaseEstimator):
 
 
 def resolve_settings(settings: BiasSettings | None) -> BiasSettings:
-    """Return the validated settings; None stands for the defaults.
+    """Return the validated settings; None is the defaults.
 
     Parameters
     ----------

@@ -81,7 +81,7 @@ def estimator_checks_generator(
     ------
     estimator : estimator
     check : callable
-        Takes the estimator. Its name serves as pytest's id.
+        Takes the estimator. Its name is the id in pytest.
 
     Examples
     --------

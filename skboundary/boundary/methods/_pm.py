@@ -116,7 +116,7 @@ def _minimized(
         margin_tol=settings.margin_tol,
         eps=oracle.eps,
     )
-    # a start that is the optimum already, as it is where the network is linear, stays
+    # keep a start that is optimal already, as for a linear network
     ends = torch.stack([z, z + delta, pairs.inner, pairs.points])
     labels = torch.stack([problem.source[index], target] * 2)
     values, right = _objective(oracle, ends, labels, penalty, settings)

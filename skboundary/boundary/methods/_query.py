@@ -30,7 +30,7 @@ class Queries(NamedTuple):
     """Effort of a query-based method."""
 
     budget: int  # queries of a sample at most
-    walk: bool = True  # "label" goes on along the boundary after the segments to partners
+    walk: bool = True  # "label" continues along the boundary after the segments to partners
     capped: bool = False  # "score" takes no more than the slope of a smooth score needs
 
 

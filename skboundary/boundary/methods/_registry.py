@@ -1,4 +1,4 @@
-"""The table of the methods, and which of them serves a classifier."""
+"""The table of the methods, and the choice of one for a classifier."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -106,7 +106,7 @@ def choose_method(name: str, norm: Any, response: str, estimator: Any) -> Method
     Raises
     ------
     ValueError
-        That names the methods which would serve.
+        The message names the methods that support the classifier.
     """
     name = AUTO[response] if name == "auto" else name
     method, offered = METHODS[name], _RESPONSES[: _RESPONSES.index(response) + 1]
