@@ -279,6 +279,7 @@ MEASURED = {
         "functional/deepdig.py",
         "functional/boundary_complexity.py",
         "boundary/methods/_deepdig.py",
+        "boundary/_hyperplane.py",
         "boundary/_pair_report.py",
     ],
     "extrapolation": [*SAMPLER, "over_sampling/_classifier.py"],
@@ -309,7 +310,11 @@ MEASURED = {
         *PM,
         *SAMPLER,
     ],
-    "weight_decay": ["functional/boundary_complexity.py", "boundary/_pair_report.py"],
+    "weight_decay": [
+        "functional/boundary_complexity.py",
+        "boundary/_hyperplane.py",
+        "boundary/_pair_report.py",
+    ],
 }
 
 

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from skboundary._device import to_numpy, to_tensor
 from skboundary.boundary._classifier import FittedClassifier
+from skboundary.boundary._hyperplane import Plane, fit_plane, linearity_of
 from skboundary.boundary._inputs import data_range
 from skboundary.boundary._oracle import Oracle, Outputs
 from skboundary.boundary._points import along, norms
@@ -23,10 +23,8 @@ from skboundary.boundary.methods._deepdig import carry_over, halve
 from skboundary.boundary.methods._problem import Settings
 from skboundary.boundary.methods._registry import METHODS
 from skboundary.functional.boundary_complexity import (
-    Linearity,
     distance_to_samples,
     draw_partners,
-    linearity,
     oscillation,
 )
 
@@ -52,9 +50,6 @@ COLUMNS = (
     "length",
     *_DISTANCES,
 )
-
-# Powers of two between which liblinear returns, whatever the data: about 1e-15 to 1e15.
-_RANGE = -50, 50
 
 Pair = tuple[int, int]
 Measures = dict[Pair, dict[str, float]]
@@ -94,13 +89,6 @@ class Segments(NamedTuple):
         return Segments(self.start[index], self.end[index], (at_start, at_end), self.yields)
 
 
-class Plane(NamedTuple):
-    """The paper's support vector machine, fitted to latent vectors divided by a power of two."""
-
-    svm: LinearSVC
-    exponent: int
-
-
 def measure(
     classifier: FittedClassifier, plan: Plan, train: Labeled, test: Labeled, pairs: list[Pair]
 ) -> Measures:
@@ -130,11 +118,11 @@ def measure(
             values["oscillation"] = _oscillation(oracle, plan, points, s, t)
             key = (min(s, t), max(s, t))
             if key not in planes:
-                planes[key] = _plane(train.latent, train.codes, *key)
+                planes[key] = fit_plane(train.latent, train.codes, *key)
             plane = planes[key]
             for of, samples in zip(_SETS, (train, test, between), strict=True):
                 if plane is not None:
-                    found = _linearity(plane, *samples, *key)
+                    found = linearity_of(plane, *samples, *key)
                     for name, value in zip(_MEASURES, found, strict=True):
                         values[f"{name}_{of}"] = float(value)
             for side, code in (("source", s), ("target", t)):
@@ -274,38 +262,6 @@ def _oscillation(oracle: Oracle, plan: Plan, points: Tensor, s: int, t: int) -> 
     first = torch.arange(len(points)).repeat_interleave(partners.shape[1])
     starts, ends = (points[i.to(points.device)] for i in (first, partners.flatten()))
     return _mean(oscillation(oracle.labels, starts, ends).share)
-
-
-def _plane(latent: Tensor, codes: NDArray[np.intp], s: int, t: int) -> Plane | None:
-    """Fit the paper's support vector machine to the training samples of two classes.
-
-    Far outside the range in which liblinear returns, latent vectors are divided by a power of
-    two. With C times its square, and the constant feature of the intercept divided as well, the
-    problem stays the same.
-    """
-    of_both = (codes == s) | (codes == t)
-    if len(np.unique(codes[of_both])) < 2:
-        return None
-    z = to_numpy(latent)[of_both]
-    exponent = int(np.frexp(np.abs(z).max())[1])
-    low, high = _RANGE
-    if low <= exponent <= high:
-        exponent = 0
-    scale = 2.0 ** np.clip(exponent, low, high)
-    svm = LinearSVC(C=scale**2, intercept_scaling=1 / scale, max_iter=10_000, random_state=0)
-    return Plane(svm.fit(np.ldexp(z, -exponent), codes[of_both] == t), exponent)
-
-
-def _linearity(plane: Plane, latent: Tensor, codes: NDArray[np.intp], s: int, t: int) -> Linearity:
-    """Linearity of the samples of two classes; t is on the positive side."""
-    of_both = (codes == s) | (codes == t)
-    if not of_both.any():
-        nothing = torch.tensor(torch.nan)
-        return Linearity(nothing, nothing, nothing)
-    score = plane.svm.decision_function(np.ldexp(to_numpy(latent)[of_both], -plane.exponent))
-    with np.errstate(divide="ignore", invalid="ignore"):  # weights of 0 separate nothing
-        d = np.ldexp(score / np.linalg.norm(plane.svm.coef_), plane.exponent)
-    return linearity(torch.from_numpy(d), torch.from_numpy(codes[of_both] == t))
 
 
 def _like(oracle: Oracle) -> Tensor:

@@ -23,7 +23,7 @@ from skorch import NeuralNetClassifier
 from torch import nn
 
 from skboundary import BoundaryCharacterizer, FrozenNetwork
-from skboundary.boundary import _characterization, _pair_report, characterize_boundary
+from skboundary.boundary import _characterization, _hyperplane, characterize_boundary
 from skboundary.datasets import make_checkerboard, make_linear, make_xor
 from skboundary.functional.boundary_complexity import linearity
 
@@ -206,9 +206,9 @@ def test_hyperplanes_are_liblinears_own(two_blobs, exponent):
     with np.errstate(invalid="ignore", divide="ignore"):
         d = torch.from_numpy(svm.decision_function(X) / np.linalg.norm(svm.coef_))
     expected = linearity(d, torch.from_numpy(y == 1))
-    plane = _pair_report._plane(torch.from_numpy(X), y, 0, 1)
+    plane = _hyperplane.fit_plane(torch.from_numpy(X), y, 0, 1)
     assert (plane.exponent == 0) == (abs(exponent) < 50)
-    got = _pair_report._linearity(plane, torch.from_numpy(X), y, 0, 1)
+    got = _hyperplane.linearity_of(plane, torch.from_numpy(X), y, 0, 1)
     if plane.exponent == 0:
         np.testing.assert_array_equal(got, expected)
     np.testing.assert_allclose(got, expected, rtol=1e-12)
@@ -219,11 +219,11 @@ def test_hyperplanes_of_extreme_latent_vectors_end(two_blobs, unit):
     """liblinear itself does not return from any of these."""
     X, y = two_blobs
     z = torch.from_numpy(X * unit)
-    plane = _pair_report._plane(z, y, 0, 1)
-    found = _pair_report._linearity(plane, z, y, 0, 1)
+    plane = _hyperplane.fit_plane(z, y, 0, 1)
+    found = _hyperplane.linearity_of(plane, z, y, 0, 1)
     if unit > 1:  # the margin without errors: the same hyperplane as at 1e20
         at = torch.from_numpy(X * 1e20)
-        same = _pair_report._linearity(_pair_report._plane(at, y, 0, 1), at, y, 0, 1)
+        same = _hyperplane.linearity_of(_hyperplane.fit_plane(at, y, 0, 1), at, y, 0, 1)
         np.testing.assert_allclose(found, same, rtol=1e-9)
     else:  # too small for liblinear to take a step from weights of 0
         assert not plane.svm.coef_.any() and found.error_rate == 0.5
@@ -244,8 +244,8 @@ def test_a_report_of_extreme_latent_vectors_ends(two_blobs):
 @pytest.mark.parametrize("value", [0.0, 3.0])
 def test_constant_latent_vectors_have_no_hyperplane(value):
     z, codes = torch.full((40, 3), value), np.repeat([0, 1], 20)
-    plane = _pair_report._plane(z, codes, 0, 1)
-    found = _pair_report._linearity(plane, z, codes, 0, 1)
+    plane = _hyperplane.fit_plane(z, codes, 0, 1)
+    found = _hyperplane.linearity_of(plane, z, codes, 0, 1)
     assert found.distance.isnan() and found.error_distance.isnan() and found.error_rate == 0.5
 
 
