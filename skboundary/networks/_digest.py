@@ -5,15 +5,11 @@
 from __future__ import annotations
 
 import collections
-import dis
 import enum
 import functools
 import hashlib
-import importlib.metadata
-import platform
 import re
 import sys
-import sysconfig
 import types
 import weakref
 from collections.abc import Iterator, Mapping
@@ -28,31 +24,19 @@ from sklearn.neighbors import BallTree, KDTree
 from sklearn.utils import Bunch
 from torch import Tensor, nn
 
+from skboundary.networks._code import (
+    NOT_CODE,
+    globals_named_by,
+    is_installed,
+    is_installed_file,
+    is_installed_module,
+    static_attribute,
+    version_of,
+)
+
 _ATOMS = {type(None), bool, int, float, complex, str, bytes, range, type(...)}
 _ATOMS |= {type(NotImplemented), torch.dtype, torch.device, torch.layout, torch.memory_format}
 _ARRAYS = (np.ndarray, np.memmap)  # joblib hands large arrays to its workers as memory maps
-# Of a class: what names it, describes it, or counts classes in this process.
-_NOT_CODE = {
-    "__dict__",
-    "__weakref__",
-    "__doc__",
-    "__module__",
-    "__annotations__",
-    "__annotate__",
-    "__annotate_func__",
-    "__annotations_cache__",
-    "__dataclass_fields__",
-    "__dataclass_params__",
-    "__firstlineno__",
-    "__static_attributes__",
-    "__orig_bases__",
-    "__parameters__",
-    "__type_params__",
-    "__slotnames__",
-    "_abc_impl",
-    "_backward_cls",
-}
-_HEAP_TYPE = 1 << 9  # a class made by Python code or at run time, not a static type of C
 _STATISTICS_OF_A_TREE = slice(7, 11)  # of the state of KDTree and BallTree: queries change them
 
 # What a digest is fed with: bytes, or the step of a path and the object that it leads to.
@@ -159,9 +143,15 @@ class _Walk:
             yield from self.of_function(obj)
         elif isinstance(obj, types.CodeType):
             yield from self.of_code(obj)
-        elif isinstance(obj, types.BuiltinFunctionType | types.MethodWrapperType):
+        else:
+            yield from self.of_callable(obj)
+
+    def of_callable(self, obj: Any) -> Content:
+        """Content of a callable or descriptor that is not a function, else of a value."""
+        kind = type(obj)
+        if isinstance(obj, types.BuiltinFunctionType | types.MethodWrapperType):
             module = getattr(obj, "__module__", None) or ""
-            yield f"builtin {module}.{obj.__qualname__} {_version(module)}".encode()
+            yield f"builtin {module}.{obj.__qualname__} {version_of(module)}".encode()
             yield ".__self__", obj.__self__
         elif isinstance(obj, types.MethodType):
             yield b"method"
@@ -193,7 +183,13 @@ class _Walk:
         elif isinstance(obj, _DESCRIPTORS):
             yield f"descriptor {obj.__name__}".encode()
             yield "", obj.__objclass__
-        elif kind is slice:
+        else:
+            yield from self.of_value(obj)
+
+    def of_value(self, obj: Any) -> Content:
+        """Content of a value of Python, numpy, scipy or scikit-learn, else of an instance."""
+        kind = type(obj)
+        if kind is slice:
             yield b"slice"
             yield "", (obj.start, obj.stop, obj.step)
         elif isinstance(obj, types.CellType):
@@ -213,10 +209,10 @@ class _Walk:
             yield b"scalar"
             yield "", np.asarray(obj)
         elif sparse.issparse(obj):
-            rows = obj.tocsr(copy=True)
-            rows.sum_duplicates()  # the flags of the original tell what was done with it
+            matrix = obj.tocsr(copy=True)
+            matrix.sum_duplicates()  # the flags of the original tell what was done with it
             yield f"sparse {kind.__name__} {obj.shape}".encode()
-            yield "", (rows.data, rows.indices, rows.indptr)
+            yield "", (matrix.data, matrix.indices, matrix.indptr)
         elif isinstance(obj, KDTree | BallTree):
             state = list(obj.__getstate__())
             del state[_STATISTICS_OF_A_TREE]
@@ -242,21 +238,23 @@ class _Walk:
         kind = type(obj)
         yield b"instance"
         yield ".__class__", kind
-        own = not _is_installed(kind) and hasattr(obj, "__dict__")
+        own = not is_installed(kind) and hasattr(obj, "__dict__")
         if own:  # a __getstate__ of the user's may leave out what counts
             yield from self.of_attributes(kind, vars(obj))
         try:
             reduced = obj.__reduce_ex__(4)
         except Exception:
-            if own and any(_static(kind, name) is not vars(object)[name] for name in _PICKLING):
+            if own and any(
+                static_attribute(kind, name) is not vars(object)[name] for name in _PICKLING
+            ):
                 return  # the user's own code refuses to be pickled
             raise self.refusal(obj, "its content cannot be read") from None
         if isinstance(reduced, str):
             name = getattr(obj, "__module__", None) or kind.__module__
-            found = _is_installed_module(name) and _static(sys.modules[name], reduced)
+            found = is_installed_module(name) and static_attribute(sys.modules[name], reduced)
             if not own and found is not obj:
                 raise self.refusal(obj, "its content cannot be read")
-            yield f"{name}.{reduced} {_version(name)}".encode()
+            yield f"{name}.{reduced} {version_of(name)}".encode()
             return
         function, args, state, items, pairs = [*reduced, None, None, None][:5]
         yield "", function
@@ -270,7 +268,7 @@ class _Walk:
 
     def of_attributes(self, kind: type, attributes: Mapping[str, Any]) -> Content:
         for name in sorted(attributes):
-            if not isinstance(_static(kind, name), functools.cached_property):
+            if not isinstance(static_attribute(kind, name), functools.cached_property):
                 yield f".{name}", attributes[name]
 
     def of_network(self, module: nn.Module) -> Content:
@@ -322,26 +320,27 @@ class _Walk:
     def of_ufunc(self, function: np.ufunc) -> Content:
         for module in (np, scipy.special):
             if getattr(module, function.__name__, None) is function:
-                yield f"{module.__name__}.{function.__name__} {_version(module.__name__)}".encode()
+                name = module.__name__
+                yield f"{name}.{function.__name__} {version_of(name)}".encode()
                 return
         raise self.refusal(function, "neither numpy nor scipy.special has it by name")
 
     def of_class(self, cls: type) -> Content:
-        if _is_installed(cls):
+        if is_installed(cls):
             module = cls.__module__ if isinstance(cls.__module__, str) else "cython"
-            yield f"{module}.{cls.__qualname__} {_version(module)}".encode()
+            yield f"{module}.{cls.__qualname__} {version_of(module)}".encode()
             return
         yield f"class {cls.__qualname__}".encode()
         yield ".__class__", type(cls)
         yield ".__bases__", cls.__bases__
         for name, value in sorted(vars(cls).items()):
-            if name not in _NOT_CODE:
+            if name not in NOT_CODE:
                 yield f".{name}", value
 
     def of_module(self, module: types.ModuleType) -> Content:
         file = getattr(module, "__file__", None)
-        if _is_installed_module(module.__name__):
-            yield f"module {module.__name__} {_version(module.__name__)}".encode()
+        if is_installed_module(module.__name__):
+            yield f"module {module.__name__} {version_of(module.__name__)}".encode()
         elif file is not None and not file.endswith(".py"):
             yield Path(file).read_bytes()  # an extension
         else:
@@ -352,10 +351,10 @@ class _Walk:
 
     def of_function(self, function: types.FunctionType) -> Content:
         code = function.__code__
-        installed = _is_installed_file(code.co_filename)
-        if installed and _is_installed(function):
+        installed = is_installed_file(code.co_filename)
+        if installed and is_installed(function):
             name = f"{function.__module__}.{function.__qualname__}"
-            yield f"{name} {_version(function.__module__)}".encode()
+            yield f"{name} {version_of(function.__module__)}".encode()
             return
         yield f"function {function.__qualname__}".encode()
         yield "", code
@@ -365,7 +364,7 @@ class _Walk:
             yield f"<variable {name}>", cell
         if not installed:  # a closure that an installed function made names installed globals
             yield from self.of_attributes(types.FunctionType, vars(function))
-            yield from _named_by(code, function.__globals__)
+            yield from globals_named_by(code, function.__globals__)
 
     def of_code(self, code: types.CodeType) -> Content:
         yield b"code"
@@ -392,125 +391,8 @@ _FLAGS_OF_HOOKS = {
 }
 
 
-def _named_by(code: types.CodeType, variables: dict[str, Any]) -> Content:
-    """Find the values of the globals that a code object names, inner functions included.
-
-    Of a module of the user only the attributes that follow its name count.
-    """
-    steps = [i for i in dis.get_instructions(code) if i.opname != "EXTENDED_ARG"]
-    for n, step in enumerate(steps):
-        following = iter(steps[n + 1 :])
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            if step.argval not in variables:
-                continue  # a builtin
-            name, value = step.argval, variables[step.argval]
-            for then in following:
-                if not _is_module_of_user(value) or then.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
-                    break
-                name, value = f"{name}.{then.argval}", getattr(value, then.argval, None)
-            yield f"<global {name}>", value
-        elif step.opname == "IMPORT_NAME":
-            module = _imported(steps[n - 2].argval, step.argval, variables)
-            wanted = [then.argval for then in following if then.opname == "IMPORT_FROM"]
-            if _is_module_of_user(module) and steps[n - 1].argval:
-                for name in wanted:
-                    yield f"<global {step.argval}.{name}>", getattr(module, name, None)
-            else:
-                yield f"<global {step.argval}>", module
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _named_by(constant, variables)
-
-
 def _contents(cell: types.CellType) -> Content:
     try:
         yield "", cell.cell_contents
     except ValueError:
         pass  # empty
-
-
-def _imported(level: int, name: str, variables: dict[str, Any]) -> Any:
-    """Import what a function imports when it runs; None where that fails."""
-    package = variables.get("__package__") or variables.get("__name__", "").rpartition(".")[0]
-    try:
-        return importlib.import_module("." * level + name, package)
-    except Exception:
-        return None
-
-
-def _is_module_of_user(value: Any) -> bool:
-    return isinstance(value, types.ModuleType) and not _is_installed_module(value.__name__)
-
-
-def _is_installed(obj: Any) -> bool:
-    """Whether an installed package has this class or function under its name."""
-    if isinstance(obj, type):  # of C, or Cython's class of functions
-        if not (obj.__flags__ & _HEAP_TYPE and isinstance(obj.__module__, str)):
-            return True
-    if not _is_installed_module(obj.__module__):
-        return False
-    found: Any = sys.modules.get(obj.__module__)
-    for name in obj.__qualname__.split("."):
-        found = _static(found, name)
-    return found is obj or getattr(found, "__func__", None) is obj
-
-
-def _static(obj: Any, name: str) -> Any:
-    """Find an attribute without running a descriptor, nor a module's __getattr__."""
-    for one in obj.__mro__ if isinstance(obj, type) else (obj,):
-        if name in getattr(one, "__dict__", ()):
-            return vars(one)[name]
-    return None
-
-
-def _is_installed_module(name: str | None) -> bool:
-    if name is None or name == "__main__":
-        return False
-    if name in sys.stdlib_module_names:
-        return True
-    module = sys.modules.get(name)
-    file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
-    if file is None:  # made in memory, as parts of extensions are
-        parent = name.rpartition(".")[0]
-        return bool(parent) and _is_installed_module(parent)
-    return _is_installed_file(file)
-
-
-@functools.cache
-def _is_installed_file(name: str) -> bool:
-    if name.startswith("<"):  # compiled from text, or part of the interpreter
-        return name.startswith("<frozen ")
-    path = Path(name)
-    if {"site-packages", "dist-packages"} & set(path.parts):
-        return True
-    standard = (sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
-    return any(path.is_relative_to(folder) for folder in standard) or any(
-        _is_recorded(path.relative_to(folder).parts[0], folder)
-        for folder in sys.path
-        if folder and path.is_relative_to(folder) and path != Path(folder)
-    )
-
-
-@functools.cache
-def _is_recorded(top: str, folder: str) -> bool:
-    """Whether a distribution in a folder (of ``pip install --target``) holds a package there.
-
-    The source tree of an editable installation has no RECORD.
-    """
-    records = (d.read_text("RECORD") for d in importlib.metadata.distributions(path=[folder]))
-    return any(f"\n{top}{end}" in f"\n{record}" for record in records for end in "/,")
-
-
-@functools.cache
-def _version(module: str) -> str:
-    """Version of the distribution that a module comes from."""
-    top = module.partition(".")[0]
-    if top in sys.stdlib_module_names:
-        return platform.python_version()
-    if top not in sys.modules:
-        return ""  # the name that an extension gives itself
-    version = getattr(sys.modules[top], "__version__", None)  # lists of files are slow to read
-    if isinstance(version, str):
-        return version
-    names = importlib.metadata.packages_distributions().get(top, ())
-    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in names)

@@ -94,19 +94,22 @@ def as_network(
         If `estimator` is not a classifier, if its outputs do not match the classes, if its scores
         or probabilities contradict its `predict` and `predict_proba`, or if `layer` does not
         exist.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from skboundary.networks import as_network
+    >>> X, y = load_iris(return_X_y=True)
+    >>> estimator_, network = as_network(LogisticRegression(max_iter=200), X, y, device="cpu")
+    >>> network.logits(X[:5]).shape
+    torch.Size([5, 3])
+    >>> network.differentiable, network.affine
+    (True, True)
     """
     _refuse_other_kinds(estimator)
     trained = is_trained(estimator)
-    if isinstance(estimator, nn.Module):
-        estimator = FrozenNetwork(estimator)
-    elif isinstance(estimator, FrozenEstimator):
-        if hasattr(estimator.estimator, "__sklearn_tags__"):  # any object with predict is accepted
-            check_is_fitted(estimator.estimator)
-    elif estimator is None:
-        estimator = _train_default(X, y, device, draw_seed(random_state), verbose)
-    elif not trained:
-        estimator = _fit_clone(estimator, X, y, device, draw_seed(random_state))
-
+    estimator = _trained(estimator, X, y, device, random_state, verbose)
     fitted_here = not trained and _is_skorch(_last_step(estimator)[1])
     adapter = _adapt(
         estimator,
@@ -135,6 +138,23 @@ def as_network(
     if isinstance(head, FrozenNetwork) or _is_skorch(head):
         warn_of_probabilities(network, scores, one=adapter.order.index(1))
     return estimator, network
+
+
+def _trained(
+    estimator: Any, X: Any, y: Any, device: DeviceLike, random_state: RandomStateLike, verbose: int
+) -> Any:
+    """Wrap, check or fit `estimator`."""
+    if isinstance(estimator, nn.Module):
+        return FrozenNetwork(estimator)
+    if isinstance(estimator, FrozenEstimator):
+        if hasattr(estimator.estimator, "__sklearn_tags__"):  # any object with predict is accepted
+            check_is_fitted(estimator.estimator)
+        return estimator
+    if estimator is None:
+        return _train_default(X, y, device, draw_seed(random_state), verbose)
+    if isinstance(estimator, FrozenNetwork):
+        return estimator
+    return _fit_clone(estimator, X, y, device, draw_seed(random_state))
 
 
 def _adapt(

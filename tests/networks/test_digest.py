@@ -349,7 +349,7 @@ def test_installed_code_goes_by_name_and_version(monkeypatch):
     functions = [torch.relu, nn.functional.relu, np.exp, np.dot, nn.ReLU, joblib.hash, print, torch]
     keys = [digest(f=f) for f in functions]
     assert len(set(keys)) == len(keys)
-    monkeypatch.setattr(_digest, "_version", lambda module: "another")
+    monkeypatch.setattr(_digest, "version_of", lambda module: "another")
     assert not set(keys) & {digest(f=f) for f in functions}
 
 
