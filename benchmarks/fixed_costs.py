@@ -1,10 +1,10 @@
-"""What a prediction of FrozenNetwork costs beside the pass of its module, one thread.
+"""Fixed cost of a prediction of FrozenNetwork relative to the pass of its module, on one thread.
 
     python benchmarks/fixed_costs.py
 
 64 samples through 100 pairs of a Linear(32, 32) and a ReLU, float32: a deep network of small
 layers, whose own pass is short. Plain torch is the module in evaluation mode under `no_grad`.
-Medians of CPU time over rounds in which each call takes its turn.
+Figures are medians of CPU time over rounds in which all calls run in turn.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -30,7 +30,7 @@ SAMPLES, WIDTH, DEPTH = 64, 32, 100
 
 
 def calls() -> dict[str, Callable[[], Any]]:
-    """The calls to time, plain torch first."""
+    """Return the calls to time, plain torch first."""
     torch.manual_seed(0)
     layers = [(nn.Linear(WIDTH, WIDTH), nn.ReLU()) for _ in range(DEPTH)]
     module = nn.Sequential(*(layer for pair in layers for layer in pair)).eval()
@@ -50,7 +50,7 @@ def calls() -> dict[str, Callable[[], Any]]:
 
 
 def measure(rounds: int) -> dict[str, float]:
-    """Median CPU seconds of each call."""
+    """Median CPU time of each call in seconds."""
     seconds: dict[str, list[float]] = {}
     timed = calls()
     for i in range(rounds + 10):
@@ -63,7 +63,7 @@ def measure(rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, print and write the JSON."""
+    """Run the benchmark, print the results and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=500)
     parser.add_argument("--out", type=Path, default=RESULTS)
