@@ -80,3 +80,20 @@ def test_every_module_has_a_docstring_and_a_license():
         text = path.read_text()
         assert ast.get_docstring(ast.parse(text)), path
         assert "SPDX-License-Identifier: BSD-3-Clause" in text, path
+
+
+MODULE_LIMIT, FUNCTION_LIMIT = 400, 60  # lines; the aim is 300 and 40
+
+
+def body_lines(function):
+    """Lines of a function without its signature and docstring."""
+    body = function.body[ast.get_docstring(function) is not None :]
+    return function.end_lineno - body[0].lineno + 1 if body else 0
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_modules_and_functions_are_short(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= MODULE_LIMIT
+    functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]
+    assert not [f.name for f in functions if body_lines(f) > FUNCTION_LIMIT]

@@ -33,8 +33,7 @@ from skboundary.over_sampling._history import (
     LatentData,
     describe_round,
     full_cost,
-    pr_auc_by_class,
-    recall_by_class,
+    measure_head,
 )
 from skboundary.over_sampling._rounds import (
     MAX_SEED,
@@ -344,7 +343,12 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         self.history_: list[dict[str, Any]] = []
         self.n_iter_, pool, added = 0, train, dict.fromkeys(remaining, 0)
         while True:
-            entry = self._history_entry(train, held_out, added, pool)
+            entry: dict[str, Any] = {
+                "round": self.n_iter_,
+                "n_added": added,
+                "n_samples": len(pool.y),
+            }
+            entry |= measure_head(self.head_, train, held_out)
             entry |= {"cost": cost, "seconds": time.perf_counter() - start}
             self.history_.append(entry)
             if self.verbose:
@@ -367,19 +371,6 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
             self.head_, more = head.train(*pool)
             cost += more
         self.cost_reduction_ = 1 - cost / full if full else 0.0
-
-    def _history_entry(
-        self, train: LatentData, held_out: LatentData, added: dict[Any, int], pool: LatentData
-    ) -> dict[str, Any]:
-        """Measure the present head."""
-        return {
-            "round": self.n_iter_,
-            "n_added": added,
-            "n_samples": len(pool.y),
-            "recall": recall_by_class(self.head_, train),
-            "validation_recall": recall_by_class(self.head_, held_out),
-            "validation_pr_auc": pr_auc_by_class(self.head_, held_out),
-        }
 
     def _present_head(self, head: Any, y: NDArray[Any]) -> Any:
         """Return the present head, for the classes that have samples."""

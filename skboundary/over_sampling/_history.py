@@ -38,6 +38,15 @@ def describe_round(entry: dict[str, Any], n_iter: int) -> str:
     )
 
 
+def measure_head(head: Any, train: LatentData, held_out: LatentData) -> dict[str, Any]:
+    """Measure a fitted head on training and on held-out samples, by class."""
+    return {
+        "recall": recall_by_class(head, train),
+        "validation_recall": recall_by_class(head, held_out),
+        "validation_pr_auc": pr_auc_by_class(head, held_out),
+    }
+
+
 def recall_by_class(head: Any, data: LatentData) -> dict[Any, float]:
     """Compute the recall of each class that has samples."""
     correct = head.predict(data.Z) == data.y if len(data.y) else data.y
