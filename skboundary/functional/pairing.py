@@ -16,6 +16,7 @@ from skboundary.functional.nearest_neighbors import build_index, search
 __all__ = ["Find", "fill", "find_nearest", "one_to_one_rounds", "pair_nearest", "pair_one_to_one"]
 
 _WINDOW = 32  # neighbors considered by a minority sample in one step of the greedy pairing
+_FEW = 4096  # samples whose scores of a large batch of queries still fit into the cache
 _DEPTH = 32  # neighbors searched for each minority sample at first
 
 
@@ -43,7 +44,9 @@ def find_nearest(samples: Tensor, queries: Tensor, k: int, exclude: Tensor | Non
     indices : Tensor of shape (q, k), dtype int64
         Nearest first; of equally near samples the lowest index comes first.
     """
-    return search(build_index(samples), queries, k, exclude=exclude).indices
+    batch_size = 4096 if len(samples) <= _FEW else 512
+    index = build_index(samples)
+    return search(index, queries, k, exclude=exclude, batch_size=batch_size).indices
 
 
 def pair_nearest(
