@@ -28,7 +28,7 @@ from skboundary.networks._parameters import (
     NETWORK_CONSTRAINTS,
     fill_docstring,
 )
-from skboundary.over_sampling._head import ContinuedHead, new_head
+from skboundary.over_sampling._head import new_head
 from skboundary.over_sampling._history import (
     LatentData,
     describe_round,
@@ -337,9 +337,8 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
             self.n_iter,
             self.validation_fraction,
         )
-        epochs = head.epochs if isinstance(head, ContinuedHead) else 1
         will_grow = remaining if resamples else {}
-        full = cost + full_cost(len(train.y), will_grow, step, self.n_iter, epochs)
+        full = cost + full_cost(len(train.y), will_grow, step, self.n_iter, head.epochs)
         self.history_: list[dict[str, Any]] = []
         self.n_iter_, pool, added = 0, train, dict.fromkeys(remaining, 0)
         while True:
@@ -363,7 +362,7 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
             added = dict.fromkeys(remaining, 0)
             wanted = {c: min(step[c], remaining[c]) for c in growing if remaining[c]}
             if wanted and resamples:
-                boundary = self._present_head(head, train.y)
+                boundary = head.boundary(self.head_, np.unique(train.y))
                 self.sampler_, new = draw_samples(sampler, boundary, train, wanted, random)
                 added |= {c: int((new.y == c).sum()) for c in wanted}
                 remaining = {c: max(0, n - added[c]) for c, n in remaining.items()}
@@ -371,12 +370,6 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
             self.head_, more = head.train(*pool)
             cost += more
         self.cost_reduction_ = 1 - cost / full if full else 0.0
-
-    def _present_head(self, head: Any, y: NDArray[Any]) -> Any:
-        """Return the present head, for the classes that have samples."""
-        if isinstance(head, ContinuedHead):
-            return head.to_logistic_regression(np.unique(y))
-        return self.head_
 
     def _new_sampler(self) -> Any:
         if self.sampler == "passthrough":

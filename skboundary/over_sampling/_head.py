@@ -131,6 +131,10 @@ class ContinuedHead:
                 self.optimizer.step()
         return self.to_logistic_regression(self.classes), self.epochs * len(codes)
 
+    def boundary(self, head: LogisticRegression, classes: NDArray[Any]) -> LogisticRegression:
+        """Return the present head, restricted to some of its classes."""
+        return self.to_logistic_regression(classes)
+
     def to_logistic_regression(self, classes: NDArray[Any]) -> LogisticRegression:
         """Return a fitted `LogisticRegression` with the head's logits of these classes."""
         weight = self.weight / self.std
@@ -156,6 +160,8 @@ class RefittedHead:
         For a head whose `random_state` is None.
     """
 
+    epochs = 1
+
     def __init__(self, head: Any, seed: int) -> None:
         self.head = seeded(clone(head), seed)
 
@@ -164,6 +170,10 @@ class RefittedHead:
         return clone(self.head).fit(Z, y), len(y)
 
     start = train
+
+    def boundary(self, head: Any, classes: NDArray[Any]) -> Any:
+        """Return the present head."""
+        return head
 
 
 def seeded(estimator: Any, seed: int) -> Any:

@@ -18,10 +18,12 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
 
 from skboundary import BiasedExtrapolationSampler, BiasSettings, FrozenNetwork
 from skboundary.exceptions import EncodedLabelsWarning, FewParentsWarning, NoCrossingWarning
+from skboundary.over_sampling import _sampler
 from skboundary.over_sampling._class_pairs import find_class_pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore::skboundary.exceptions.FewParentsWarning")
@@ -654,6 +656,31 @@ def test_black_boxes(two, how):
         # ... and no value on the near side of the jump that was found is nearer
         sides = seen[np.abs(grid[:, 0] - t) < 0.02]
         assert abs(p - target) <= np.abs(sides - target).min() + 0.05
+
+
+class CountThreads(LogisticRegression):
+    """Stores the numbers of BLAS threads that it was fitted with."""
+
+    seen = []
+
+    def fit(self, X, y):
+        self.seen.append(blas_threads())
+        return super().fit(X, y)
+
+
+def blas_threads():
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+def test_only_the_default_classifier_is_limited_to_one_thread(two, monkeypatch):
+    monkeypatch.setattr(CountThreads, "seen", [])
+    with threadpool_limits(2):
+        before = blas_threads()
+        resample(*two, estimator=CountThreads())
+        monkeypatch.setattr(_sampler, "LogisticRegression", CountThreads)
+        resample(*two)
+        assert blas_threads() == before
+    assert CountThreads.seen == [before, {1}]
 
 
 def test_default_pairs_in_the_scaled_space(two):
