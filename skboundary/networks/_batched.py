@@ -51,10 +51,16 @@ class BatchedNetwork(ABC):
         self.order: list[int] = []
         self._is_sorted = True
 
+    is_module: bool
+
     @property
     @abstractmethod
     def name(self) -> str:
         """Class of the classifier or module, for messages."""
+
+    @abstractmethod
+    def labels(self, X: Any) -> Tensor:
+        """Positions (n_samples,) in `classes_` of what `predict` returns."""
 
     @abstractmethod
     def digest(self, memory_key: str | None = None) -> str:

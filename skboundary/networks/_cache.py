@@ -79,6 +79,10 @@ class CachedNetwork:
         latent, logits = self._through(X, index, ["latent", "logits"], bar)
         return latent, logits
 
+    def labels(self, X: Any) -> Tensor:
+        """Positions (n_samples,) in `classes_` of what `predict` returns; of a module, cached."""
+        return self.logits(X).argmax(1) if self.network.is_module else self.network.labels(X)
+
     def snapshot(self) -> CachedNetwork:
         """Return a copy with the key of the current weights and code."""
         key = self.network.digest(self.memory_key)

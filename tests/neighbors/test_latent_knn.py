@@ -16,6 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from skboundary import FrozenNetwork, LatentKNNClassifier
+from skboundary.networks._torch_network import TorchNetwork
 from tests.conftest import Recording
 
 
@@ -482,3 +483,16 @@ def test_gpu_agrees_with_cpu_and_its_pickle_is_on_the_cpu(cnn, split):
     np.testing.assert_allclose(gpu.predict_proba(X), cpu.predict_proba(X), atol=1e-3)
     other = pickle.loads(pickle.dumps(gpu))
     np.testing.assert_allclose(other.predict_proba(X), gpu.predict_proba(X), atol=1e-3)
+
+
+def test_probabilities_of_the_training_samples_are_computed_once(mlp, iris, monkeypatch):
+    X = iris[0]
+    clf = LatentKNNClassifier(FrozenNetwork(mlp)).fit(X)
+    computed, proba = [], TorchNetwork.proba
+    monkeypatch.setattr(
+        TorchNetwork, "proba", lambda self, z: computed.append(len(z)) or proba(self, z)
+    )
+    near = clf.explain(X[:5])
+    assert clf.predict_proba(X[:5]).shape == (5, 3) and set(computed) == {5}
+    expected = FrozenNetwork(mlp).predict_proba(X)[near.indices]
+    np.testing.assert_allclose(near.outputs, expected, rtol=1e-12)

@@ -1,5 +1,6 @@
 """`memory`: every sample runs once, whatever happens to the files, and no answer is another's."""
 
+import copy
 import json
 import os
 import pickle
@@ -30,8 +31,11 @@ from torch import nn
 
 from skboundary import FrozenNetwork, LatentKNNClassifier, LatentTransformer
 from skboundary.exceptions import CacheWarning
-from skboundary.networks import _sample_store
+from skboundary.neighbors import _bank
+from skboundary.networks import Network, _sample_store, as_network
+from skboundary.networks._cache import CachedNetwork
 from skboundary.networks._sample_store import SampleStore, sample_keys
+from skboundary.networks._torch_network import TorchNetwork
 from tests.conftest import Recording
 
 
@@ -214,6 +218,45 @@ def test_the_order_of_classes_does_not_matter(mlp, iris, tmp_path):
         clf = LatentKNNClassifier(net, memory=str(tmp_path), query_weight=1.0).fit(iris[0])
         np.testing.assert_allclose(clf.predict_proba(iris[0]), net.predict_proba(iris[0]))
     assert len(networks(tmp_path)) == 1
+
+
+def test_a_prediction_makes_one_digest_and_the_next_another(mlp, iris, tmp_path, monkeypatch):
+    digests, digest = [], TorchNetwork.digest
+    monkeypatch.setattr(_bank, "_BLOCK", 20)
+    monkeypatch.setattr(
+        TorchNetwork, "digest", lambda *args: digests.append(digest(*args)) or digests[-1]
+    )
+    X = iris[0]
+    clf = LatentKNNClassifier(
+        FrozenNetwork(mlp), memory=str(tmp_path), query_transforms=[lambda x: -x]
+    )
+    p = clf.fit(X).predict_proba(X)
+    digests.clear()
+    np.testing.assert_array_equal(clf.predict_proba(X), p)
+    assert len(digests) == 1
+    with torch.no_grad():
+        mlp[0].weight.mul_(2)
+    assert (clf.predict_proba(X) != p).any()
+    assert len(digests) == len(set(digests)) == 2
+
+
+def test_a_cached_network_is_the_network_but_for_its_outputs(mlp, iris, tmp_path):
+    X, y = iris
+    _, network = as_network(FrozenNetwork(mlp), X, y, memory=tmp_path, verbose=1)
+    _, plain = as_network(FrozenNetwork(mlp), X, y)
+    for other in (network, pickle.loads(pickle.dumps(network)), copy.copy(network)):
+        assert isinstance(other, CachedNetwork)
+        members = [name for name in Network.__annotations__ if name != "verbose"]
+        members += [name for name, value in vars(Network).items() if isinstance(value, property)]
+        for name in members:
+            assert np.all(getattr(other, name) == getattr(plain, name)), name
+        other.batch_size, other.verbose = 7, 0
+        assert (other.network.batch_size, other.network.verbose) == (7, 0)
+        torch.testing.assert_close(other.logits(X), plain.logits(X))
+        assert torch.equal(other.labels(X), plain.labels(X))
+        other.batch_size, other.verbose = "auto", 1
+        with pytest.raises(AttributeError, match="no_such_member"):
+            other.no_such_member
 
 
 def test_what_is_trained_here_is_not_kept(iris, tmp_path):
