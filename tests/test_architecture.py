@@ -82,7 +82,7 @@ def test_every_module_has_a_docstring_and_a_license():
         assert "SPDX-License-Identifier: BSD-3-Clause" in text, path
 
 
-MODULE_LIMIT, FUNCTION_LIMIT = 400, 60  # lines; the aim is 300 and 40
+MODULE_LIMIT, FUNCTION_LIMIT = 400, 50  # lines; the aim is 300 and 40
 
 
 def body_lines(function):

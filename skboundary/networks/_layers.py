@@ -119,30 +119,40 @@ def find_tap(module: nn.Module, layer: Layer, x: Tensor) -> tuple[Tap | None, Te
         output = first_tensor(module(x))
 
     leaves = [t for t in order if not any(modules[t.name].children())]
-    if isinstance(layer, int):
-        if not -len(leaves) <= layer < len(leaves):
-            raise ValueError(
-                f"layer={layer} is out of range: the network runs {len(leaves)} leaf modules, "
-                f"so layer goes from {-len(leaves)} to {len(leaves) - 1}."
-            )
-        tap = leaves[layer]
-    elif layer == "auto":
+    if layer == "auto":
         linear = [t for t in leaves if _is_linear(modules[t.name])]
-        if not linear:
-            raise ValueError(
-                "layer='auto' is the input of the last nn.Linear, but this network runs none. "
-                f"Name a layer ({', '.join(t.name for t in leaves[-5:] if t.name)}) or give a "
-                "callable that takes the module and a batch."
-            )
-        tap = linear[-1]._replace(side="input")
-    else:
-        if not calls[name]:
-            raise ValueError(
-                f"layer={layer!r} does not run in the forward pass. "
-                f"Layers that do: {', '.join(dict.fromkeys(t.name for t in leaves))}."
-            )
+        tap = _last_input(linear, leaves)
+    elif isinstance(layer, int):
+        tap = _leaf_at(layer, leaves)
+    elif calls[name]:
         tap = Tap(name, side, calls[name])
+    else:
+        raise ValueError(
+            f"layer={layer!r} does not run in the forward pass. "
+            f"Layers that do: {', '.join(dict.fromkeys(t.name for t in leaves))}."
+        )
     return tap, caught[tap], output
+
+
+def _last_input(linear: list[Tap], leaves: list[Tap]) -> Tap:
+    """The input of the last of the linear layers."""
+    if not linear:
+        raise ValueError(
+            "layer='auto' is the input of the last nn.Linear, but this network runs none. "
+            f"Name a layer ({', '.join(t.name for t in leaves[-5:] if t.name)}) or give a "
+            "callable that takes the module and a batch."
+        )
+    return linear[-1]._replace(side="input")
+
+
+def _leaf_at(position: int, leaves: list[Tap]) -> Tap:
+    """The output of a leaf module, counted in execution order."""
+    if not -len(leaves) <= position < len(leaves):
+        raise ValueError(
+            f"layer={position} is out of range: the network runs {len(leaves)} leaf modules, "
+            f"so layer goes from {-len(leaves)} to {len(leaves) - 1}."
+        )
+    return leaves[position]
 
 
 def run_tapped(
