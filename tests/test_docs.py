@@ -275,6 +275,9 @@ EXACT_SEARCH = [
     "functional/_search_index.py",
     "functional/_shortlist.py",
     "functional/_exact_distances.py",
+    "functional/_lower_bounds.py",
+    "functional/_bounded_search.py",
+    "functional/_search_methods.py",
 ]
 MEASURED = {
     "boundary": [*SEARCHES, *PM],

@@ -9,6 +9,7 @@ by one power of two, which is the same problem exactly.
 from __future__ import annotations
 
 import math
+from threading import RLock
 from typing import NamedTuple
 
 import torch
@@ -23,16 +24,83 @@ _EXPONENTS = -30, 50  # of the largest number: between them no square leaves flo
 _NORMS = 2.0**-400, 2.0**400  # norms between them are right although they were squared
 
 
+class Method(NamedTuple):
+    """A search by lower bounds: what its product is made of."""
+
+    n_axes: int | None  # leading directions; None for all columns, without a basis
+    dtype: torch.dtype
+
+
+class ProductTable(NamedTuple):
+    """Samples as a factor of the float32 product of all columns."""
+
+    strips: Tensor  # (n_strips, d, 512) float32: centered samples
+    halves: Tensor  # (n_strips, 512) float32: half their squared norms, infinity beyond the last
+
+
+class BoundTable(NamedTuple):
+    """Samples as a factor of the product that gives lower bounds."""
+
+    strips: Tensor  # (n_strips, c, 512): minus coordinates, half squared norm, ones
+    axes: Tensor | None  # (d, m) float64, orthonormal
+    unit: float  # power of two that brings the radius to at most 1
+    rounding: float  # largest relative rounding error of a sample
+    zero_half: float  # what zero vectors add to a score under the cosine distance, at most
+    inverse_norms: Tensor | None  # (n,) for the cosine distance; 0 for zero vectors
+
+
+class SearchTables:
+    """Tables held by an index, and the method chosen for each k (None: the full product)."""
+
+    def __init__(self, product: ProductTable | None) -> None:
+        self.lock = RLock()
+        self.product = product
+        self.bounds: dict[Method, BoundTable | None] = {}
+        self.methods: dict[int, Method | None] = {}
+        self.searched: dict[int, int] = {}  # queries before a method is chosen
+        self.choosing: set[int] = set()
+        self.unsettled: dict[int, tuple[int, int]] = {}  # queries left to the product, of how many
+        self.axes: Tensor | None = None  # leading directions (d, m)
+
+
 class SearchIndex(NamedTuple):
-    """Samples prepared for `search`; its table takes as much memory as float32 samples."""
+    """Samples prepared for `search`.
+
+    Its tables take as much memory as float32 samples at most, except while methods are compared.
+    """
 
     samples: Tensor  # (n, d): as given, not copied
-    table: Tensor  # (n_strips, d, 512) float32: centered samples
-    halves: Tensor  # (n_strips, 512) float32: half their squared norms, infinity beyond the last
     center: Tensor  # (d,) float64
     radius: float  # largest norm of a centered sample
     metric: str
     scale: float  # power of two that multiplies samples and queries before anything is squared
+    tables: SearchTables
+
+
+def build_product_table(
+    samples: Tensor, center: Tensor, metric: str, scale: float
+) -> tuple[ProductTable, float]:
+    """Build the table of all columns; return it and the largest norm of a centered sample."""
+    n, d = samples.shape
+    strips = samples.new_zeros(-(-n // STRIP), d, STRIP, dtype=torch.float32)
+    halves = strips.new_full((len(strips), STRIP), INF)
+    largest = 0.0
+    for strip, half, some in zip(strips, halves, samples.split(STRIP), strict=True):
+        vectors, zero = vectors_of(some, metric, scale)
+        squares = vectors.sub_(center).square().sum(1)
+        largest = max(largest, float(squares.max()))
+        strip[:, : len(some)] = vectors.T
+        half[: len(some)] = squares.add_(zero) / 2
+    return ProductTable(strips, halves), math.sqrt(largest)
+
+
+def product_table(index: SearchIndex) -> ProductTable:
+    """Return the table of all columns, built again if it was dropped."""
+    with index.tables.lock:
+        if index.tables.product is None:
+            parts = index.samples, index.center, index.metric, index.scale
+            index.tables.product = build_product_table(*parts)[0]
+        return index.tables.product
 
 
 def chunk_size(d: int) -> int:

@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 
 from skboundary.functional._exact_distances import append
-from skboundary.functional._search_index import GROUP, GROUPS, INF, STRIP, SearchIndex
+from skboundary.functional._search_index import GROUP, GROUPS, INF, STRIP, ProductTable
 
 _COARSE = 3  # coarse groups for each sample on the shortlist, so that most of them are passed
 _SCORES = 2**22  # scores in memory of a thread, about (16 MB)
 _STRIPWISE = 64  # fewer queries are not worth a product for each strip
 
 
-def n_strips_of_block(n: int, q: int) -> int:
+def n_strips_of_block(n: int, q: int, n_scores: int | None = None) -> int:
     """Strips of a block of scores: a number with divisors to choose coarse groups from."""
-    n_blocks = max(1, round(n * STRIP * q / _SCORES))
+    n_blocks = max(1, round(n * STRIP * q / (n_scores or _SCORES)))
     return 4 * math.ceil(n / (4 * n_blocks))
 
 
 def shortlist(
-    index: SearchIndex,
+    table: ProductTable,
     queries: Tensor,
     m: int,
     exclude: Tensor | None,
@@ -46,12 +46,13 @@ def shortlist(
     best = queries.new_full((q, m + 1), INF)
     indices = torch.zeros_like(best, dtype=torch.int64)
     bound = queries.new_full((q,), INF)
-    for start in range(0, len(index.table), len(buffer)):
+    for start in range(0, len(table.strips), len(buffer)):
         block = slice(start, start + len(buffer))
-        scores = buffer[: len(index.table[block]), :q]
-        minima = _score(index.table[block], index.halves[block], queries, scores, stop)
+        strips, halves = table.strips[block], table.halves[block]
+        scores = buffer[: len(strips), :q]
+        minima = _score(strips, halves, queries, scores, stop)
         if exclude is not None:
-            _leave_out(exclude - start * STRIP, scores, minima)
+            leave_out(exclude - start * STRIP, scores, minima)
         coarse = minima.view(q, -1, _coarse_groups(minima.shape[1], m)).amin(1)
         crowded = ((coarse < bound[:, None]).sum(1) > m).nonzero().squeeze(1)
         if len(crowded):
@@ -60,17 +61,32 @@ def shortlist(
         query, group = (coarse < bound[:, None]).nonzero().unbind(1)
         if len(query) == 0:
             continue
-        n, step = minima.shape[1], coarse.shape[1]
-        query, place, _ = _below(minima, query * n + group, step, n // step, query, bound)
-        strip, group = place % n // GROUPS, place % GROUPS
-        place = strip * buffer.stride(0) + query * STRIP + group
-        query, place, found = _below(buffer, place, GROUPS, GROUP, query, bound)
-        sample = (start + place // buffer.stride(0)) * STRIP + place % STRIP
-        wide, wide_indices = append(best, indices, query, found, sample)
+        query, place = groups_below(minima, coarse.shape[1], query, group, bound)
+        query, sample, found = samples_below(buffer, minima.shape[1], query, place, bound)
+        wide, wide_indices = append(best, indices, query, found, sample + start * STRIP)
         best, order = wide.topk(m + 1, largest=False)
         indices = wide_indices.gather(1, order)
         bound = torch.minimum(bound, best[:, -1])
     return best, indices, bound
+
+
+def groups_below(
+    minima: Tensor, n_coarse: int, query: Tensor, coarse: Tensor, bound: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Query and place of the minima below its query's bound, within the given coarse groups."""
+    n = minima.shape[1]
+    query, place, _ = _below(minima, query * n + coarse, n_coarse, n // n_coarse, query, bound)
+    return query, place
+
+
+def samples_below(
+    buffer: Tensor, n_groups: int, query: Tensor, place: Tensor, bound: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, sample of the block and score of scores below the bound, given places of minima."""
+    strip, group = place % n_groups // GROUPS, place % GROUPS
+    place = strip * buffer.stride(0) + query * STRIP + group
+    query, place, found = _below(buffer, place, GROUPS, GROUP, query, bound)
+    return query, place // buffer.stride(0) * STRIP + place % STRIP, found
 
 
 def _score(
@@ -86,16 +102,17 @@ def _score(
         for strip, half, out, low in zip(
             table, halves, scores, minima.transpose(0, 1), strict=True
         ):
-            _go_on(stop)
+            go_on(stop)
             torch.addmm(half, queries, strip, alpha=-1, out=out)
             torch.amin(out.view(-1, GROUP, GROUPS), 1, out=low)
     else:
-        _go_on(stop)
+        go_on(stop)
         _score_at_once(table, halves, queries, scores, minima.transpose(0, 1))
     return minima.flatten(1)
 
 
-def _go_on(stop: Event | None) -> None:
+def go_on(stop: Event | None) -> None:
+    """Raise when another share of the queries has failed."""
     if stop is not None and stop.is_set():
         raise CancelledError
 
@@ -122,11 +139,11 @@ def _below(
     return query[group], places[group, member], members[group, member]
 
 
-def _leave_out(column: Tensor, scores: Tensor, minima: Tensor) -> None:
-    """Raise one score of each query to infinity, where `column` (q,) lies in the block."""
+def leave_out(column: Tensor, scores: Tensor, minima: Tensor, largest: float = INF) -> None:
+    """Raise one score of each query to the largest, where `column` (q,) lies in the block."""
     query = ((column >= 0) & (column < len(scores) * STRIP)).nonzero().squeeze(1)
     strip, column = column[query] // STRIP, column[query] % STRIP
-    scores[strip, query, column] = INF
+    scores[strip, query, column] = largest
     group = column % GROUPS
     members = scores.unflatten(2, (GROUP, GROUPS))[strip, query, :, group]
     minima[query, strip * GROUPS + group] = members.amin(1)

@@ -1,5 +1,9 @@
 """Exact k nearest neighbors: one matrix product, a bound on its error, exact differences.
 
+Where lower bounds of the distances rule out nearly all samples at less cost than this product, they
+do so (`_bounded_search`); which of the two serves is found by timing (`_search_methods`) and does
+not show in the result. The product:
+
 Half the squared distance of a query q to a sample x is ``|x|^2 / 2 - q.x`` plus a term that all
 samples share, so one float32 product with the centered samples ranks them. The samples are cut into
 strips so narrow that their scores are still in the cache when the minima of groups of scores are
@@ -13,7 +17,6 @@ hold the squares of one query's differences at any scale, each difference is sca
 
 from __future__ import annotations
 
-import math
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
 from threading import Event
@@ -22,6 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from skboundary.functional._bounded_search import search_bounded
 from skboundary.functional._exact_distances import (
     LOST,
     half_squared,
@@ -34,17 +38,27 @@ from skboundary.functional._exact_distances import (
 from skboundary.functional._search_index import (
     INF,
     STRIP,
+    BoundTable,
+    Method,
+    ProductTable,
     SearchIndex,
+    SearchTables,
+    build_product_table,
     chunk_size,
     power_of_two_scale,
+    product_table,
     vectors_of,
 )
+from skboundary.functional._search_methods import bound_table, count_unsettled, method_for
 from skboundary.functional._shortlist import n_strips_of_block, shortlist
 
 __all__ = ["Neighbors", "SearchIndex", "build_index", "merge", "search"]
 
+_Found = tuple[Tensor, Tensor, Tensor]  # half squared distances, indices, which are proven
+
 _SPARE = 4  # samples on the shortlist beyond k
 _SHARE = 64  # fewer queries are not worth a thread of their own
+_FEW = 128  # queries searched together in float64
 _LARGEST = torch.finfo(torch.float64).max
 
 
@@ -93,16 +107,8 @@ def build_index(samples: Tensor, metric: str = "euclidean") -> SearchIndex:
     for some in samples.split(chunk_size(d)):
         center += vectors_of(some, metric, scale)[0].sum(0)
     center /= n
-    table = samples.new_zeros(-(-n // STRIP), d, STRIP, dtype=torch.float32)
-    halves = table.new_full((len(table), STRIP), INF)
-    largest = 0.0
-    for strip, half, some in zip(table, halves, samples.split(STRIP), strict=True):
-        vectors, zero = vectors_of(some, metric, scale)
-        squares = vectors.sub_(center).square().sum(1)
-        largest = max(largest, float(squares.max()))
-        strip[:, : len(some)] = vectors.T
-        half[: len(some)] = squares.add_(zero) / 2
-    return SearchIndex(samples, table, halves, center, math.sqrt(largest), metric, scale)
+    table, radius = build_product_table(samples, center, metric, scale)
+    return SearchIndex(samples, center, radius, metric, scale, SearchTables(table))
 
 
 def search(
@@ -148,10 +154,10 @@ def search(
     available = len(index.samples) - (exclude is not None)
     if not 1 <= k <= available:
         raise ValueError(f"k must be between 1 and {available}, the number of samples, got {k}.")
-    distances, indices, proven = _share_out(index, queries, k, exclude, batch_size)
+    distances, indices, proven = _search_fast(index, queries, k, exclude, batch_size)
     left = (~proven).nonzero().squeeze(1)
-    for start in range(0, len(left), 128):
-        some = left[start : start + 128]
+    for start in range(0, len(left), _FEW):
+        some = left[start : start + _FEW]
         distances[some], indices[some] = search_float64(
             index, queries[some], k, None if exclude is None else exclude[some]
         )
@@ -201,9 +207,35 @@ def merge(first: Neighbors, second: Neighbors) -> Neighbors:
     return Neighbors(*(found[:, :k] for found in sort_neighbors(distances, indices)))
 
 
-def _share_out(
+def _search_fast(
     index: SearchIndex, queries: Tensor, k: int, exclude: Tensor | None, batch_size: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> _Found:
+    """Search by the method that suits k, and by the full product what that leaves."""
+
+    def run(method: Method | None, some: Tensor, of_some: Tensor | None) -> _Found:
+        table = product_table(index) if method is None else bound_table(index, method)
+        return _share_out(index, table or product_table(index), some, k, of_some, batch_size)
+
+    method = method_for(index, queries, k, exclude, run)
+    distances, indices, proven = run(method, queries, exclude)
+    if method is None or proven.all():
+        return distances, indices, proven
+    left = (~proven).nonzero().squeeze(1)
+    if index.tables.product is not None or len(left) > _FEW:  # a few are not worth a table
+        of_left = None if exclude is None else exclude[left]
+        distances[left], indices[left], proven[left] = run(None, queries[left], of_left)
+    count_unsettled(index, k, len(left), len(queries))
+    return distances, indices, proven
+
+
+def _share_out(
+    index: SearchIndex,
+    table: ProductTable | BoundTable,
+    queries: Tensor,
+    k: int,
+    exclude: Tensor | None,
+    batch_size: int,
+) -> _Found:
     """Search by scores, on the CPU with a share of the queries for each of torch's threads.
 
     The products of one batch are too small, and the steps between them too many, for several
@@ -211,15 +243,21 @@ def _share_out(
     """
     threads = torch.get_num_threads() if queries.device.type == "cpu" else 1
     n_shares, stop = min(threads, len(queries) // _SHARE), Event()
+
+    def share(part: Tensor, of_part: Tensor | None) -> _Found:
+        if isinstance(table, ProductTable):
+            return _search_share(index, table, part, k, of_part, batch_size, stop)
+        return search_bounded(index, table, part, k, of_part, batch_size, stop)
+
     if n_shares <= 1:
-        return _search_share(index, queries, k, exclude, batch_size, stop)
+        return share(queries, exclude)
     shares = queries.tensor_split(n_shares)
     excludes = [None] * n_shares if exclude is None else exclude.tensor_split(n_shares)
     try:
         with ThreadPoolExecutor(n_shares, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             try:
                 futures = [
-                    pool.submit(_search_share, index, part, k, of_part, batch_size, stop)
+                    pool.submit(share, part, of_part)
                     for part, of_part in zip(shares, excludes, strict=True)
                 ]
                 for future in wait(futures, return_when=FIRST_EXCEPTION).done:
@@ -237,38 +275,40 @@ def _share_out(
 @torch.no_grad()
 def _search_share(
     index: SearchIndex,
+    table: ProductTable,
     queries: Tensor,
     k: int,
     exclude: Tensor | None,
     batch_size: int,
     stop: Event,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> _Found:
     """Search batch by batch by scores: half squared distances, indices, and whether proven."""
     # one buffer for all products: the pages of a new one cost as much as the product
     batch_size = min(batch_size, len(queries))
-    strips = n_strips_of_block(len(index.table), batch_size)
-    buffer = index.table.new_empty(strips, batch_size, STRIP)
+    strips = n_strips_of_block(len(table.strips), batch_size)
+    buffer = table.strips.new_empty(strips, batch_size, STRIP)
     found = []
     for start in range(0, len(queries), batch_size):
         part = slice(start, start + batch_size)
         of_part = None if exclude is None else exclude[part]
-        found.append(_search_fast(index, queries[part], k, of_part, buffer, stop))
+        found.append(_search_batch(index, table, queries[part], k, of_part, buffer, stop))
     distances, indices, proven = (torch.cat(parts) for parts in zip(*found, strict=True))
     return distances, indices, proven
 
 
-def _search_fast(
+def _search_batch(
     index: SearchIndex,
+    table: ProductTable,
     queries: Tensor,
     k: int,
     exclude: Tensor | None,
     buffer: Tensor,
     stop: Event,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> _Found:
     """Nearest samples among the best float32 scores, and for which queries that is proven."""
     vectors, zero = vectors_of(queries, index.metric, index.scale)
-    centered = (vectors - index.center).to(index.table.device, torch.float32)
-    scores, indices, bound = shortlist(index, centered, k + _SPARE, exclude, buffer, stop)
+    centered = (vectors - index.center).to(table.strips.device, torch.float32)
+    scores, indices, bound = shortlist(table, centered, k + _SPARE, exclude, buffer, stop)
 
     scores, indices, bound = (t.to(vectors.device) for t in (scores, indices, bound))
     squares = centered.to(vectors.device, torch.float64).square().sum(1)

@@ -30,7 +30,7 @@ class TorchNearestNeighbors(BaseEstimator):
 
     The result equals that of a brute-force search in float64: the same samples, nearest first,
     with ties resolved by the lowest index, whatever the offset and scale of the data. Most of the
-    computation is done by float32 matrix products.
+    computation is done by float32 and bfloat16 matrix products.
 
     Read more in the :ref:`User Guide <nearest_neighbors>`.
 
@@ -74,7 +74,10 @@ class TorchNearestNeighbors(BaseEstimator):
 
     Notes
     -----
-    `fit` stores a reference to X and one float32 copy of it; a memory map is not copied.
+    `fit` stores a reference to X, without copying a memory map, and one float32 copy. After about
+    1,000 queries this copy makes way for a smaller table where that is faster, which is found by
+    timing both and does not change a result.
+
     Distances are float32 for float32, float16 and small integers (up to 16 bits), and float64 for
     other dtypes. A distance that exceeds the largest number of that dtype raises an error.
 

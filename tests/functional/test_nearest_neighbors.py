@@ -17,8 +17,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from skboundary.functional import _exact_distances, _search_index, _shortlist
+from skboundary.functional import (
+    _bounded_search,
+    _exact_distances,
+    _search_index,
+    _shortlist,
+)
 from skboundary.functional import nearest_neighbors as module
+from skboundary.functional._search_index import Method
 from skboundary.functional.nearest_neighbors import Neighbors, build_index, merge, search
 
 METRICS = ["euclidean", "sqeuclidean", "cosine"]
@@ -74,14 +80,38 @@ TRAPS = {
 }
 
 
+METHODS = [
+    None,
+    Method(4, torch.bfloat16),
+    Method(4, torch.float32),
+    Method(None, torch.bfloat16),
+    Method(None, torch.float32),
+]
+
+
+def name_of(method):
+    if method is None:
+        return "product"
+    columns = "all" if method.n_axes is None else method.n_axes
+    return f"{columns} columns in {str(method.dtype).removeprefix('torch.')}"
+
+
+@pytest.fixture(params=METHODS, ids=name_of)
+def method(request, monkeypatch):
+    """Each method of search, whatever its speed, for however many candidates."""
+    monkeypatch.setattr(module, "method_for", lambda *args: request.param)
+    monkeypatch.setattr(_bounded_search, "_CROWD", 1)
+    return request.param
+
+
 @pytest.fixture(params=[1, 64], ids=["strip by strip", "at once"])
 def product(request, monkeypatch):
-    """The road of many queries with the few of a test, and the one of few."""
-    monkeypatch.setattr(module, "_SHARE", request.param)
+    """The product for many queries with the few of a test, and the one for few."""
     monkeypatch.setattr(_shortlist, "_STRIPWISE", request.param)
+    monkeypatch.setattr(_bounded_search, "_FEW", request.param)
 
 
-@pytest.mark.usefixtures("product")
+@pytest.mark.usefixtures("method", "product")
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("trap", TRAPS)
@@ -93,7 +123,7 @@ def test_search_of_a_trap_equals_reference(trap, dtype, metric):
     assert_exact(samples, samples[itself] + gaussian(30, 16, dtype, seed=1), 5, metric)
 
 
-@pytest.mark.usefixtures("product")
+@pytest.mark.usefixtures("method", "product")
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(
     ("n", "d", "k"),
@@ -106,10 +136,12 @@ def test_search_of_any_shape_equals_reference(n, d, k, metric):
         assert_exact(samples, samples[:1], k, metric, exclude=torch.tensor([0]))
 
 
-@pytest.mark.usefixtures("product")
+@pytest.mark.usefixtures("method", "product")
 @pytest.mark.parametrize("seed", range(6))
 def test_search_in_several_blocks_of_float32_equals_reference(seed, monkeypatch):
     monkeypatch.setattr(_shortlist, "_SCORES", 20_000)
+    monkeypatch.setattr(_bounded_search, "_BUFFER", 60_000)
+    monkeypatch.setattr(_bounded_search, "_BATCH", 60)
     samples, queries = gaussian(6000, 12, seed=seed), gaussian(60, 12, seed=100 + seed)
     if seed % 2:  # samples come cluster by cluster, the last of them nearest to the queries
         offset = 3 * gaussian(10, 12, seed=7)
@@ -117,6 +149,7 @@ def test_search_in_several_blocks_of_float32_equals_reference(seed, monkeypatch)
     assert_exact(samples, queries, 1 + 7 * seed, batch_size=60)
 
 
+@pytest.mark.usefixtures("method")
 @pytest.mark.parametrize("trap", ["constant", "duplicates", "integers_with_ties", "huge"])
 def test_search_in_several_blocks_of_float64_equals_reference(trap, monkeypatch):
     monkeypatch.setattr(_search_index, "FLOAT64", 2000)
@@ -162,14 +195,13 @@ def test_search_of_usual_data_takes_hardly_more_differences_than_neighbors(monke
 def test_scores_strip_by_strip_or_at_once_are_the_formula():
     """An accelerator computes a block at once, the last queries in a part of the buffer."""
     index, queries = build_index(gaussian(1500, 8)), gaussian(80, 8, seed=1)
-    buffers = index.table.new_zeros(2, len(index.table), 83, _search_index.STRIP)[:, :, :80]
-    minima = _shortlist._score(index.table, index.halves, queries, buffers[0])
-    at_once = torch.zeros(80, len(index.table), _search_index.GROUPS)
-    _shortlist._score_at_once(
-        index.table, index.halves, queries, buffers[1], at_once.transpose(0, 1)
-    )
-    samples = index.table.transpose(1, 2).reshape(-1, 8)
-    expected = index.halves.view(-1) - queries @ samples.T
+    strips, halves = index.tables.product
+    buffers = strips.new_zeros(2, len(strips), 83, _search_index.STRIP)[:, :, :80]
+    minima = _shortlist._score(strips, halves, queries, buffers[0])
+    at_once = torch.zeros(80, len(strips), _search_index.GROUPS)
+    _shortlist._score_at_once(strips, halves, queries, buffers[1], at_once.transpose(0, 1))
+    samples = strips.transpose(1, 2).reshape(-1, 8)
+    expected = halves.view(-1) - queries @ samples.T
     for scores, low in ((buffers[0], minima), (buffers[1], at_once.flatten(1))):
         torch.testing.assert_close(scores.transpose(0, 1).reshape(80, -1), expected)
         groups = scores.unflatten(2, (_search_index.GROUP, _search_index.GROUPS)).amin(2)
@@ -179,11 +211,13 @@ def test_scores_strip_by_strip_or_at_once_are_the_formula():
 def test_search_with_coarse_products_stays_exact():
     """A product at a lower precision (bfloat16, TF32) is noticed, and costs time only."""
     samples, queries = gaussian(3000, 64), gaussian(40, 64, seed=1)
-    index = build_index(samples)
-    coarse = index._replace(table=index.table.mul(2).round().div(2))
+    index, coarse = build_index(samples), build_index(samples)
+    strips, halves = coarse.tables.product
+    coarse.tables.product = _search_index.ProductTable(strips.mul(2).round().div(2), halves)
     assert torch.equal(search(coarse, queries, 5).indices, search(index, queries, 5).indices)
 
 
+@pytest.mark.usefixtures("method")
 def test_an_overflowing_score_does_not_hide_its_group():
     """A float32 score of infinity minus infinity would hide the samples that share its minimum."""
     side = torch.tensor([1.0, -1.0]).repeat(300)[:, None] * torch.eye(16)[0]
@@ -191,12 +225,14 @@ def test_an_overflowing_score_does_not_hide_its_group():
     assert_exact(samples, samples[:60] + 1e15 * gaussian(60, 16, seed=1), 20)
 
 
+@pytest.mark.usefixtures("method")
 def test_near_ties_below_float32_are_in_float64_order():
     samples = torch.tensor([[2.0**-12], [1.0], [1.0 + 2.0**-23], [-1.0], [0.0]])
     found = search(build_index(samples), torch.tensor([[2.0**-13], [0.0]]), 5)
     assert found.indices.tolist() == [[0, 4, 1, 2, 3], [4, 0, 1, 3, 2]]
 
 
+@pytest.mark.usefixtures("method")
 def test_integer_samples_are_cast():
     samples = random_integers(256, (500, 10)).to(torch.uint8)
     queries = random_integers(256, (20, 10), seed=1)
@@ -204,6 +240,7 @@ def test_integer_samples_are_cast():
     assert_exact(samples.bool(), queries.bool(), 4, "cosine")
 
 
+@pytest.mark.usefixtures("method")
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_batch_size_has_no_influence(metric):
     index, queries = build_index(gaussian(900, 20), metric), gaussian(50, 20, seed=1)
@@ -225,9 +262,9 @@ def three_threads():
 def test_the_number_of_threads_has_no_influence(three_threads, monkeypatch):
     shares, inner = [], module._search_share
 
-    def spy(index, queries, *args):
+    def spy(index, table, queries, *args):
         shares.append((len(queries), torch.get_num_threads()))
-        return inner(index, queries, *args)
+        return inner(index, table, queries, *args)
 
     monkeypatch.setattr(module, "_search_share", spy)
     samples = gaussian(700, 6).round()
@@ -326,7 +363,7 @@ SCALES = {
 }
 
 
-@pytest.mark.usefixtures("product")
+@pytest.mark.usefixtures("method", "product")
 @pytest.mark.parametrize(
     ("dtype", "scale"), [(dtype, scale) for dtype, scales in SCALES.items() for scale in scales]
 )
@@ -346,7 +383,7 @@ def test_samples_in_one_unit_share_one_scale(scale, monkeypatch):
     search(build_index(samples), samples[:40] * 1.1, 5)
 
 
-@pytest.mark.usefixtures("product")
+@pytest.mark.usefixtures("method", "product")
 @pytest.mark.parametrize(
     "units", [(1.0, 1e-200, 1e-200), (1e154, 1e-200, 1e-160), (1e200, 1.0, 1e-200), (0, 1e-200, 1)]
 )
@@ -360,6 +397,7 @@ def test_search_is_exact_for_columns_of_different_units(units):
     assert_as_fractions(samples * units, queries * units, 7)
 
 
+@pytest.mark.usefixtures("method")
 @pytest.mark.parametrize("unit", [1e-200, 1.0, 1e200])
 def test_queries_in_another_unit_than_the_samples(unit):
     samples, queries = gaussian(40, 3, torch.float64), gaussian(5, 3, torch.float64, 1)
@@ -370,6 +408,7 @@ def test_queries_in_another_unit_than_the_samples(unit):
         assert distances == pytest.approx([root(s) for s in squares[:4]], rel=1e-12, abs=0)
 
 
+@pytest.mark.usefixtures("method")
 @pytest.mark.parametrize("scale", [1e-310, 1e-200, 1e-170, 1e150, 1e154, 1e300])
 def test_cosine_distances_do_not_depend_on_the_unit(scale):
     samples, queries = gaussian(300, 8, torch.float64), gaussian(20, 8, torch.float64, 1)
@@ -381,6 +420,7 @@ def test_cosine_distances_do_not_depend_on_the_unit(scale):
     torch.testing.assert_close(found.distances, expected.distances, rtol=rtol, atol=1e-15)
 
 
+@pytest.mark.usefixtures("method")
 @pytest.mark.parametrize(("metric", "scale"), [("sqeuclidean", 1e155), ("euclidean", 1.5e308)])
 def test_a_distance_beyond_float64_is_refused(metric, scale):
     samples = scale * torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
@@ -388,6 +428,7 @@ def test_a_distance_beyond_float64_is_refused(metric, scale):
         search(build_index(samples, metric), samples, 2)
 
 
+@pytest.mark.usefixtures("method")
 @pytest.mark.parametrize("metric", METRICS)
 def test_merged_shards_equal_one_search(metric):
     samples, queries = gaussian(600, 5).round(), gaussian(30, 5, seed=1).round()
@@ -414,6 +455,7 @@ def test_wrong_arguments_are_named():
         build_index(gaussian(5, 2)[:0])
 
 
+@pytest.mark.usefixtures("method")
 def test_inputs_are_not_written_to():
     samples, queries = gaussian(200, 6), gaussian(10, 6, seed=1)
     copies = samples.clone(), queries.clone()
