@@ -1,13 +1,19 @@
 """Exact nearest neighbors against scikit-learn, faiss and the matrix product alone.
 
     python benchmarks/neighbors.py --data clustered      # replaces the records of this part only
+    python benchmarks/neighbors.py --data latents        # on real data, see real_latents.py
     python benchmarks/neighbors.py --table               # only write the table of the guide
 
 All contenders run in turn in one process, round after round; a figure is the median over the
 rounds: CPU time on one thread, wall time on more. scikit-learn, by far the slowest, runs in the
-first round only. "mm" is torch.mm with the same number of operations in the blocks of our search,
-with all results written. Correctness is the share of neighbors equal to those of scikit-learn on
-float64 data. With --device cuda only our search and the product are timed, by CUDA events.
+first round only. "ours" is the search with the method it has chosen in an untimed round, "product"
+the same search held to the full product. "mm" is torch.mm with the same number of operations in the
+blocks of our search, with all results written. "panorama" is faiss.IndexFlatL2Panorama on principal
+axes. Correctness is the share of neighbors equal to those of scikit-learn on float64 data. With
+--device cuda only our search and the product are timed, by CUDA events.
+
+Nothing is recorded where other processes used more than a fifth of a core; --busy prints such
+figures all the same.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -20,7 +26,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # The OpenBLAS in faiss's wheel may not recognize a new processor and fall back to a kernel about
 # six times slower, so a supported kernel is set before faiss is loaded.
@@ -32,9 +38,12 @@ import numpy as np
 import torch
 from peak_memory import added_memory
 from provenance import command, machine, versions
+from quiet import LIMIT, OtherLoad
+from real_latents import load
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
+from skboundary.functional._search_index import product_table
 from skboundary.functional._shortlist import n_strips_of_block
 from skboundary.functional.nearest_neighbors import build_index, search
 
@@ -47,18 +56,46 @@ try:
 except ImportError:
     faiss = None
 
-# name: samples, dimensions, neighbors, queries. Below 128000 queries x dimensions faiss uses no
-# matrix product.
+
+class Workload(NamedTuple):
+    """What is searched: synthetic samples, or `latents` of a real data set."""
+
+    n: int
+    d: int
+    k: int
+    queries: int
+    metric: str = "euclidean"
+    latents: str | None = None
+
+
+# Below 128000 queries x dimensions faiss uses no matrix product.
 WORKLOADS = {
-    "50kx512-k3": (50_000, 512, 3, 2048),
-    "50kx2048-k3": (50_000, 2048, 3, 512),
-    "1Mx64-k5": (1_000_000, 64, 5, 2048),
-    "10kx64-k10": (10_000, 64, 10, 10_240),
-    "50kx128-k10": (50_000, 128, 10, 4096),
-    "50kx128-k50": (50_000, 128, 50, 4096),
+    "50kx512-k3": Workload(50_000, 512, 3, 2048),
+    "50kx2048-k3": Workload(50_000, 2048, 3, 512),
+    "1Mx64-k5": Workload(1_000_000, 64, 5, 2048),
+    "10kx64-k10": Workload(10_000, 64, 10, 10_240),
+    "50kx128-k10": Workload(50_000, 128, 10, 4096),
+    "50kx128-k50": Workload(50_000, 128, 50, 4096),
 }
+for _name, _n, _d in [
+    ("cifar512", 50_000, 512),
+    ("mnist512", 60_000, 512),
+    ("mnist128", 60_000, 128),
+    ("mobilenet1280", 16_000, 1280),
+    ("mnist_pixels", 60_000, 784),
+]:
+    for _k in (3, 10, 50):
+        WORKLOADS[f"{_name}-k{_k}"] = Workload(_n, _d, _k, 2048, latents=_name)
+    WORKLOADS[f"{_name}-k10-cos"] = Workload(_n, _d, 10, 2048, "cosine", _name)
+for _queries in (1, 32):
+    WORKLOADS[f"mnist_pixels-k10-q{_queries}"] = Workload(
+        60_000, 784, 10, _queries, latents="mnist_pixels"
+    )
+LATENTS = "latents"  # the kind of data of workloads on real data
+CHOICE = 2048  # queries of the untimed round, after which a method is chosen
 RESULTS = Path(__file__).parent / "results" / "neighbors.json"
 PAGE = Path(__file__).parents[1] / "docs" / "user_guide" / "nearest_neighbors.rst"
+COLUMNS = "ours/faiss", "ours/panor.", "ours/mm", "product/ours", "sklearn/ours"
 BEGIN, END = ".. begin of the table", ".. end of the table"
 
 
@@ -87,23 +124,38 @@ def product(queries: torch.Tensor, strips: torch.Tensor, batch_size: int) -> Non
 
 
 def contenders(
-    X: torch.Tensor, Q: torch.Tensor, k: int, batch_size: int, device: torch.device
-) -> dict[str, Callable]:
-    """Return calls that search all of Q and return the indices."""
-    index, queries = build_index(X.to(device)), Q.to(device)
+    X: torch.Tensor, Q: torch.Tensor, k: int, metric: str, batch_size: int, device: torch.device
+) -> tuple[dict[str, Callable], Callable]:
+    """Return calls that search all of Q and return the indices, and one that searches others."""
+    index, held, queries = build_index(X.to(device), metric), build_index(X, metric), Q.to(device)
+    held.tables.methods[k] = None  # no method but the full product
     calls = {
         "ours": lambda: search(index, queries, k, batch_size=batch_size).indices.cpu().numpy(),
-        "mm": lambda: product(queries, index.table, batch_size),
+        "mm": lambda: product(queries, product_table(held).strips, batch_size),
     }
+
+    def choose(others: torch.Tensor) -> None:
+        search(index, others.to(device), k, batch_size=batch_size)
+
     if device.type != "cpu":
-        return calls
-    exact = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(X.numpy())
+        return calls, choose
+    calls["product"] = lambda: search(held, queries, k, batch_size=batch_size).indices.numpy()
+    exact = NearestNeighbors(n_neighbors=k, algorithm="brute", metric=metric).fit(X.numpy())
     calls["sklearn"] = lambda: exact.kneighbors(Q.numpy(), return_distance=True)[1]
     if faiss is not None:
-        flat = faiss.IndexFlatL2(X.shape[1])
+        if metric == "cosine":
+            X, Q = (torch.nn.functional.normalize(part) for part in (X, Q))
+        d = X.shape[1]
+        flat = faiss.IndexFlatIP(d) if metric == "cosine" else faiss.IndexFlatL2(d)
         flat.add(X.numpy())
         calls["faiss"] = lambda: flat.search(Q.numpy(), k)[1]
-    return calls
+        if metric == "euclidean" and hasattr(faiss, "IndexFlatL2Panorama"):
+            axes = faiss.PCAMatrix(d, d)
+            axes.train(X[:: max(1, len(X) // 10_000)].numpy())
+            panorama = faiss.IndexPreTransform(axes, faiss.IndexFlatL2Panorama(d, 8))
+            panorama.add(X.numpy())
+            calls["panorama"] = lambda: panorama.search(Q.numpy(), k)[1]
+    return calls, choose
 
 
 def measure(
@@ -143,29 +195,32 @@ def set_threads(n: int) -> None:
 
 def run(name: str, kind: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure one workload on one kind of data: a record for each number of threads."""
-    n, d, k, q = WORKLOADS[name]
+    n, d, k, q, metric, latents = WORKLOADS[name]
     if args.quick:
-        n, q = max(n // 20, 2000), max(q // 8, 128_000 // d + 1)
-    X, Q = make_data(kind, n, d, q, args.seed)
+        n, q = max(n // 20, 2000), min(q, max(q // 8, 128_000 // d + 1))
+    X, pool = load(latents) if latents else make_data(kind, n, d, max(q, CHOICE), args.seed)
+    X, pool, Q = X[:n], pool[: max(q, CHOICE)], pool[:q]
     set_threads(os.cpu_count() or 1)
     built: list[Any] = []
     memory = {
         "data": X.nbytes / 2**20,
-        "index": added_memory(lambda: built.append(build_index(X))),
+        "index": added_memory(lambda: built.append(build_index(X, metric))),
         "search": added_memory(lambda: search(built[0], Q, k, batch_size=args.batch_size)),
     }
     built.clear()
     some = slice(0, 512)
-    reference = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(X.double().numpy())
+    reference = NearestNeighbors(n_neighbors=k, algorithm="brute", metric=metric)
+    reference.fit(X.double().numpy())
     truth = reference.kneighbors(Q[some].double().numpy(), return_distance=False)
     del reference
-    calls = contenders(X, Q, k, args.batch_size, args.device)
-    calls["mm"]()
-    searches = calls.keys() & {"ours", "faiss"}  # an untimed first round
+    calls, choose = contenders(X, Q, k, metric, args.batch_size, args.device)
+    choose(pool)
+    searches = calls.keys() & {"ours", "product", "faiss", "panorama"}  # an untimed first round
     equal = {name: float((calls[name]()[some] == truth).mean()) for name in sorted(searches)}
     records = []
     for threads in args.threads:
         set_threads(threads)
+        load_of_others = OtherLoad()
         times = measure(calls, args.rounds, args.device)
         records.append(
             {
@@ -174,6 +229,7 @@ def run(name: str, kind: str, args: argparse.Namespace) -> list[dict[str, Any]]:
                 "rows": n,
                 "dimensions": d,
                 "k": k,
+                "metric": metric,
                 "queries": q,
                 "threads": threads,
                 "device": str(args.device),
@@ -183,6 +239,10 @@ def run(name: str, kind: str, args: argparse.Namespace) -> list[dict[str, Any]]:
             }
         )
         print_record(records[-1])
+        others = load_of_others.cores()
+        if others is not None and others > LIMIT and not args.busy:
+            print(f"not recorded: other processes used {others:.2f} cores")
+            records.pop()
     return records
 
 
@@ -193,15 +253,18 @@ def place(record: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def ratios(record: dict[str, Any]) -> list[float | None]:
-    """Ours over faiss, ours over mm, scikit-learn over ours, by CPU time on one thread."""
+    """Ours over faiss, over Panorama and over mm; the full product and scikit-learn over ours.
+
+    CPU time on one thread, wall time on more; None for what was not measured.
+    """
     clock = "cpu" if record["threads"] == 1 else "wall"
     times = {name: taken[clock] for name, taken in record["seconds"].items()}
-    ours = times["ours"]
-    return [
-        ours / times["faiss"] if "faiss" in times else None,
-        ours / times["mm"],
-        times["sklearn"] / ours if "sklearn" in times else None,
-    ]
+
+    def over(first: str, second: str) -> float | None:
+        return times[first] / times[second] if {first, second} <= times.keys() else None
+
+    pairs = [("ours", other) for other in ("faiss", "panorama", "mm")]
+    return [over(*pair) for pair in (*pairs, ("product", "ours"), ("sklearn", "ours"))]
 
 
 def beyond_data(record: dict[str, Any]) -> float:
@@ -212,28 +275,30 @@ def beyond_data(record: dict[str, Any]) -> float:
 
 def print_record(record: dict[str, Any]) -> None:
     """Print one line."""
-    figures = ["-" if r is None else f"{r:.2f}" for r in ratios(record)]
     wall = record["seconds"]["ours"]["wall"]
     print(
-        f"{record['workload']:12} {record['data']:10} {record['threads']:3} "
-        f"{1e6 * wall / record['queries']:9.1f} " + "".join(f"{f:>13}" for f in figures),
+        f"{record['workload']:22} {record['data']:9} {record['threads']:3} "
+        f"{1e6 * wall / record['queries']:9.1f} " + figures(record, 13),
         f"{record['equal']['ours']:8.5f} {beyond_data(record):8.0f}",
         flush=True,
     )
 
 
+def figures(record: dict[str, Any], width: int) -> str:
+    """Ratios in columns of one width."""
+    return "".join(f"{'-' if r is None else f'{r:.2f}':<{width}}" for r in ratios(record))
+
+
 def table(results: dict[str, Any]) -> str:
     """The table of the guide, computed from the JSON alone."""
-    rule = "  ".join("=" * width for width in (11, 9, 7, 10, 7, 12, 11))
-    names = "workload     data       threads  ours/faiss  ours/mm  sklearn/ours  beyond data"
-    lines = [rule, names, rule]
-    for record in results["records"]:
-        faiss_ratio, mm_ratio, sklearn_ratio = ratios(record)
-        lines.append(
-            f"{record['workload']:<13}{record['data']:<11}{record['threads']:<9}"
-            f"{faiss_ratio:<12.2f}{mm_ratio:<9.2f}{sklearn_ratio:<14.2f}"
-            f"{beyond_data(record):.0f} MB"
-        )
+    rule = "  ".join("=" * width for width in (20, 9, 7, *[12] * 5, 11))
+    names = [f"{name:<14}" for name in COLUMNS]
+    lines = [rule, f"{'workload':<22}data       threads  {''.join(names)}beyond data", rule]
+    lines += [
+        f"{record['workload']:<22}{record['data']:<11}{record['threads']:<9}"
+        f"{figures(record, 14)}{beyond_data(record):.0f} MB"
+        for record in results["records"]
+    ]
     return "\n".join([*lines, rule]) + "\n"
 
 
@@ -252,6 +317,7 @@ def main() -> None:
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--data", nargs="+", default=["clustered", "gaussian"])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--busy", action="store_true", help="print on a busy machine, save nothing")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=512)
@@ -262,11 +328,17 @@ def main() -> None:
         return write_table(json.loads(args.out.read_text()))
     if faiss is None:
         print("faiss is not installed: measured without it (pip install faiss-cpu)")
-    print(
-        "workload     data       thr  us/query    ours/faiss      ours/mm sklearn/ours    equal "
-        "MB beyond data"
-    )
-    records = [r for name in args.workloads for kind in args.data for r in run(name, kind, args)]
+    columns = "".join(f"{name:<13}" for name in COLUMNS)
+    print(f"{'workload':22} data      thr  us/query {columns}   equal MB beyond data")
+    records = [
+        record
+        for name in args.workloads
+        for kind in args.data
+        if (kind == LATENTS) == bool(WORKLOADS[name].latents)
+        for record in run(name, kind, args)
+    ]
+    if args.busy:
+        return None
     run_of = {
         "command": command(),
         "seed": args.seed,

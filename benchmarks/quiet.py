@@ -1,0 +1,38 @@
+"""Time that other processes took from a measurement."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+LIMIT = 0.2  # of a core
+
+_BUSY = slice(0, 3), slice(5, 8)  # columns of /proc/stat: user, nice, system; irq, softirq, steal
+
+
+class OtherLoad:
+    """Cores that other processes used since it was made; None where /proc is missing."""
+
+    def __init__(self) -> None:
+        self._start = _used()
+
+    def cores(self) -> float | None:
+        """Mean number of cores."""
+        now = _used()
+        if self._start is None or now is None:
+            return None
+        wall, busy, own = (b - a for a, b in zip(self._start, now))
+        return max(0.0, (busy - own) / max(wall, 1e-9))
+
+
+def _used() -> tuple[float, float, float] | None:
+    """Wall seconds, busy seconds of all cores, and CPU seconds of this process and its children."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return None
+    columns = [int(word) for word in stat.read_text().split("\n", 1)[0].split()[1:]]
+    busy = sum(sum(columns[part]) for part in _BUSY) / os.sysconf("SC_CLK_TCK")
+    return time.perf_counter(), busy, sum(os.times()[:4])
