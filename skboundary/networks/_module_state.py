@@ -9,6 +9,7 @@ import itertools
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from operator import attrgetter
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, ref
 
@@ -21,11 +22,7 @@ class Tree(NamedTuple):
 
     modules: list[nn.Module]
     parameters: list[Tensor]
-    buffers: list[Tensor]
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        return self.parameters + self.buffers
+    tensors: list[Tensor]  # parameters and then buffers
 
 
 def tree_of(root: nn.Module) -> Tree:
@@ -38,24 +35,25 @@ def tree_of(root: nn.Module) -> Tree:
             found[module] = None
             if module._modules:
                 ahead += reversed([*module._modules.values()])
-    parameters = [p for m in found if m._parameters for p in m._parameters.values()]
-    buffers = [b for m in found if m._buffers for b in m._buffers.values()]
-    return Tree(
-        list(found),
-        [p for p in parameters if p is not None],
-        [b for b in buffers if b is not None],
-    )
+    with_parameters = [m._parameters for m in found if m._parameters]
+    parameters: list[Tensor] = [p for d in with_parameters for p in d.values() if p is not None]
+    with_buffers = [m._buffers for m in found if m._buffers]
+    buffers = [b for d in with_buffers for b in d.values() if b is not None]
+    return Tree(list(found), parameters, parameters + buffers)
 
 
 # ------------------------------------------------------------------------------------------ locks
 
 
-class _Lock(NamedTuple):
-    number: int  # locks are acquired in this order, which prevents deadlocks
-    lock: Any
-
-
 _NUMBERS = itertools.count()
+
+
+class _Lock:
+    def __init__(self) -> None:
+        self.number = next(_NUMBERS)  # locks are acquired in this order, which prevents deadlocks
+        self.lock = threading.RLock()
+
+
 _GUARD = threading.Lock()
 # Hooks, flags and copies belong to a module, not to a thread. A module shares its lock with the
 # modules below it, so networks that have a module in common have a lock in common. By id, which
@@ -65,16 +63,16 @@ _REFERENCES: dict[int, ref[nn.Module]] = {}
 
 
 def _locks_of(modules: list[nn.Module]) -> list[_Lock]:
-    locks = {_LOCKS.get(id(module)) for module in modules}
+    locks = set(map(_LOCKS.get, map(id, modules)))
     if None in locks:
         with _GUARD:
-            own = _LOCKS.get(id(modules[0])) or _Lock(next(_NUMBERS), threading.RLock())
+            own = _LOCKS.get(id(modules[0])) or _Lock()
             for module in modules:
                 if id(module) not in _LOCKS:
                     _REFERENCES[id(module)] = ref(module, _forget(id(module)))
                     _LOCKS[id(module)] = own
             locks = {_LOCKS[id(module)] for module in modules}
-    return sorted(lock for lock in locks if lock is not None)
+    return sorted((lock for lock in locks if lock is not None), key=attrgetter("number"))
 
 
 def _forget(key: int) -> Any:
@@ -166,7 +164,7 @@ def _is_on(tree: Tree, device: torch.device) -> bool:
     if any(map(Tensor.is_inference, tensors)):
         return False
     if device.type == "cpu":  # devices are slow to compare
-        return all(t.is_cpu for t in tensors)
+        return all(map(attrgetter("is_cpu"), tensors))
     return all(t.device == device for t in tensors)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -94,7 +95,7 @@ class TorchNetwork(BatchedNetwork):
         self._given_parts, self.device = (module, preprocess), device
         self._refresh()
         self._is_fresh = True  # the first pass, which follows at once, need not look again
-        dtypes = dict.fromkeys([t.dtype for t in self._trees[0].tensors])  # in this order
+        dtypes = dict.fromkeys(map(attrgetter("dtype"), self._trees[0].tensors))  # in this order
         floating = [dtype for dtype in dtypes if dtype.is_floating_point]
         compute_dtype = floating[0] if floating else torch.float32
         dtype = at_least_float32(compute_dtype)
