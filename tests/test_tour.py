@@ -339,8 +339,8 @@ LABELS = np.arange(200) % 10
 @pytest.mark.parametrize(
     "changes, words",
     [
-        ({"y_test": None}, "lacks y_test; it holds X_train, y_train, X_test"),
-        ({"X_train": None, "X_test": None}, "lacks X_train, X_test"),
+        ({"y_test": None}, "has no y_test; it contains X_train, y_train, X_test"),
+        ({"X_train": None, "X_test": None}, "has no X_train, X_test"),
         ({"X_train": Z(200)}, "X_train has shape (200,)"),
         ({"X_test": Z((80, 2, 2, 2, 2))}, "X_test has shape (80, 2, 2, 2, 2)"),
         ({"X_test": Z((0, 8, 8))}, "X_test has shape (0, 8, 8)"),

@@ -134,7 +134,9 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         except (ValueError, EOFError, RuntimeError, MemoryError, BadZipFile, zlib.error) as error:
             raise ValueError(f"{path} cannot be read: {error}") from None
     if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}; it holds {', '.join(archive.files)}.")
+        raise ValueError(
+            f"{path} has no {', '.join(missing)}; it contains {', '.join(archive.files)}."
+        )
     return parts
 
 

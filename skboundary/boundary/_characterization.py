@@ -217,7 +217,7 @@ def fit_for_measures(
 def check_test_set(host: Any, X: Any, y: Any) -> tuple[Any, Any]:
     """Validate the test samples, where there are any."""
     if (X is None) != (y is None):
-        raise ValueError("X_test and y_test go together: give both or neither.")
+        raise ValueError("X_test and y_test must be given together: pass both or neither.")
     if X is None:
         return None, None
     X = host._check_X(X)

@@ -354,7 +354,10 @@ class BoundarySampleExtractor(
         if not isinstance(init, str):
             starts = self._check(init)
             if len(starts.X) != n_pairs:
-                raise ValueError(f"init holds {len(starts.X)} samples for n_pairs={n_pairs}.")
+                raise ValueError(
+                    f"init has {len(starts.X)} samples, but n_pairs={n_pairs}. Pass one sample "
+                    "per pair."
+                )
             sources = starts.predicted if s is None else np.full(n_pairs, s)
             return self._find(starts, sources, np.full(n_pairs, -1 if t is None else t))
         method = self._method()

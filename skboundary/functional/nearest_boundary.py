@@ -106,7 +106,7 @@ def nearest_boundary(
     ([[0.0, 4.0]], [True])
     """
     if norm != 2:
-        raise ValueError(f"norm={norm!r}: the nearest boundary point is found for norm=2 only.")
+        raise ValueError(f"norm={norm!r} is not supported: use norm=2.")
     if isinstance(effort, str) and effort not in EFFORTS:
         raise ValueError(f"effort={effort!r}: use one of {sorted(EFFORTS)}.")
     budget = EFFORTS[effort] if isinstance(effort, str) else effort

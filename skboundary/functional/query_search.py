@@ -170,7 +170,7 @@ def label_search(
     tensor([[0.5000, 0.5000]])
     """
     if bounds is not None and basis is not None:
-        raise ValueError("bounds and a basis exclude each other: give one of them as None.")
+        raise ValueError("bounds and basis cannot be combined: set one of them to None.")
     if basis is not None:
         starts = x[:, None] + (starts - x[:, None]) @ basis.T @ basis
     state = QueryState(_label_margin(label, source, target), x, bounds, budget)

@@ -115,13 +115,13 @@ class _Walk:
     def refusal(self, obj: Any, why: str, path: list[str] | None = None) -> ValueError:
         where = "".join(self.path if path is None else path)
         return ValueError(
-            f"memory cannot tell what {where} computes: {why} ({type(obj).__name__}). Give the "
-            "network a name with memory_key='...', which then stands for its code and "
+            f"memory cannot determine what {where} computes: {why} ({type(obj).__name__}). Give "
+            "the network a name with memory_key='...', which then stands for its code and "
             "attributes, or set memory=None."
         )
 
     def content(self, obj: Any) -> Content:
-        """List what tells an object from another."""
+        """Yield the contents that identify an object."""
         kind = type(obj)
         if kind in (list, tuple, torch.Size):
             yield kind.__name__.encode()

@@ -83,8 +83,8 @@ def count_parents(
         if len(placed) >= len(members) > 3 * n:
             warn_caller(
                 f"{n} of the {len(members)} samples of class {label!r} are the parents of "
-                f"{len(placed)} new samples: the others lie on the wrong side of the "
-                "boundary, or pairing passes them over. Use an estimator that recognizes "
+                f"{len(placed)} new samples: the others are on the wrong side of the "
+                "boundary, or were not paired. Use an estimator that recognizes "
                 "more of them (class_weight='balanced'), use instance_pairing='one-to-one', "
                 "or raise within_class.",
                 FewParentsWarning,

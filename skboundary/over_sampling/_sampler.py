@@ -264,9 +264,9 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         self.n_parents_ = count_parents(self.parents_, y, [*wanted], to_numpy(geometry.codes))
         if plan.n_fallback:
             warn_caller(
-                f"{plan.n_fallback} new samples are midpoints, because the classifier puts no "
-                "sample of one of two classes on its own side of the boundary between them. "
-                "Another estimator, or other class_pairs, may separate them.",
+                f"{plan.n_fallback} new samples are midpoints, because the classifier predicts no "
+                "sample of one of two classes as that class. Another estimator, or other "
+                "class_pairs, may separate them.",
                 NoCrossingWarning,
             )
         X_new, probabilities = make_samples(geometry, plan, container.finish)

@@ -618,7 +618,7 @@ def test_bad_data_are_named(iris, logistic):
     X, y = iris
     with pytest.raises(ValueError, match="there is no boundary to characterize"):
         BoundaryCharacterizer(logistic).fit(X[:50], y[:50])
-    with pytest.raises(ValueError, match="give both or neither"):
+    with pytest.raises(ValueError, match="pass both or neither"):
         BoundaryCharacterizer(logistic).fit(X, y, X_test=X)
     with pytest.raises(ValueError, match="samples of shape|features"):
         BoundaryCharacterizer(logistic).fit(X, y, X_test=X[:, :2], y_test=y)

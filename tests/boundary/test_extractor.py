@@ -303,7 +303,7 @@ def test_scores_that_disagree_with_predict_are_not_believed(iris):
         (dict(n_pairs=0), "n_pairs=0: use an integer of at least 1"),
         (dict(n_pairs=2.5), "n_pairs=2.5"),
         (dict(n_pairs=3, init="best"), "init='best'"),
-        (dict(n_pairs=3, init=np.zeros((2, 4))), "init holds 2 samples for n_pairs=3"),
+        (dict(n_pairs=3, init=np.zeros((2, 4))), "init has 2 samples, but n_pairs=3"),
     ],
 )
 def test_extract_refuses(iris, frozen, call, words):

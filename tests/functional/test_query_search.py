@@ -258,7 +258,7 @@ def test_the_global_generator_is_not_touched():
 
 def test_bounds_and_a_basis_exclude_each_other():
     _score, label, x, source, starts, _ = case("circle", torch.float64)
-    with pytest.raises(ValueError, match="exclude each other"):
+    with pytest.raises(ValueError, match="cannot be combined"):
         label_search(
             label,
             x,
