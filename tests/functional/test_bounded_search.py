@@ -239,3 +239,30 @@ def test_leading_axes_are_orthonormal_and_leave_the_random_state_alone():
     torch.testing.assert_close(axes.T @ axes, torch.eye(6, dtype=torch.float64), atol=1e-12, rtol=0)
     vectors = index.samples.double() - index.center
     assert (vectors @ axes[:, :3]).square().sum() > 0.98 * vectors.square().sum()
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_threads_and_batches_have_no_influence(forced, method):
+    samples, queries = few_directions(3000, 24).float().round(decimals=1), gaussian(260, 24).float()
+    forced(method)
+    expected = search(build_index(samples), queries, 9)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        found = search(build_index(samples), queries, 9, batch_size=31)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found.indices, expected.indices)
+    assert torch.equal(found.distances, expected.distances)
+
+
+def test_tables_of_several_methods_stay_within_the_size_of_the_product():
+    index = build_index(gaussian(2000, 64).float())
+    tables, size = index.tables, index.tables.product.strips.nbytes
+    methods = [Method(4, FLOAT32), Method(8, BFLOAT16), Method(None, BFLOAT16), Method(32, FLOAT32)]
+    for k, method in enumerate(methods, 1):
+        _search_methods.bound_table(index, method)
+        _search_methods._keep(index, k, method)
+        assert sum(table.strips.nbytes for table in tables.bounds.values()) <= size
+        assert tables.methods[k] == method and set(tables.methods.values()) == set(tables.bounds)
+    assert len(tables.bounds) == 1  # the last table was one too many

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.neighbors import KNeighborsTransformer, NearestNeighbors
 
 import skboundary
+from skboundary.functional._search_index import Method
 from skboundary.neighbors._exact import TorchNearestNeighbors
 
 METRICS = ["euclidean", "sqeuclidean", "cosine"]
@@ -306,3 +308,15 @@ def test_graph_has_the_edges_of_the_transformer_of_scikit_learn(X):
     graph = TorchNearestNeighbors(6).fit(X).kneighbors_graph(X, mode="distance")
     expected = KNeighborsTransformer(n_neighbors=5).fit_transform(X)
     np.testing.assert_allclose(graph.toarray(), expected.toarray(), atol=1e-6)
+
+
+def test_a_method_chosen_by_speed_does_not_show_in_copies_or_added_samples(X):
+    neighbors = TorchNearestNeighbors().fit(X)
+    expected = neighbors.kneighbors(X[:100])
+    neighbors._index.tables.methods[5] = Method(4, torch.float32)
+    halves = TorchNearestNeighbors().fit(X[:150])
+    halves._index.tables.methods[5] = Method(4, torch.float32)
+    halves.kneighbors(X[:100])
+    for other in (neighbors, copy.deepcopy(neighbors), halves.partial_fit(X[150:])):
+        for found, distances in zip(other.kneighbors(X[:100]), expected):
+            np.testing.assert_array_equal(found, distances)
