@@ -54,7 +54,7 @@ _BUFFER = 2**25  # bytes of scores held at a time by a thread, about
 _BATCH = 128  # queries for which the table is read at least once
 _FEW = 64  # fewer queries are not worth a product for each strip
 _WIDE = 8  # minima that share one coarse minimum
-_SEEDS = 8, 16  # samples compared first beyond k: by leading directions, by all columns
+_SEEDS = 8  # samples compared first, beyond k
 _CROWD = 8  # of the groups of samples, one in so many may be within the limit
 _CROWDED = 64, 2**19  # fewer where a batch has more such groups in all
 _STRIDE = 1021  # between the samples whose scores are computed twice
@@ -121,8 +121,6 @@ class _Batch:
             table, centered.masked_fill_(~self.settled[:, None], 0.0), self.zero
         )
         self.differences = _differences(index, self.vectors, self.zero)
-        all_columns = table.axes is None
-        self.n_seeds = k + _SEEDS[all_columns] + all_columns * k // 2
         self.norms = self.differences.queries.new_full((len(queries), k), INF)
         self.indices = torch.zeros_like(self.norms, dtype=torch.int64)
 
@@ -130,19 +128,19 @@ class _Batch:
         self, exclude: Tensor | None, buffer: Tensor, stop: Event
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Compare block by block what may be among the k nearest; order it in float64."""
-        dtype, n_seeds = buffer.dtype, self.n_seeds
-        last = infinite_key(dtype)
+        dtype, last = buffer.dtype, infinite_key(buffer.dtype)
         for start in range(0, len(self.table.strips), len(buffer)):
             strips = self.table.strips[start : start + len(buffer)]
             scores = buffer[: len(strips), : len(self.queries)]
             minima = _score(strips, self.bound.left, scores, stop)
-            self.settled &= _as_precise(strips, self.bound.left, scores)
+            if start == 0:
+                self.settled &= _as_precise(strips, self.bound.left, scores)
             if exclude is not None:
                 leave_out(exclude - start * STRIP, as_keys(scores), minima, last)
             coarse = minima.view(len(minima), _WIDE, -1).amin(1)
             compared = torch.full_like(coarse[:, 0], torch.iinfo(coarse.dtype).min)
             if start == 0:
-                compared = _smallest(coarse, n_seeds, last)
+                compared = _smallest(coarse, self.k + _SEEDS, last)
                 self._compare(buffer, minima, coarse, start, None, compared)
             limit = as_key(self._limit(), dtype)
             limit = limit.clamp_(max=last - 1) + 1
@@ -169,7 +167,7 @@ class _Batch:
         query, group = (coarse < limit[:, None]).nonzero().unbind(1)
         query, place = groups_below(minima, coarse.shape[1], query, group, limit)
         share = _CROWD if len(query) < _CROWDED[1] else _CROWDED[0]
-        most = 8 * self.n_seeds + len(self.index.samples) // (GROUP * share)
+        most = 8 * (self.k + _SEEDS) + len(self.index.samples) // (GROUP * share)
         crowded = torch.bincount(query, minlength=len(minima)) > most
         if crowded.any():
             self.settled &= ~crowded

@@ -34,7 +34,7 @@ from skboundary.functional._search_index import (
 
 _BITS = {torch.bfloat16: torch.int16, torch.float32: torch.int32}
 _PARTS = {torch.bfloat16: 3, torch.float32: 1}  # columns that sum to half a squared norm
-_RESIDUAL = {torch.bfloat16: 2.0**-26, torch.float32: 2.0**-24}  # what they leave of it
+_RESIDUAL = {torch.bfloat16: 2.0**-25, torch.float32: 2.0**-24}  # what they leave of it
 _TINY = 2.0**-126  # smaller numbers may be flushed to zero
 _SAMPLE = 2048  # samples from which the leading directions are found
 _OVERSAMPLING, _ITERATIONS = 8, 3  # of the subspace iteration

@@ -203,3 +203,4 @@ def _keep(index: SearchIndex, k: int, method: Method | None) -> None:
         if tables.choosing <= {k}:  # no other thread needs them
             tables.bounds = {m: table for m, table in tables.bounds.items() if m in chosen}
             tables.product = tables.product if None in chosen else None
+            tables.axes = None
