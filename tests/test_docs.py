@@ -279,6 +279,7 @@ EXACT_SEARCH = [
     "functional/_bounded_search.py",
     "functional/_search_methods.py",
 ]
+TIMES = {"fixed_costs", "latent_knn", "neighbors", "resample_speed"}  # equal results say nothing
 MEASURED = {
     "boundary": [*SEARCHES, *PM],
     "deepdig": [
@@ -310,6 +311,7 @@ MEASURED = {
     "pm": PM,
     "pm_all_new": PM,
     "resample_speed": SAMPLER,
+    "equivalence": [],  # it is run before and after a change
     "search_floor": [],  # of torch alone
     "tour": [
         "functional/latent_mixing.py::mix",
@@ -373,8 +375,10 @@ def test_every_result_is_in_measured():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MEASURED)
 def test_no_result_is_older_than_the_code_it_measures(name):
+    """Nor than the last comparison that found all results equal, see equivalence.py."""
     path = f"benchmarks/results/{name}.json"
-    commit = git("log", "-1", "--format=%H", "--", path)
+    paths = [path] if name in TIMES else [path, "benchmarks/results/equivalence.json"]
+    commit = git("log", "-1", "--format=%H", "--", *paths)
     if not commit:
         pytest.skip("no history of the repository here")
     stale = []
