@@ -91,6 +91,7 @@ for _queries in (1, 32):
     WORKLOADS[f"mnist_pixels-k10-q{_queries}"] = Workload(
         60_000, 784, 10, _queries, latents="mnist_pixels"
     )
+PEERS = ["faiss", "panorama", "sklearn"]
 LATENTS = "latents"  # the kind of data of workloads on real data
 CHOICE = 2048  # queries of the untimed round, after which a method is chosen
 RESULTS = Path(__file__).parent / "results" / "neighbors.json"
@@ -214,6 +215,7 @@ def run(name: str, kind: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     truth = reference.kneighbors(Q[some].double().numpy(), return_distance=False)
     del reference
     calls, choose = contenders(X, Q, k, metric, args.batch_size, args.device)
+    calls = {peer: call for peer, call in calls.items() if peer not in args.without}
     choose(pool)
     searches = calls.keys() & {"ours", "product", "faiss", "panorama"}  # an untimed first round
     equal = {name: float((calls[name]()[some] == truth).mean()) for name in sorted(searches)}
@@ -318,6 +320,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["clustered", "gaussian"])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--busy", action="store_true", help="print on a busy machine, save nothing")
+    parser.add_argument("--without", nargs="+", choices=PEERS, default=[], help="peers left out")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=512)

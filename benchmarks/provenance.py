@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_info
 
-_PLACES = ("--out", "--work", "--cache")  # options with paths of this machine
+_PLACES = ("--out", "--work", "--cache", "--against", "--record")  # options with paths
 
 
 def command() -> str:

@@ -328,7 +328,8 @@ MEASURED = {
 
 def test_commands_are_recorded_without_paths(monkeypatch):
     script = load_script("provenance.py")
-    words = [str(ROOT / "benchmarks/pm.py"), "--seeds", "0", "1", "--out", "a/b", "--quick"]
+    paths = ["--out", "a/b", "--against", "/c"]
+    words = [str(ROOT / "benchmarks/pm.py"), "--seeds", "0", "1", *paths, "--quick"]
     monkeypatch.setattr(sys, "argv", words)
     assert script.command() == "python benchmarks/pm.py --seeds 0 1 --quick"
     assert script.machine()["processor"] and script.machine()["cores"] >= 1
