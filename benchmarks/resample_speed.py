@@ -106,7 +106,7 @@ def run(n: int, threads: int, args: argparse.Namespace) -> dict[str, Any]:
     return {
         "rows": n,
         "columns": COLUMNS,
-        "minors": int(y.sum()),
+        "n_minority": int(y.sum()),
         "threads": threads,
         "rounds": rounds,
         "data_mb": X.nbytes / 2**20,
