@@ -35,7 +35,10 @@ def draw_noise_pairs(
     bounds: tuple[Any, Any] | None,
 ) -> Drawn:
     """Draw n points of noise to start from, with the classes to start from and to reach."""
-    training, classes = classifier.training, np.arange(len(classifier.classes))
+    training = classifier.training
+    # noise can start from a class without training samples, if that class is given
+    given = [code for code in (source, target) if code is not None]
+    classes = np.union1d(training.codes[training.usable], given).astype(np.intp)
     sources, targets = class_cycle(n, source, target, classes, classifier.classes)
     X = draw_noise(training, n, bounds, np.random.default_rng(classifier.seed))
     return Starts(X.astype(floating(training.X))), sources, targets

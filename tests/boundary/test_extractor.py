@@ -359,6 +359,20 @@ def test_a_class_that_is_never_predicted(iris):
         np.testing.assert_array_equal(extractor.transform(X), X)
 
 
+def test_noise_starts_from_predicted_classes_unless_another_is_given():
+    X = np.random.default_rng(0).uniform(0, 1, (60, 2))
+    net = nn.Linear(2, 3)
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([[4.0, 0.0], [0.0, 4.0], [-4.0, -4.0]]))
+        net.bias.copy_(torch.tensor([0.0, 0.0, -1.0]))
+    extractor = BoundarySampleExtractor(net, method="pm", bounds=(-5, 5), random_state=0).fit(X)
+    assert set(net(torch.tensor(X).float()).argmax(1).tolist()) == {0, 1}
+    pairs = extractor.extract(10, init="random")
+    assert set(pairs.source) == set(pairs.target) == {0, 1}
+    pairs = extractor.extract(10, source=2, init="random")
+    assert set(pairs.source) == {2} and set(pairs.target) == {0, 1} and pairs.success.all()
+
+
 def test_bounds(iris, frozen):
     X, y = iris
     wide = BoundarySampleExtractor(frozen, method="segment").fit(X, y)
