@@ -11,7 +11,7 @@ import skboundary
 PACKAGE = Path(skboundary.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-SHARED = ("_random", "_device", "_batching", "_validation", "exceptions")
+SHARED = ("_random", "_device", "_batching", "_validation", "_site", "exceptions")
 
 # What a package or module may import of skboundary, besides itself.
 ALLOWED = {
@@ -20,6 +20,7 @@ ALLOWED = {
     "_random": set(),
     "_device": set(),
     "_batching": set(),
+    "_site": {"__version__"},
     "_validation": {"_batching", "_device"},
     "networks": {"functional", *SHARED},
     "neighbors": {"functional", *SHARED, "networks"},

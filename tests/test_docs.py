@@ -15,7 +15,10 @@ import pytest
 from skboundary import BiasedExtrapolationSampler
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.rst"))]
+BUILT = {"_build", "_templates", "auto_examples", "generated"}  # by Sphinx, and its templates
+DOCS = ROOT / "docs"
+RST = [p for p in sorted(DOCS.rglob("*.rst")) if p.relative_to(DOCS).parts[0] not in BUILT]
+PAGES = [ROOT / "README.md", *RST]
 
 
 def load_script(name):

@@ -379,7 +379,7 @@ class BoundarySampleExtractor(
         Returns
         -------
         names : ndarray of str
-            Those of X; "perturbation_" and those of X; "boundary_distance"; or "distance_" and
+            Those of X; `perturbation_` and those of X; `boundary_distance`; or `distance_` and
             a class each.
         """
         check_is_fitted(self)

@@ -50,7 +50,7 @@ def autoencoder(sample_shape: Sequence[int]) -> nn.Module:
     Returns
     -------
     module : Module
-        From (n, *sample_shape) to the same shape.
+        From `(n, *sample_shape)` to the same shape.
 
     References
     ----------

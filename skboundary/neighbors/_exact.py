@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skboundary._batching import map_batches, resolve_batch_size
 from skboundary._device import DeviceLike, resolve_device, resolve_dtype, to_numpy, to_tensor
+from skboundary._site import DocLinkMixin
 from skboundary._validation import all_or_nothing, check_input
 from skboundary.functional.nearest_neighbors import build_index, search
 
@@ -25,7 +26,7 @@ from skboundary.functional.nearest_neighbors import build_index, search
 _BATCHES_TOGETHER = 16
 
 
-class TorchNearestNeighbors(BaseEstimator):
+class TorchNearestNeighbors(DocLinkMixin, BaseEstimator):
     """Exact k nearest neighbors on the CPU or a GPU.
 
     The result equals that of a brute-force search in float64: the same samples, nearest first,
@@ -245,7 +246,7 @@ class TorchNearestNeighbors(BaseEstimator):
 
         Returns
         -------
-        graph : csr_matrix of shape (n_queries, n_samples_fit_)
+        graph : csr_matrix of shape (n_queries, `n_samples_fit_`)
 
         Raises
         ------

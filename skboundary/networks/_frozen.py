@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import StrOptions, validate_parameter_const
 from torch import nn
 
 from skboundary._device import DeviceLike, resolve_device, to_numpy
+from skboundary._site import DocLinkMixin
 from skboundary._validation import all_or_nothing, check_input
 from skboundary.networks._labels import resolve_labels
 from skboundary.networks._module_state import on_device
@@ -25,7 +26,7 @@ from skboundary.networks._torch_network import TorchNetwork
 
 
 @fill_docstring
-class FrozenNetwork(ClassifierMixin, BaseEstimator):
+class FrozenNetwork(DocLinkMixin, ClassifierMixin, BaseEstimator):
     """A trained `torch.nn.Module` as an already fitted classifier.
 
     The module is never refitted or modified. :func:`sklearn.base.clone` does not copy it: a clone
@@ -63,7 +64,7 @@ class FrozenNetwork(ClassifierMixin, BaseEstimator):
         :class:`~sklearn.ensemble.VotingClassifier` passes them) it is 0 to n_classes - 1.
     n_features_in_ : int
         Size of the second axis of X, after `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, after `fit` on X with column names that are all strings.
     input_shape_ : tuple of int
         Shape of one sample, after `fit`.

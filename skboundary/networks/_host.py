@@ -11,13 +11,14 @@ from typing import Any
 from sklearn import get_config
 from sklearn.utils.metadata_routing import WARN, MetadataRouter, get_routing_for_object
 
+from skboundary._site import DocLinkMixin
 from skboundary._validation import check_input, check_targets
 from skboundary.networks._factory import as_network, is_trained, takes_frames, takes_sparse
 from skboundary.networks._parameters import LATENT_CONSTRAINTS
 from skboundary.networks._protocol import Network
 
 
-class NetworkHostMixin:
+class NetworkHostMixin(DocLinkMixin):
     """Mixin for estimators that contain a network.
 
     A new estimator lists `NETWORK_CONSTRAINTS` (or `LATENT_CONSTRAINTS`) among its own, names

@@ -92,7 +92,7 @@ input_shape_ : tuple of int
 n_features_in_ : int
     Size of the second axis of X.""",
     "feature_names_in_": """\
-feature_names_in_ : ndarray of shape (n_features_in_,)
+feature_names_in_ : ndarray of shape (`n_features_in_`,)
     Names of the columns. Defined only if X has column names that are all strings.""",
 }
 

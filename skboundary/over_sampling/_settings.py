@@ -10,8 +10,10 @@ from typing import Any
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from skboundary._site import DocLinkMixin
 
-class BiasSettings(BaseEstimator):
+
+class BiasSettings(DocLinkMixin, BaseEstimator):
     """Settings of the bias of :class:`BiasedExtrapolationSampler`.
 
     They are an estimator only so that ``settings__gamma`` and the like work in `set_params` and

@@ -1,0 +1,89 @@
+"""Configuration of the documentation site, built by
+
+    python -m sphinx -W --keep-going -b html docs OUT
+
+without a network, after ``pip install -c constraints.txt -e ".[docs]"``. Two variables change it:
+with SKBOUNDARY_INTERSPHINX=1 references to other projects become links, which takes a network, and
+SKBOUNDARY_GALLERY=0 leaves the examples of the gallery unexecuted.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "_ext"))
+
+import skboundary  # noqa: E402
+
+project = "skboundary"
+copyright = "the skboundary developers"
+version = release = skboundary.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+    "numpydoc",
+    "sphinx_gallery.gen_gallery",
+    "sphinx_design",
+    "sphinx_copybutton",
+    "inherited_members",
+]
+root_doc = "index"
+templates_path = ["_templates"]
+exclude_patterns = ["_build", "_ext", "_templates", "examples", "**/sg_execution_times.rst"]
+default_role = "literal"
+rst_prolog = ".. currentmodule:: skboundary\n"
+suppress_warnings = ["config.cache"]  # the gallery's sort key is a class
+
+autosummary_generate = True
+autodoc_typehints = "none"
+numpydoc_show_class_members = False
+
+intersphinx_mapping = {}
+if os.environ.get("SKBOUNDARY_INTERSPHINX") == "1":
+    intersphinx_mapping = {
+        "python": ("https://docs.python.org/3", None),
+        "numpy": ("https://numpy.org/doc/stable", None),
+        "sklearn": ("https://scikit-learn.org/stable", None),
+        "imblearn": ("https://imbalanced-learn.org/stable", None),
+        "torch": ("https://docs.pytorch.org/docs/stable", None),
+        "matplotlib": ("https://matplotlib.org/stable", None),
+    }
+
+sphinx_gallery_conf = {
+    "examples_dirs": ["examples"],
+    "gallery_dirs": ["auto_examples"],
+    "plot_gallery": os.environ.get("SKBOUNDARY_GALLERY", "1") == "1",
+    "abort_on_example_error": True,
+    "backreferences_dir": "generated/backreferences",
+    "doc_module": ("skboundary",),
+    "write_computation_times": False,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "reset_modules": ("matplotlib",),
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"skboundary {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "logo": {"text": "skboundary"},
+    "navbar_align": "left",
+    "header_links_before_dropdown": 6,
+    "show_toc_level": 2,
+    "show_prev_next": False,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "secondary_sidebar_items": ["page-toc"],
+}
+html_sidebars = {"index": [], "quickstart": [], "choose": []}
+
+# the script docs/copy_mathjax.py puts it there before a release; otherwise the pages load it
+if (HERE / "_static/mathjax").is_dir():
+    mathjax_path = "mathjax/tex-mml-chtml.js"
