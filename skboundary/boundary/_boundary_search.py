@@ -27,7 +27,7 @@ class BoundarySearchMixin:
 
     method: str
     target: Any
-    effort: str
+    effort: str | int
     confidence: float
     penalty: float | None
     norm: Any
@@ -60,7 +60,9 @@ class BoundarySearchMixin:
 
     def _method(self) -> Method:
         """The method of the table, where it supports the norm and the classifier."""
-        return choose_method(self.method, self.norm, self.response_, self.estimator_)
+        method = choose_method(self.method, self.norm, self.response_, self.estimator_)
+        method.settle(self.effort)
+        return method
 
     def _within(self) -> FittedClassifier:
         """The classifier with its training samples inside the bounds."""
@@ -109,16 +111,18 @@ class BoundarySearchMixin:
         random_partners: bool = False,
     ) -> BoundaryPairs:
         method = self._method()
+        effort, budget = method.settle(self.effort)
         options = SolveOptions(
             method,
             Settings(
-                method.efforts[self.effort],
+                effort,
                 self.confidence,
                 self.penalty,
                 self.norm,
                 self.margin_tol,
                 self.generator,
                 pairs,
+                budget,
             ),
             self.bounds_,
             isinstance(self.bounds, str),

@@ -22,7 +22,7 @@ from skboundary._validation import check_targets
 from skboundary.boundary._classifier import FittedClassifier
 from skboundary.boundary._inputs import label_code, numbers
 from skboundary.boundary._pair_report import COLUMNS, Labeled, Measures, Plan, measure
-from skboundary.boundary.methods._registry import choose_method
+from skboundary.boundary.methods._registry import EFFORT_CONSTRAINT, METHODS, choose_method
 from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import encode_labels
 from skboundary.networks._parameters import NETWORK_CONSTRAINTS
@@ -36,7 +36,7 @@ MEASURE_CONSTRAINTS: dict[str, Any] = {
     "n_partners": [Interval(Integral, 1, None, closed="left")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
     "generator": [callable, None],
-    "effort": [StrOptions({"fast", "balanced", "thorough"})],
+    "effort": EFFORT_CONSTRAINT,
     "n_jobs": [Integral, None],
 }
 
@@ -60,7 +60,7 @@ def characterize_boundary(
     n_partners: int = 10,
     max_iter: int = 50,
     generator: Any = None,
-    effort: str = "balanced",
+    effort: str | int = "balanced",
     n_jobs: int | None = None,
     device: DeviceLike = "auto",
     batch_size: int | str = "auto",
@@ -107,8 +107,8 @@ def characterize_boundary(
     generator : callable, default=None
         For "deepdig": from the shape of a sample to an autoencoder, as in
         :class:`BoundarySampleExtractor`.
-    effort : {"fast", "balanced", "thorough"}, default="balanced"
-        How long "deepdig" trains, and "pm" searches.
+    effort : {"fast", "balanced", "thorough"} or int, default="balanced"
+        How long "deepdig" trains, and "pm" searches; the gradients per sample of "pm", 20 or more.
     n_jobs : int, default=None
         Processes among which class pairs are distributed, through joblib.
     device : str or torch.device, default="auto"
@@ -134,7 +134,7 @@ def characterize_boundary(
     ------
     ValueError
         For input that is not finite, unknown or equal classes in a pair, less than two classes,
-        or a method that does not support the classifier.
+        a method that does not support the classifier, or an effort that it does not take.
 
     See Also
     --------
@@ -183,6 +183,7 @@ def _report(
     cache: Measures,
 ) -> Bunch:
     """Measure the class pairs that are not in the cache, and collect all."""
+    METHODS[plan.method].settle(plan.effort)
     classes, latent = classifier.classes, classifier.training_vectors("latent")
     train = Labeled(latent, encode_labels(y, classes))
     test = Labeled(latent[:0], train.codes[:0])

@@ -77,7 +77,7 @@ class BoundaryCharacterizer(NetworkHostMixin, BaseEstimator):
     generator : callable, default=None
         For "deepdig": from the shape of a sample to an autoencoder, as in
         :class:`BoundarySampleExtractor`.
-    effort : {"fast", "balanced", "thorough"}, default="balanced"
+    effort : {"fast", "balanced", "thorough"} or int, default="balanced"
         How long "deepdig" trains, and "pm" searches.
     warm_start : bool, default=False
         Keep the classifier and the class pairs of an earlier call of `fit` with warm_start, one
@@ -162,7 +162,7 @@ class BoundaryCharacterizer(NetworkHostMixin, BaseEstimator):
         n_partners: int = 10,
         max_iter: int = 50,
         generator: Any = None,
-        effort: str = "balanced",
+        effort: str | int = "balanced",
         warm_start: bool = False,
         n_jobs: int | None = None,
         device: DeviceLike = "auto",

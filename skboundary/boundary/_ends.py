@@ -30,6 +30,7 @@ class Ends(NamedTuple):
     n_evaluations: Tensor  # (n,)
     collapsed: Tensor | None = None  # (n,) bool
     found: Tensor | None = None  # (n,) bool: False is "not_found"; None leaves it to the labels
+    n_gradients: Tensor | None = None  # (n,) those among the evaluations, where they are limited
 
 
 class Verified(NamedTuple):

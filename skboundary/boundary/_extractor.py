@@ -25,7 +25,7 @@ from skboundary.boundary._drawing import draw_noise_pairs, draw_pairs
 from skboundary.boundary._inputs import data_range, label_code, numbers
 from skboundary.boundary._pairs import BoundaryPairs
 from skboundary.boundary._solve import warn_of_failures
-from skboundary.boundary.methods._registry import METHODS
+from skboundary.boundary.methods._registry import EFFORT_CONSTRAINT, METHODS
 from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import encode_labels
 from skboundary.networks._parameters import NETWORK_CONSTRAINTS, fill_docstring
@@ -63,11 +63,12 @@ class BoundarySampleExtractor(
         The output of `transform`: the partner, the partner minus the sample, the norm of this
         difference in one column, or this norm for each class as the target (0 for the sample's
         own).
-    effort : {"fast", "balanced", "thorough"}, default="balanced"
+    effort : {"fast", "balanced", "thorough"} or int, default="balanced"
         The cost of a sample: gradients of "minimal", see the guide; 12, 30 or 300 iterations of
-        "pm"; at most 100, 2000 or 10000 queries of "score" and "label". The generators of
-        "deepdig" train until their success rate stops growing; "thorough" always trains for the
-        5000 steps of the paper.
+        "pm"; at most 100, 2000 or 10000 queries of "score" and "label". An int limits gradients
+        of "minimal" (10 or more) and "pm" (20), queries of "label", "segment" (20) and "score"
+        (50). "deepdig" takes no int; its generators train until their success rate stops growing,
+        or with "thorough" for the 5000 steps of the paper.
     confidence : float in (0.5, 1), default=0.9
         Probability with which both ends of a pair are predicted by method "pm".
     penalty : float, default=None
@@ -156,7 +157,7 @@ class BoundarySampleExtractor(
         "method": [StrOptions({"auto", *METHODS})],
         "target": [str, Real, np.bool_],
         "returns": [StrOptions({"boundary", "perturbation", "distance", "class_distances"})],
-        "effort": [StrOptions({"fast", "balanced", "thorough"})],
+        "effort": EFFORT_CONSTRAINT,
         "confidence": [Interval(Real, 0.5, 1, closed="neither")],
         "penalty": [Interval(Real, 0, None, closed="neither"), None],
         "norm": [Options(Real, {1, 2, np.inf}), StrOptions({"2sq"})],
@@ -173,7 +174,7 @@ class BoundarySampleExtractor(
         method: str = "auto",
         target: Any = "nearest",
         returns: str = "boundary",
-        effort: str = "balanced",
+        effort: str | int = "balanced",
         confidence: float = 0.9,
         penalty: float | None = None,
         norm: Any = 2,
@@ -225,8 +226,8 @@ class BoundarySampleExtractor(
         ------
         ValueError
             For input that is not finite, bounds that exclude X, an unknown target class, a
-            method that does not support the classifier, or a norm that the method does not
-            support.
+            method that does not support the classifier, or a norm or an effort that the method
+            does not support.
         """
         X, y = self._check_fit(X, y)
         method = METHODS.get(self.method)  # None is "auto", which needs no latent vectors

@@ -64,7 +64,7 @@ class Plan(NamedTuple):
     n_partners: int
     max_iter: int
     generator: Any
-    effort: str
+    effort: str | int
     seed: int
 
 
@@ -199,7 +199,8 @@ def _of_pm(
 ) -> Found:
     """Segments between the ends that perturbation minimization finds."""
     method, training, like = METHODS["pm"], classifier.training, _like(oracle)
-    settings = Settings(method.efforts[plan.effort])
+    effort, budget = method.settle(plan.effort)
+    settings = Settings(effort, budget=budget)
     options = SolveOptions(method, settings, data_range(training.X), widen=True)
     found = find_pairs(classifier, options, training.starts(index), source, target)
     start, end = (to_tensor(side).to(like) for side in (found.inner, found.outer))
@@ -223,7 +224,7 @@ def _of_generators(
         training.take(index, like),
         torch.from_numpy(source).to(like.device),
         torch.from_numpy(target).to(like.device),
-        METHODS["deepdig"].efforts[plan.effort],
+        METHODS["deepdig"].settle(plan.effort)[0],
         plan.generator,
         plan.seed,
         data_range(training.X),

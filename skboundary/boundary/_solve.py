@@ -196,9 +196,11 @@ def _solve(
             x = x.to(device, oracle.dtype)
             low, high = (b.to(x) for b in box) if box else (None, None)
             s, t, p = (torch.from_numpy(a[batch]).to(device) for a in (source, target, partners))
+            limit = options.settings.budget
+            budget = None if limit is None else torch.full_like(s, limit)
             known, training = _known(starts, batch, like=x), classifier.training
             problem = Problem(
-                x, s, t, known, low, high, options.bounds, p, training, classifier.seed
+                x, s, t, known, low, high, options.bounds, p, training, classifier.seed, budget
             )
             box = None if box is None else (box[0].to(device), box[1].to(device))
             found = _search(oracle, options, problem, dtype, box)
@@ -243,15 +245,21 @@ def _search(
     """
     method, settings = options.method, options.settings
 
-    def find(problem: Problem, box: Box | None) -> Verified:
+    def find(problem: Problem, box: Box | None) -> tuple[Verified, Tensor]:
         ends = method.search(oracle, problem, settings)
-        return verify(oracle, ends, problem.source, dtype, pairs=options.pairs, box=box)
+        found = verify(oracle, ends, problem.source, dtype, pairs=options.pairs, box=box)
+        return found, found.n_evaluations if ends.n_gradients is None else ends.n_gradients
 
-    found, eps = find(problem, box), oracle.eps
+    (found, spent), eps = find(problem, box), oracle.eps
     for widening in _WIDENINGS if method.batched else ():  # "deepdig" would train again
         apart = (found.inner != found.outer).flatten(1).any(1)
-        index = (apart & (found.status == NOT_FOUND)).nonzero()[:, 0]
+        again = apart & (found.status == NOT_FOUND)
+        if problem.budget is not None:
+            again &= problem.budget - spent >= method.least
+        index = again.nonzero()[:, 0]
         part = problem.select(index)
+        if part.budget is not None:
+            part = part._replace(budget=part.budget - spent[index])
         logits = None if part.known is None else part.known.logits
         if logits is None:
             logits = oracle.logits(part.x)
@@ -261,10 +269,11 @@ def _search(
         if not len(index):
             break
         oracle.eps = widening * eps
-        again = find(part, None if box is None else (box[0][index], box[1][index]))
-        again = again._replace(n_evaluations=again.n_evaluations + found.n_evaluations[index])
-        for all_, new in zip(found, again, strict=True):
-            all_[index] = new
+        new, more = find(part, None if box is None else (box[0][index], box[1][index]))
+        new = new._replace(n_evaluations=new.n_evaluations + found.n_evaluations[index])
+        spent[index] += more
+        for all_, values in zip(found, new, strict=True):
+            all_[index] = values
     oracle.eps = eps
     return found
 

@@ -60,6 +60,7 @@ def fast_start(
     margin_tol: float = 1e-3,
     eps: float | None = None,
     n_refine: int = 2,
+    n_gradients: int | Tensor | None = None,
 ) -> PMStart:
     """Find a pair near x on both sides of the boundary between two classes, as a start for PM.
 
@@ -86,6 +87,8 @@ def fast_start(
         Machine epsilon of the coarsest dtype that involved in the logits; None is that of x.
     n_refine : int, default=2
         Refinements of the boundary point.
+    n_gradients : int or Tensor of shape (n,), default=None
+        Gradients per sample at most, two or more. None sets no limit.
 
     Returns
     -------
@@ -108,6 +111,7 @@ def fast_start(
     """
     check_classes(source, target)
     network, flat = CountedNetwork(logits, x), x.flatten(1)
+    most = None if n_gradients is None else torch.as_tensor(n_gradients - 1).expand(len(x))
     samples = torch.arange(len(x), device=x.device)
     out = network.logits(flat, samples)
     at_x = pairwise_margin(out, source, target)
@@ -123,7 +127,7 @@ def fast_start(
 
     limits, aim = box(x, bounds), torch.minimum(10 * band, height / 2)
     problem = MarginProblem(network, flat, samples, *limits, aim, other_side, -at_x.abs())
-    nearest, success = cross_and_refine(problem, None, n_refine)
+    nearest, success = cross_and_refine(problem, n_refine, most)
     problem = problem._replace(x=nearest, goal=lead)
     index = success.nonzero()[:, 0]
     problem, z, delta, gradient = problem.select(index), flat.clone(), flat * 0, flat * 0

@@ -18,10 +18,11 @@ _MAX_ITER = 30  # linearizations until a sample has crossed
 _OVERSHOOT = 1.02
 _STALL = 1e-4  # relative gain below which a search stops
 _TRIALS = 3  # step sizes tried for one refinement
+_GROWTHS = (1.0, 1.02, 1.05, 1.1, 1.2, 1.5, 2.0, 4.0)  # of a ray without gradients, by factors
 
 
 def cross_and_refine(
-    problem: MarginProblem, objective: Margin | None, n_refine: int
+    problem: MarginProblem, n_refine: int, most: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Cross a boundary by linearizations, then shorten the distance by tangent refinements.
 
@@ -29,10 +30,10 @@ def cross_and_refine(
     ----------
     problem : MarginProblem
         Of m samples, its goal not reached at x.
-    objective : callable or None
-        A margin to linearize until the goal is reached; None takes the goal itself.
     n_refine : int
         Refinements at most.
+    most : Tensor of shape (n_samples,), default=None
+        Gradients that a sample may have taken in the end, `MarginProblem.affords`.
 
     Returns
     -------
@@ -40,25 +41,30 @@ def cross_and_refine(
     found : Tensor of shape (m,)
         Whether the goal was reached.
     """
-    points, value, gradient = cross(problem, problem.x, objective)
-    found = value > 0
-    index = found.nonzero()[:, 0]
+    points, value, gradient = cross(problem, problem.x, most=most)
+    index = (gradient != 0).any(1).nonzero()[:, 0]
     points[index] = refine(
-        problem.select(index), points[index], value[index], gradient[index], n_refine
+        problem.select(index), points[index], value[index], gradient[index], n_refine, most
     )
-    return points, found
+    return points, value > 0
 
 
 def cross(
-    problem: MarginProblem, start: Tensor, objective: Margin | None = None
+    problem: MarginProblem,
+    start: Tensor,
+    objective: Margin | None = None,
+    most: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Step from linearization to linearization of `objective` until the goal is reached.
+
+    A sample that may take no more gradients continues along the ray from x.
 
     Returns
     -------
     points : Tensor of shape (m, d)
     value, gradient : Tensor of shape (m,), (m, d)
-        Of the goal there; the value is minus infinity where it was not reached.
+        Of the goal there; the value is minus infinity where it was not reached, and the gradient
+        is 0 there and where the ray reached it.
     """
     points, active = start.clone(), problem.indices()
     gradient, value = torch.zeros_like(points), points.new_full((len(points),), -torch.inf)
@@ -69,6 +75,7 @@ def cross(
         return torch.where(at_goal > 0, at_goal, objective(out, index))
 
     for _ in range(_MAX_ITER):
+        active = active[problem.affords(most, active)]
         if not len(active):
             break
         here = points[active]
@@ -81,11 +88,36 @@ def cross(
         moves = ~reached & step.isfinite().all(1) & (step != 0).any(1)
         active, here, step = active[moves], here[moves], step[moves]
         points[active] = problem.clip(here + _OVERSHOOT * step, active)
+    if most is not None:
+        _prolong(problem, points, value)
     return points, value, gradient
 
 
+def _prolong(problem: MarginProblem, points: Tensor, value: Tensor) -> None:
+    """Move points (m, d) of value minus infinity along the ray from x until they reach the goal.
+
+    Points and values are overwritten.
+    """
+    index = (value.isinf() & (points != problem.x).any(1)).nonzero()[:, 0]
+    direction, t = points[index] - problem.x[index], torch.ones_like(value[index])
+    for growth in _GROWTHS:
+        if not len(index):
+            return
+        t *= growth
+        there = problem.along(t, direction, index)
+        f = problem.value(there, index)
+        reached = f > 0
+        points[index[reached]], value[index[reached]] = there[reached], f[reached]
+        index, direction, t = index[~reached], direction[~reached], t[~reached]
+
+
 def refine(
-    problem: MarginProblem, points: Tensor, value: Tensor, gradient: Tensor, n: int
+    problem: MarginProblem,
+    points: Tensor,
+    value: Tensor,
+    gradient: Tensor,
+    n: int,
+    most: Tensor | None = None,
 ) -> Tensor:
     """Turn the direction from x toward the nearest point of the tangent plane, n times at most.
 
@@ -98,6 +130,9 @@ def refine(
     step = torch.ones_like(distance)
     for i in range(n):
         if i:
+            active = active[problem.affords(most, active)]
+            if not len(active):
+                break
             _, value, gradient = problem.derivative(points[active], active)
         x = problem.x[active]
         direction = points[active] - x
@@ -158,7 +193,11 @@ def _turn(
 
 
 def polish(
-    problem: MarginProblem, points: Tensor, value: Tensor, tol: Tensor
+    problem: MarginProblem,
+    points: Tensor,
+    value: Tensor,
+    tol: Tensor,
+    most: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Move along the segment from x until the goal is zero to within `tol`, or nearly so.
 
@@ -171,6 +210,7 @@ def polish(
         The goal there.
     tol : Tensor of shape (m,)
         In units of the logits.
+    most : see `cross_and_refine`
 
     Returns
     -------
@@ -180,7 +220,7 @@ def polish(
     index = problem.indices()
     short = (value < 0).nonzero()[:, 0]  # a third class is as near
     points, value = points.clone(), value.clone()
-    points[short], value[short], _ = cross(problem.select(short), points[short])
+    points[short], value[short], _ = cross(problem.select(short), points[short], most=most)
     direction, one = points - problem.x, torch.ones_like(value)
     root = find_root(
         lambda t, i: problem.value(problem.along(t, direction[i], i), i),
@@ -203,6 +243,7 @@ def close_problem(
     target: Tensor | None,
     margin_tol: float,
     eps: float,
+    most: Tensor | None = None,
 ) -> BoundaryPoint:
     """Polish points that have reached the goal to a margin of 1 to 2 bands of their class.
 
@@ -214,6 +255,7 @@ def close_problem(
     at_x : Tensor of shape (m, n_classes)
         Logits at their x.
     x, source, target, margin_tol, eps : see `nearest_boundary`
+    most : see `cross_and_refine`
 
     Returns
     -------
@@ -231,7 +273,7 @@ def close_problem(
         goal=lambda out, i: class_margin(out, reached[i]) - 1.5 * band[i],
         at_x=class_margin(at_x, reached) - 1.5 * band,
     )
-    points, found = polish(problem, points, problem.goal(out, problem.indices()), band / 2)
+    points, found = polish(problem, points, problem.goal(out, problem.indices()), band / 2, most)
     success = torch.zeros_like(source, dtype=torch.bool)
     success[owner[found]] = True
     points = x.flatten(1).index_copy(0, owner[found], points[found]).view_as(x)

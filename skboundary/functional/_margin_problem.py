@@ -114,6 +114,17 @@ class MarginProblem(NamedTuple):
             self.at_x[index],
         )
 
+    def affords(self, most: Tensor | None, index: Tensor) -> Tensor:
+        """Whether the samples of some problems have taken less than `most` (n_samples,) gradients.
+
+        None sets no limit. Where r problems belong to a sample, each may take one more at a time:
+        pass r - 1 less.
+        """
+        if most is None:
+            return torch.ones_like(index, dtype=torch.bool)
+        owner = self.owner[index]
+        return self.network.n_backward[owner] < most[owner]
+
     def value(self, points: Tensor, index: Tensor) -> Tensor:
         """The goal at `points` (m, d)."""
         return self.goal(self.network.logits(points, self.owner[index]), index)

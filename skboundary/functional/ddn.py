@@ -84,7 +84,7 @@ def ddn(
     """
     eps = torch.finfo(x.dtype).eps if eps is None else eps
     problem, at_x = open_problem(logits, x, source, target, bounds, margin_tol, eps)
-    points, found = cross_and_refine(problem, None, 0)
+    points, found = cross_and_refine(problem, 0)
     index = found.nonzero()[:, 0]
     problem, points, at_x = problem.select(index), points[index], at_x[index]
     label = (source if target is None else target)[problem.owner]
@@ -93,7 +93,7 @@ def ddn(
 
 
 def decoupled_steps(
-    problem: MarginProblem, points: Tensor, label: Tensor, targeted: bool, n_steps: int
+    problem: MarginProblem, points: Tensor, label: Tensor, targeted: bool, n_steps: int | Tensor
 ) -> Tensor:
     """Shorten the distance of points that reach a goal, by steps on the cross-entropy.
 
@@ -109,35 +109,41 @@ def decoupled_steps(
     label : Tensor of shape (m,)
         The class to leave, or to reach when `targeted`.
     targeted : bool
-    n_steps : int
-        Gradients per sample.
+    n_steps : int or Tensor of shape (m,)
+        Gradients of each sample.
 
     Returns
     -------
     points : Tensor of shape (m, d)
         For each sample the nearest point seen that reaches the goal.
     """
-    sign, index = (-1.0 if targeted else 1.0), problem.indices()
+    sign = -1.0 if targeted else 1.0
+    n_steps = torch.as_tensor(n_steps).to(points).expand(len(points))
+    ends = n_steps.unique().tolist()  # where samples leave
     best, distance = points.clone(), (points - problem.x).norm(dim=1)
-    first = radius = distance.clone()
+    first, radius, now = distance.clone(), distance.clone(), points.clone()
 
     def loss(out: Tensor, index: Tensor) -> Tensor:
         return sign * cross_entropy(out, label[index], reduction="none")
 
-    def keep(points: Tensor, reached: Tensor) -> None:
-        now = (points - problem.x).norm(dim=1)
-        shorter = reached & (now < distance * (1 - 1e-6))  # not by rounding alone
-        best[shorter], distance[shorter] = points[shorter], now[shorter]
+    def keep(index: Tensor, reached: Tensor) -> None:
+        length = (now[index] - problem.x[index]).norm(dim=1)
+        shorter = index[reached & (length < distance[index] * (1 - 1e-6))]  # not by rounding alone
+        best[shorter] = now[shorter]
+        distance[shorter] = (now[shorter] - problem.x[shorter]).norm(dim=1)
 
-    for i in range(n_steps):
-        out, _, gradient = problem.derivative(points, index, loss)
+    index = every = problem.indices()
+    for i in range(int(max(ends, default=0))):
+        if i in ends:
+            index = (n_steps > i).nonzero()[:, 0]
+        out, _, gradient = problem.derivative(now[index], index, loss)
         reached = problem.goal(out, index) > 0
-        keep(points, reached)
-        cosine = (1 + math.cos(math.pi * i / n_steps)) / 2
-        length = first * (0.02 + 0.98 * cosine)
-        delta = points - problem.x + length[:, None] * normalize(gradient)
+        keep(index, reached)
+        cosine = (1 + (math.pi * i / n_steps[index]).cos()) / 2
+        length = first[index] * (0.02 + 0.98 * cosine)
+        delta = now[index] - problem.x[index] + length[:, None] * normalize(gradient)
         change = 0.01 + 0.09 * cosine
-        radius = radius * (1 + change * (1 - 2 * reached.to(radius.dtype)))
-        points = problem.along(radius, normalize(delta), index)
-    keep(points, problem.value(points, index) > 0)
+        radius[index] *= 1 + change * (1 - 2 * reached.to(change.dtype))
+        now[index] = problem.along(radius[index], normalize(delta), index)
+    keep(every, problem.value(now, every) > 0)
     return best

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ from skboundary.functional.margins import pairwise_margin
 
 __all__ = ["EFFORTS", "BoundaryPoint", "Effort", "nearest_boundary"]
 
+_FEW_GRADIENTS, _MANY_GRADIENTS = 20, 50  # where a search takes decoupled steps, and 4 rivals
+_RESERVE = 10  # share of the gradients, a tenth, that a last crossing may take
 _MAX_RATIO = 1.3  # to the nearest rival's distance: rivals beyond are not refined
 
 
@@ -28,8 +31,18 @@ class Effort(NamedTuple):
     n_rivals: int  # classes whose boundary is sought, where no target is given
     n_refine: int  # tangent refinements for each
     n_steps: int  # decoupled direction and norm steps from the best
+    n_gradients: int | Tensor | None = None  # of a sample in all; the steps then take what is left
+
+    @classmethod
+    def within(cls, n_gradients: int, most: Tensor | None = None) -> Effort:
+        """The search that suits a number of gradients, of which some samples may have `most`."""
+        left = n_gradients if most is None else most
+        if n_gradients < _FEW_GRADIENTS:
+            return cls(1, 8, 0, left)
+        return cls(3 if n_gradients < _MANY_GRADIENTS else 4, 2, 1, left)
 
 
+LEAST_GRADIENTS = 5
 EFFORTS = {"fast": Effort(1, 8, 0), "balanced": Effort(3, 2, 16), "thorough": Effort(4, 4, 32)}
 
 
@@ -41,7 +54,7 @@ def nearest_boundary(
     *,
     target: Tensor | None = None,
     bounds: tuple[Tensor, Tensor] | None = None,
-    effort: str | Effort = "balanced",
+    effort: str | int | Effort = "balanced",
     margin_tol: float = 1e-3,
     eps: float | None = None,
     norm: float = 2,
@@ -67,9 +80,10 @@ def nearest_boundary(
         The target class; None is the nearest other class.
     bounds : (low, high), default=None
         Tensors that broadcast to x, in its units; the box that holds x and the points.
-    effort : {"fast", "balanced", "thorough"} or Effort, default="balanced"
+    effort : {"fast", "balanced", "thorough"}, int or Effort, default="balanced"
         Up to 8, 16 and 32 gradients per sample after the boundary to each of 1, 3 and 4 rivals is
-        crossed: see `EFFORTS`.
+        crossed: see `EFFORTS`. An int of at least 5 is the number of gradients that a sample may
+        take in all.
     margin_tol : float, default=1e-3
         Smallest margin of the points, in units of the logits, where `margins.margin_band` does not
         demand more.
@@ -84,8 +98,8 @@ def nearest_boundary(
     Raises
     ------
     ValueError
-        For another norm, an unknown effort, a target equal to its source, bounds that exclude
-        x, or shapes that do not match.
+        For another norm, an unknown effort or one below 5, a target equal to its source, bounds
+        that exclude x, or shapes that do not match.
 
     References
     ----------
@@ -107,44 +121,67 @@ def nearest_boundary(
     """
     if norm != 2:
         raise ValueError(f"norm={norm!r} is not supported: use norm=2.")
-    if isinstance(effort, str) and effort not in EFFORTS:
-        raise ValueError(f"effort={effort!r}: use one of {sorted(EFFORTS)}.")
-    budget = EFFORTS[effort] if isinstance(effort, str) else effort
+    budget = _resolve_effort(effort)
     eps = torch.finfo(x.dtype).eps if eps is None else eps
     problem, at_x = open_problem(logits, x, source, target, bounds, margin_tol, eps)
+    most = reserved = share = None
+    if budget.n_gradients is not None:
+        most = torch.as_tensor(budget.n_gradients, device=x.device).expand(len(x))
+        reserved = most - (most // _RESERVE).clamp(min=1)
+        # half of it for the steps; all rivals take a gradient at a time
+        share = (reserved // 2 if budget.n_steps else reserved) - budget.n_rivals + 1
     if target is None:
         own = source[problem.owner]
         rivals = at_x.scatter(1, own[:, None], -float("inf"))
         rivals = rivals.topk(min(budget.n_rivals, at_x.shape[1] - 1)).indices
-        points, found = _nearest_rival(problem, own, rivals, budget.n_refine)
+        points, found = _nearest_rival(problem, own, rivals, budget.n_refine, share)
     else:
-        points, found = cross_and_refine(problem, None, budget.n_refine)
+        points, found = cross_and_refine(problem, budget.n_refine, share)
     index = found.nonzero()[:, 0]
     problem, points, at_x = problem.select(index), points[index], at_x[index]
     if budget.n_steps:
         label = (source if target is None else target)[problem.owner]
-        points = decoupled_steps(problem, points, label, target is not None, budget.n_steps)
-    return close_problem(problem, points, at_x, x, source, target, margin_tol, eps)
+        n_steps: int | Tensor = budget.n_steps
+        if reserved is not None:
+            n_steps = (reserved - problem.network.n_backward)[problem.owner].clamp(min=0)
+        points = decoupled_steps(problem, points, label, target is not None, n_steps)
+    return close_problem(problem, points, at_x, x, source, target, margin_tol, eps, most)
+
+
+def _resolve_effort(effort: str | int | Effort) -> Effort:
+    if isinstance(effort, Effort):
+        return effort
+    if isinstance(effort, str) and effort in EFFORTS:
+        return EFFORTS[effort]
+    if isinstance(effort, Integral) and effort >= LEAST_GRADIENTS:
+        return Effort.within(int(effort))
+    raise ValueError(
+        f"effort={effort!r}: use one of {sorted(EFFORTS)}, or the number of gradients per sample, "
+        f"at least {LEAST_GRADIENTS}."
+    )
 
 
 def _nearest_rival(
-    problem: MarginProblem, source: Tensor, rivals: Tensor, n_refine: int
+    problem: MarginProblem, source: Tensor, rivals: Tensor, n_refine: int, most: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The nearest of the points found by a search for each of the rivals (m, n_rivals)."""
     m, n_rivals = rivals.shape
     if n_rivals == 1:  # the strongest rival of the moment
-        return cross_and_refine(problem, None, n_refine)
+        return cross_and_refine(problem, n_refine, most)
     many, rival = problem.indices().repeat_interleave(n_rivals), rivals.flatten()
 
     def lead(out: Tensor, index: Tensor) -> Tensor:
         return pairwise_margin(out, rival[index], source[many[index]])
 
     inner = problem.select(many)
-    points, value, gradient = cross(inner, inner.x, lead)
+    points, value, gradient = cross(inner, inner.x, lead, most)
     distance = (points - inner.x).norm(dim=1).where(value > 0, torch.inf).view(m, n_rivals)
-    near = (distance < _MAX_RATIO * distance.amin(1, keepdim=True)).flatten().nonzero()[:, 0]
-    points[near] = refine(inner.select(near), points[near], value[near], gradient[near], n_refine)
+    near = (distance < _MAX_RATIO * distance.amin(1, keepdim=True)).flatten()
+    near = (near & (gradient != 0).any(1)).nonzero()[:, 0]
+    points[near] = refine(
+        inner.select(near), points[near], value[near], gradient[near], n_refine, most
+    )
     distance = (points - inner.x).norm(dim=1).where(value > 0, torch.inf).view(m, n_rivals)
     # ties are resolved by the lowest index, so that rounding does not choose
     best = (distance <= distance.amin(1, keepdim=True) * (1 + 1e-6)).byte().argmax(1)
-    return points.view(m, n_rivals, -1)[problem.indices(), best], distance.isfinite().any(1)
+    return points.unflatten(0, (m, n_rivals))[problem.indices(), best], distance.isfinite().any(1)

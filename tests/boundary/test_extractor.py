@@ -439,6 +439,74 @@ def test_labels_of_returned_points_do_not_depend_on_the_batch(method, dtype):
         np.testing.assert_array_equal(double.predict(points[ok]), labels[ok])
 
 
+class CountsGradients(nn.Module):
+    """Counts the samples of which a gradient is taken."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.n_gradients = net, 0
+
+    def forward(self, x):
+        if x.requires_grad:
+            x.register_hook(
+                lambda gradient: setattr(self, "n_gradients", self.n_gradients + len(x))
+            )
+        return self.net(x)
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["predicted", "another class"])
+@pytest.mark.parametrize(
+    "method, budget", [("minimal", 10), ("minimal", 60), ("pm", 20), ("pm", 90)]
+)
+def test_a_number_of_gradients_per_sample(cnn, digits, method, budget, away):
+    """Sample by sample, also from a class that a sample is not predicted as."""
+    X, net = digits[0][300:312], CountsGradients(cnn)
+    extractor = BoundarySampleExtractor(FrozenNetwork(net), method=method, effort=budget)
+    extractor.fit(digits[0][:300])
+    y = (extractor.estimator_.predict(X) + 2 * away) % 10
+    counts, success = [], []
+    for i in range(len(X)):
+        net.n_gradients = 0
+        success.append(extractor.extract_pairs(X[i : i + 1], y[i : i + 1]).success[0])
+        counts.append(net.n_gradients)
+    assert max(counts) <= budget and np.mean(counts) > budget / 3
+    assert np.mean(success) > (0.8 if budget > 20 else 0.5)
+
+
+def test_numbers_that_a_method_does_not_take(iris, frozen):
+    extractor = BoundarySampleExtractor(frozen, method="deepdig", effort=100)
+    with pytest.raises(ValueError, match="effort=100 is a number, which method='deepdig' does not"):
+        extractor.fit(*iris)
+    with pytest.raises(ValueError, match="effort=9: method='minimal' needs at least 10 gradients"):
+        extractor.set_params(method="minimal", effort=9).fit(*iris)
+    with pytest.raises(ValueError, match="effort=19: method='label' needs at least 20 queries"):
+        extractor.set_params(method="label", effort=19).fit(*iris)
+    with pytest.raises(ValueError, match="'effort' parameter"):
+        extractor.set_params(effort=0).fit(*iris)
+
+
+def test_a_search_that_rounding_repeats_keeps_the_number(iris, logistic, monkeypatch):
+    """A first search whose ends are beyond no boundary leaves what it did not take."""
+    X, budgets = iris[0], []
+    search = METHODS["minimal"].search
+
+    def cut(oracle, problem, settings):
+        budgets.append(problem.budget)
+        ends = search(oracle, problem, settings)
+        return ends._replace(outer=ends.inner + 1e-9) if len(budgets) == 1 else ends
+
+    monkeypatch.setitem(METHODS, "minimal", METHODS["minimal"]._replace(search=cut))
+    net = nn.Linear(4, 3).double()
+    with torch.no_grad():
+        net.weight.copy_(torch.from_numpy(logistic.coef_ * 1e6))
+        net.bias.copy_(torch.from_numpy(logistic.intercept_ * 1e6))
+    extractor = BoundarySampleExtractor(FrozenNetwork(net), effort=200, margin_tol=1e-9).fit(X)
+    pairs = extractor.extract_pairs(X)
+    assert len(budgets) > 1 and (budgets[0] == 200).all()
+    assert (budgets[1] <= 20).all() and (budgets[1] >= 10).all()
+    assert pairs.success.all()
+
+
 # ----------------------------------------------------- what classifiers and methods lack
 
 

@@ -229,6 +229,45 @@ def test_passes_are_counted(cnn, digits):
     assert found.n_backward.max() <= 31 + 3 * 29
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+@pytest.mark.parametrize("budget", [10, 11, 30, 80])
+def test_a_number_of_gradients_is_kept(cnn, digits, budget, wanted):
+    x = torch.from_numpy(digits[0][300:340])
+    source, taken = predicted(cnn, x, 40), []
+    target = (source + 3) % 10 if wanted else None
+
+    def logits(points):
+        if points.requires_grad:
+            points.register_hook(lambda gradient: taken.append(len(gradient)))
+        return cnn(points)
+
+    found = nearest_boundary(logits, x, source, target=target, effort=budget)
+    assert_just_beyond(cnn, found, source, target)
+    assert found.n_backward.sum() == sum(taken) and found.n_backward.max() <= budget
+    assert found.n_backward.float().mean() > budget / 3  # and is used
+    alone = nearest_boundary(
+        cnn, x[3:4], source[3:4], target=target[3:4] if wanted else None, effort=budget
+    )
+    assert alone.n_backward == found.n_backward[3]
+    torch.testing.assert_close(alone.points, found.points[3:4], atol=1e-4, rtol=1e-4)
+
+
+def test_more_gradients_find_nearer_points(cnn, digits):
+    x = torch.from_numpy(digits[0][300:400])
+    source = predicted(cnn, x, 100)
+    mean = [
+        (nearest_boundary(cnn, x, source, effort=n).points - x).flatten(1).norm(dim=1).mean()
+        for n in (5, 10, 30, 100)
+    ]
+    assert mean == sorted(mean, reverse=True)
+
+
+@pytest.mark.parametrize("effort", [4, 0, 2.5, "some"])
+def test_an_effort_that_is_no_budget(effort):
+    with pytest.raises(ValueError, match=r"effort=.*at least 5"):
+        nearest_boundary(lambda x: x, torch.ones(1, 2), torch.tensor([0]), effort=effort)
+
+
 def test_samples_without_a_boundary_keep_x():
     def logits(x):
         value = torch.where(x[:, 0] > 5, 3.0, x[:, 0])  # whose gradient is 0 above 5

@@ -21,13 +21,18 @@ def minimal(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
     at_x, n_runs = oracle.complete(problem.x, problem.known)
     assert at_x.logits is not None
     n_evaluations = torch.full_like(problem.source, n_runs)
+    n_gradients = torch.zeros_like(n_evaluations)
     start, at_start = problem.x.clone(), at_x.logits
     away = (at_x.labels != problem.source).nonzero()[:, 0]
     if len(away):
-        start[away], spent = _cross(
-            oracle, problem, settings, away, start[away], at_x.labels[away], problem.source[away]
+        half = problem if problem.budget is None else problem._replace(budget=problem.budget // 2)
+        start[away], n_forward, n_backward = _cross(
+            oracle, half, settings, away, start[away], at_x.labels[away], problem.source[away]
         )
-        n_evaluations[away] += spent
+        n_evaluations[away] += n_forward + n_backward
+        n_gradients[away] = n_backward
+        if problem.budget is not None:
+            problem = problem._replace(budget=problem.budget - n_gradients)
         if settings.pairs:
             at_start = at_start.index_copy(0, away, oracle.logits(start[away]))
             n_evaluations[away] += 1
@@ -38,14 +43,16 @@ def minimal(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
     ):
         if len(index):
             wanted = None if target is None else target[index]
-            outer[index], spent = _cross(
+            outer[index], n_forward, n_backward = _cross(
                 oracle, problem, settings, index, start[index], problem.source[index], wanted
             )
-            n_evaluations[index] += spent
-    if not settings.pairs:
-        return Ends(start, outer, problem.target, n_evaluations)
-    inner, spent = _inner(oracle, start, at_start, outer, problem, settings.margin_tol)
-    return Ends(inner, outer, problem.target, n_evaluations + spent)
+            n_evaluations[index] += n_forward + n_backward
+            n_gradients[index] += n_backward
+    inner = start
+    if settings.pairs:
+        inner, spent = _inner(oracle, start, at_start, outer, problem, settings.margin_tol)
+        n_evaluations += spent
+    return Ends(inner, outer, problem.target, n_evaluations, n_gradients=n_gradients)
 
 
 def _cross(
@@ -56,20 +63,26 @@ def _cross(
     start: Tensor,
     source: Tensor,
     target: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """Nearest points (m, ...) of another class, and what they cost; the start without a find."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Nearest points (m, ...) of another class, forward and backward passes for them.
+
+    The point is the start where none is found.
+    """
+    effort = settings.effort
+    if problem.budget is not None:
+        effort = effort._replace(n_gradients=problem.budget[index])
     crossing = nearest_boundary(
         oracle.gradient_logits,
         start,
         source,
         target=target,
-        effort=settings.effort,
+        effort=effort,
         bounds=problem.bounds(index),
         margin_tol=settings.margin_tol,
         eps=oracle.eps,
         norm=settings.norm,
     )
-    return crossing.points, crossing.n_forward + crossing.n_backward
+    return crossing.points, crossing.n_forward, crossing.n_backward
 
 
 def _inner(

@@ -26,7 +26,10 @@ _RIVALS = Effort(n_rivals=3, n_refine=2, n_steps=0)  # to find out which class i
 
 def pm(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
     """Minimize a perturbation together with its start: equation (1) of the paper."""
-    target, n_evaluations = _nearest_class(oracle, problem, settings)
+    before = None  # gradients before the iterations
+    if problem.budget is not None:
+        before = (problem.budget - 2 * settings.effort).clamp(min=0)
+    target, n_evaluations, n_gradients = _nearest_class(oracle, problem, settings, before)
     start = fast_start(
         oracle.gradient_logits,
         problem.x,
@@ -36,8 +39,10 @@ def pm(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
         confidence=settings.confidence,
         margin_tol=settings.margin_tol,
         eps=oracle.eps,
+        n_gradients=None if before is None else before - n_gradients,
     )
     n_evaluations += start.n_forward + start.n_backward
+    n_gradients += start.n_backward
     inner, outer = problem.x.clone(), problem.x.clone()
     collapsed = torch.zeros_like(start.success)
     index = start.success.nonzero()[:, 0]
@@ -46,17 +51,22 @@ def pm(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
             oracle, problem, settings, index, target[index], start
         )
         n_evaluations[index] += spent
+        n_gradients[index] += 2 * settings.effort
     # a penalty that follows from the confidence is not what the user could lower
     found = start.success if settings.penalty is not None else start.success & ~collapsed
-    return Ends(inner, outer, target, n_evaluations, collapsed, found)
+    return Ends(inner, outer, target, n_evaluations, collapsed, found, n_gradients)
 
 
-def _nearest_class(oracle: Oracle, problem: Problem, settings: Settings) -> tuple[Tensor, Tensor]:
-    """The class (n,) that each sample is to reach, and what it cost to find it.
+def _nearest_class(
+    oracle: Oracle, problem: Problem, settings: Settings, most: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The class (n,) that each sample is to reach, and evaluations and gradients to find it.
 
-    Where any will do, the one whose boundary is the nearest in the box, or the runner-up.
+    Where any will do, the one whose boundary is the nearest in the box, or the runner-up. Half of
+    `most` (n,) gradients are there for it.
     """
     target, n_evaluations = problem.target.clone(), torch.zeros_like(problem.target)
+    n_gradients = n_evaluations.clone()
     index = (target < 0).nonzero()[:, 0]
     if len(index):
         x, source = problem.x[index], problem.source[index]
@@ -65,7 +75,7 @@ def _nearest_class(oracle: Oracle, problem: Problem, settings: Settings) -> tupl
             oracle.gradient_logits,
             x,
             source,
-            effort=_RIVALS,
+            effort=_RIVALS._replace(n_gradients=None if most is None else most[index] // 2),
             bounds=problem.bounds(index),
             margin_tol=settings.margin_tol,
             eps=oracle.eps,
@@ -75,7 +85,8 @@ def _nearest_class(oracle: Oracle, problem: Problem, settings: Settings) -> tupl
         rival = runner_up(at_x.logits, source).label
         target[index] = torch.where(nearest.success, nearest.target, rival)
         n_evaluations[index] = nearest.n_forward + nearest.n_backward + n_runs
-    return target, n_evaluations
+        n_gradients[index] = nearest.n_backward
+    return target, n_evaluations, n_gradients
 
 
 def _minimized(

@@ -23,6 +23,7 @@ class Settings(NamedTuple):
     margin_tol: float = 1e-3
     generator: Any = None  # of method "deepdig": from the shape of a sample to an autoencoder
     pairs: bool = True  # False: only the outer end is needed
+    budget: int | None = None  # gradients or queries per sample, where `effort` is a number
 
 
 class Problem(NamedTuple):
@@ -38,6 +39,7 @@ class Problem(NamedTuple):
     partners: Tensor  # (n, k) training samples across the boundary, nearest first; -1: none
     training: TrainingSamples
     seed: int  # random directions are the same for all samples of a call
+    budget: Tensor | None = None  # (n,) gradients or queries that are left, where effort is an int
 
     def select(self, index: Tensor) -> Problem:
         """The problem of some of the samples."""
@@ -50,6 +52,7 @@ class Problem(NamedTuple):
             low=low,
             high=high,
             partners=self.partners[index],
+            budget=None if self.budget is None else self.budget[index],
         )
 
     def bounds(self, index: Any = slice(None)) -> tuple[Tensor, Tensor] | None:

@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any, NamedTuple
+
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from skboundary.boundary._ends import Ends
 from skboundary.boundary._oracle import Oracle
@@ -16,7 +19,7 @@ from skboundary.boundary.methods._pm import pm
 from skboundary.boundary.methods._problem import Problem, Settings
 from skboundary.boundary.methods._query import Queries, label, score
 from skboundary.boundary.methods._segment import segment
-from skboundary.functional.nearest_boundary import EFFORTS
+from skboundary.functional.nearest_boundary import EFFORTS, LEAST_GRADIENTS, Effort
 
 
 class Method(NamedTuple):
@@ -30,6 +33,8 @@ class Method(NamedTuple):
     space: str = "latent"  # in which they are the nearest: "latent" or "input"
     batched: bool = True  # False: all samples of a call at once
     one_sided: bool = True  # `transform` needs the outer end alone
+    within: Callable[[int], Any] | None = None  # what `Settings.effort` holds for a number
+    least: int = 0  # such number
     uses_training: bool = True  # it looks at training samples
     trains: bool = False  # networks of its own
 
@@ -38,14 +43,47 @@ class Method(NamedTuple):
         """Whether it measures distances in the latent space."""
         return self.n_partners > 0 and self.space == "latent"
 
+    def settle(self, effort: str | int) -> tuple[Any, int | None]:
+        """`Settings.effort` and `Settings.budget` for a level or a number.
+
+        Raises
+        ------
+        ValueError
+            For a number that is too small, or that the method does not take.
+        """
+        if isinstance(effort, str):
+            return self.efforts[effort], None
+        name = self.search.__name__
+        if self.within is None:
+            raise ValueError(
+                f"effort={effort!r} is a number, which method={name!r} does not take: use one of "
+                f"{list(self.efforts)}."
+            )
+        if effort < self.least:
+            raise ValueError(
+                f"effort={effort!r}: method={name!r} needs at least {self.least} "
+                f"{'gradients' if self.needs == 'gradient' else 'queries'} per sample."
+            )
+        return self.within(int(effort)), int(effort)
+
 
 METHODS: dict[str, Method] = {
-    "minimal": Method(minimal, "gradient", (2,), EFFORTS, uses_training=False),
+    "minimal": Method(
+        minimal,
+        "gradient",
+        (2,),
+        EFFORTS,
+        within=Effort.within,
+        least=2 * LEAST_GRADIENTS,  # for two legs
+        uses_training=False,
+    ),
     "pm": Method(
         pm,
         "gradient",
         (2, "2sq", 1, math.inf),
-        {"fast": 12, "balanced": 30, "thorough": 300},  # iterations
+        {"fast": 12, "balanced": 30, "thorough": 300},  # iterations, of two gradients each
+        within=lambda n: n // 4,  # the other half is for their start
+        least=20,
         one_sided=False,
         uses_training=False,
     ),
@@ -60,6 +98,8 @@ METHODS: dict[str, Method] = {
         },
         n_partners=10,
         space="input",
+        within=Queries,
+        least=50,
     ),
     "label": Method(
         label,
@@ -72,6 +112,8 @@ METHODS: dict[str, Method] = {
         },
         n_partners=10,
         space="input",
+        within=Queries,
+        least=20,
     ),
     "segment": Method(
         segment,
@@ -79,6 +121,8 @@ METHODS: dict[str, Method] = {
         (1, 2, math.inf),
         dict.fromkeys(("fast", "balanced", "thorough")),  # the same for all
         n_partners=1,
+        within=Queries,
+        least=20,
     ),
     "deepdig": Method(
         deepdig,
@@ -93,6 +137,12 @@ METHODS: dict[str, Method] = {
         trains=True,
     ),
 }
+
+# Of the parameter; each method has a least number of its own.
+EFFORT_CONSTRAINT = [
+    StrOptions({"fast", "balanced", "thorough"}),
+    Interval(Integral, 1, None, closed="left"),
+]
 
 # The default method for each response.
 AUTO = {"gradient": "minimal", "score": "score", "label": "label"}

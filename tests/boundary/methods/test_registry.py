@@ -22,6 +22,16 @@ def test_every_method_has_all_efforts(name):
     assert set(METHODS[name].efforts) == EFFORTS
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_levels_and_numbers(name):
+    method = METHODS[name]
+    assert method.settle("fast") == (method.efforts["fast"], None)
+    if name != "deepdig":
+        assert method.settle(method.least) == (method.within(method.least), method.least)
+    else:
+        assert method.within is None
+
+
 def test_every_method_is_a_value_of_the_parameter():
     (names,) = BoundarySampleExtractor._parameter_constraints["method"]
     assert names.options == {"auto", *METHODS}
