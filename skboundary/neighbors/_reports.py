@@ -111,8 +111,9 @@ class ReportsMixin:
             `indices`, `distances`, `labels` (those given to fit, None without y) and `weights`
             of shape (n_samples, k); `outputs` (n_samples, k, n_classes) of the neighbors;
             `query_outputs` (n_samples, n_classes) and `query_weight` of the sample itself;
-            `proba` (n_samples, n_classes), as from `predict_proba`. The weights of a sample and
-            its neighbors sum to 1.
+            `query_proba` (n_samples, n_classes), the probabilities without neighbors; `proba`
+            (n_samples, n_classes), as from `predict_proba`. The weights of a sample and its
+            neighbors sum to 1.
         """
         check_is_fitted(self)
         found = self._collect(self._check(X), self.n_neighbors)
@@ -126,6 +127,7 @@ class ReportsMixin:
             weights=np.full(found.indices.shape, (1 - w) / k),
             query_outputs=to_numpy(self._bank.outputs(found.logits, self.average)),
             query_weight=w,
+            query_proba=to_numpy(self._bank.outputs(found.logits, "proba")),
             proba=to_numpy(mixed),
         )
 

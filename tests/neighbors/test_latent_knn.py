@@ -320,6 +320,7 @@ def test_explain_adds_up_to_the_prediction(cnn, split):
     mixed = e.query_weight * e.query_outputs + (e.weights[..., None] * e.outputs).sum(1)
     np.testing.assert_allclose(mixed, clf.predict_proba(X), atol=1e-6)
     np.testing.assert_array_equal(e.proba, clf.predict_proba(X))
+    np.testing.assert_allclose(e.query_proba, net.predict_proba(X), atol=1e-6)
     np.testing.assert_array_equal(e.distances, clf.kneighbors(X)[0])
     assert clf.fit(X_train).explain(X[:2]).labels is None
 
