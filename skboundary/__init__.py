@@ -15,10 +15,13 @@ _MODULES = {
     "BoundaryCharacterizer": "skboundary.boundary",
     "BiasedExtrapolationClassifier": "skboundary.over_sampling",
     "BiasedExtrapolationSampler": "skboundary.over_sampling",
+    "BoundaryPairsDisplay": "skboundary.display",
+    "BoundaryPlaneDisplay": "skboundary.display",
     "BoundarySampleExtractor": "skboundary.boundary",
     "FrozenNetwork": "skboundary.networks",
     "LatentKNNClassifier": "skboundary.neighbors",
     "LatentTransformer": "skboundary.networks",
+    "NeighborsDisplay": "skboundary.display",
     "SubspaceMargins": "skboundary.boundary",
     "TorchNearestNeighbors": "skboundary.neighbors",
 }

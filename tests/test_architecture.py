@@ -26,6 +26,7 @@ ALLOWED = {
     "neighbors": {"functional", *SHARED, "networks"},
     "boundary": {"functional", *SHARED, "networks", "neighbors._exact"},
     "over_sampling": {"functional", *SHARED, "networks", "neighbors._exact"},
+    "display": {"functional", *SHARED, "networks", "neighbors", "boundary", "over_sampling"},
     "datasets": {"_device", "_random"},
     "utils": set(SHARED),
 }

@@ -68,7 +68,7 @@ def test_every_module_in_readme_exists_and_none_is_missing():
 def test_the_map_in_architecture_lists_every_module():
     text = (ROOT / "docs/developers/architecture.rst").read_text()
     listed = set(re.findall(r"``(\w+)``", text))
-    for package in ("functional", "networks", "neighbors", "boundary", "over_sampling"):
+    for package in ("functional", "networks", "neighbors", "boundary", "over_sampling", "display"):
         modules = {path.stem for path in (ROOT / "skboundary" / package).glob("*.py")}
         assert modules - listed == {"__init__"}, package
 
