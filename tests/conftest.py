@@ -10,6 +10,8 @@ import torch
 from sklearn.datasets import load_digits, load_iris
 from torch import nn
 
+from tests import standin_device
+
 # networks this small are faster on one thread
 torch.set_num_threads(1)
 
@@ -108,6 +110,24 @@ def _trained_mlp(iris):
 def mlp(_trained_mlp):
     """A separate copy of a float64 module trained on iris."""
     return copy.deepcopy(_trained_mlp)
+
+
+@pytest.fixture
+def standin():
+    """A device that is not the CPU, though its tensors are kept in CPU memory."""
+    reason = standin_device.unavailable()
+    if reason is not None:
+        pytest.skip(reason)
+    standin_device.register()
+    return standin_device.NAME
+
+
+@pytest.fixture(params=["standin", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    """An accelerator: the stand-in by default, a real one with ``-m gpu``."""
+    if request.param == "standin":
+        return request.getfixturevalue("standin")
+    return request.param
 
 
 @pytest.fixture(scope="session")

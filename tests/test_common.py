@@ -41,7 +41,10 @@ from skboundary import (
     TorchNearestNeighbors,
 )
 from skboundary.networks import _default
+from skboundary.utils._checks._assertions import find_difference
+from skboundary.utils._checks._run import fit_and_run, fresh
 from skboundary.utils.estimator_checks import estimator_checks_generator
+from tests import standin_device
 
 
 class AnyNet(nn.Module):
@@ -287,6 +290,50 @@ def own_params():
                     continue  # this network computes in float64 for all input
                 kind = "images" if data is IMAGES else "vectors"
                 yield param(name, *item, label=f"{kind}-{item[1].__name__}")
+
+
+# The checks in which the device of the computation matters.
+ON_A_DEVICE = {
+    "check_module_untouched",
+    "check_parameters_not_written_back",
+    "check_pickle_holds_cpu_tensors",
+}
+
+
+def data_of(name):
+    return [VECTORS, IMAGES] if name.endswith("frozen") else [VECTORS]
+
+
+def device_params():
+    for name, estimator in ESTIMATORS.items():
+        for data in data_of(name):
+            kind = "images" if data is IMAGES else "vectors"
+            for each, check in estimator_checks_generator(estimator, data=data):
+                # skorch loads storages onto the device of its net, and the stand-in has none
+                on_storages = "NeuralNet" in repr(each) and "pickle" in check.__name__
+                if check.__name__ in ON_A_DEVICE and not on_storages:
+                    yield param(name, each, check, label=f"{kind}-{check.__name__}")
+
+
+@pytest.mark.parametrize("name", [param(n, n, label="device") for n in ESTIMATORS])
+def test_results_on_a_device_equal_those_on_the_cpu(name, device):
+    params = {"batch_size": 16} if "batch_size" in ESTIMATORS[name].get_params() else {}
+    for X, y in data_of(name):
+        expected = fit_and_run(fresh(ESTIMATORS[name], {**params, "device": "cpu"}), X, y)
+        estimator = fresh(ESTIMATORS[name], {**params, "device": device})
+        with standin_device.count() as traffic:
+            results = fit_and_run(estimator, X, y)
+        assert estimator.device_.type == device
+        if device == "standin":
+            assert traffic.launches and traffic.transfers_in and traffic.transfers_out
+            for method, result in results.items():
+                np.testing.assert_array_equal(result, expected[method], method, strict=True)
+        assert not find_difference(estimator, results, expected)
+
+
+@pytest.mark.parametrize(("estimator", "check"), list(device_params()))
+def test_own_on_a_device(estimator, check, device):
+    check(clone(estimator).set_params(device=device))
 
 
 @pytest.mark.parametrize(

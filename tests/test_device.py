@@ -28,17 +28,23 @@ def test_device_auto_keeps_a_module_on_its_accelerator():
     assert resolve_device("auto", Elsewhere()) == torch.device("cuda", 3)
 
 
-@pytest.mark.gpu
-def test_an_accelerator_without_an_index_is_that_of_the_module():
-    assert resolve_device("cuda") == torch.device("cuda", torch.cuda.current_device())
-    last = torch.device("cuda", torch.cuda.device_count() - 1)
-    assert resolve_device("cuda", nn.Linear(2, 2).to(last)) == last
+def test_an_accelerator_without_an_index_is_that_of_the_module(device):
+    assert resolve_device(device) == torch.device(device, getattr(torch, device).current_device())
+    last = torch.device(device, getattr(torch, device).device_count() - 1)
+    assert resolve_device(device, nn.Linear(2, 2).to(last)) == last
 
 
-@pytest.mark.parametrize("device", ["cuda:99", "no such", "meta"])
-def test_unknown_device_is_refused(device):
-    with pytest.raises(ValueError, match=f"device='{device}' is not available.*device='auto'"):
-        resolve_device(device)
+def test_a_tensor_is_brought_to_a_device_and_back(device):
+    samples = np.arange(6.0).reshape(2, 3)
+    tensor = to_tensor(samples, device=device, dtype=torch.float32)
+    assert tensor.device.type == device and tensor.dtype == torch.float32
+    np.testing.assert_array_equal(to_numpy(tensor), samples.astype(np.float32), strict=True)
+
+
+@pytest.mark.parametrize("unknown", ["cuda:99", "no such", "meta"])
+def test_unknown_device_is_refused(unknown):
+    with pytest.raises(ValueError, match=f"device='{unknown}' is not available.*device='auto'"):
+        resolve_device(unknown)
 
 
 @pytest.mark.parametrize(

@@ -475,15 +475,14 @@ def test_pickle(cnn, split):
     np.testing.assert_array_equal(other.predict_proba(X), clf.predict_proba(X))
 
 
-@pytest.mark.gpu
-def test_gpu_agrees_with_cpu_and_its_pickle_is_on_the_cpu(cnn, split):
+def test_device_agrees_with_cpu_and_its_pickle_is_on_the_cpu(cnn, split, device):
     X_train, y_train, X, _ = split
     cpu = LatentKNNClassifier(cnn, device="cpu").fit(X_train, y_train)
-    gpu = LatentKNNClassifier(cnn, device="cuda").fit(X_train, y_train)
-    assert gpu.device_.type == "cuda" and next(cnn.parameters()).device.type == "cpu"
-    np.testing.assert_allclose(gpu.predict_proba(X), cpu.predict_proba(X), atol=1e-3)
-    other = pickle.loads(pickle.dumps(gpu))
-    np.testing.assert_allclose(other.predict_proba(X), gpu.predict_proba(X), atol=1e-3)
+    clf = LatentKNNClassifier(cnn, device=device).fit(X_train, y_train)
+    assert clf.device_.type == device and next(cnn.parameters()).device.type == "cpu"
+    np.testing.assert_allclose(clf.predict_proba(X), cpu.predict_proba(X), atol=1e-3)
+    other = pickle.loads(pickle.dumps(clf))
+    np.testing.assert_allclose(other.predict_proba(X), clf.predict_proba(X), atol=1e-3)
 
 
 def test_probabilities_of_the_training_samples_are_computed_once(mlp, iris, monkeypatch):

@@ -186,16 +186,15 @@ def test_pickle(mlp, iris):
     assert np.array_equal(other.predict_proba(iris[0]), net.predict_proba(iris[0]))
 
 
-@pytest.mark.gpu
-def test_gpu_module_stays_and_its_pickle_opens_on_the_cpu(mlp, iris):
-    cuda = copy.deepcopy(mlp).cuda()
-    net = FrozenNetwork(cuda)
+def test_module_stays_on_its_device_and_its_pickle_opens_on_the_cpu(mlp, iris, device):
+    there = copy.deepcopy(mlp).to(device)
+    net = FrozenNetwork(there)
     expected = net.predict_proba(iris[0])
-    assert next(cuda.parameters()).is_cuda
+    assert next(there.parameters()).device.type == device
     other = pickle.loads(pickle.dumps(net))
     assert next(other.module.parameters()).device.type == "cpu"
     np.testing.assert_allclose(other.set_params(device="cpu").predict_proba(iris[0]), expected)
-    np.testing.assert_allclose(FrozenNetwork(mlp, device="cuda").predict_proba(iris[0]), expected)
+    np.testing.assert_allclose(FrozenNetwork(mlp, device=device).predict_proba(iris[0]), expected)
     assert next(mlp.parameters()).device.type == "cpu"
 
 
