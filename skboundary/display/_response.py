@@ -35,6 +35,12 @@ def samples_of(X: Any) -> NDArray[Any]:
     return X.astype(floating(X), copy=False)
 
 
+def name_of(estimator: Any) -> str:
+    """Class of a classifier, of a frozen network that of the module."""
+    model = estimator.module if isinstance(estimator, FrozenNetwork) else estimator
+    return type(model).__name__
+
+
 class Response:
     """A fitted classifier as a function from samples to classes and their probabilities.
 
@@ -65,9 +71,7 @@ class Response:
                 f"{type(estimator).__name__} has no predict or no classes_. Give a fitted "
                 "classifier or a torch.nn.Module."
             )
-        self.estimator, self.name = estimator, type(estimator).__name__
-        if isinstance(estimator, FrozenNetwork):
-            self.name = type(estimator.module).__name__
+        self.estimator, self.name = estimator, name_of(estimator)
         self.classes = np.asarray(estimator.classes_)
         self._columns = columns_of(estimator, X)
 
