@@ -55,9 +55,9 @@ _BATCH = 128  # queries for which the table is read at least once
 _FEW = 64  # fewer queries are not worth a product for each strip
 _WIDE = 8  # minima that share one coarse minimum
 _SEEDS = 8  # samples compared first, beyond k
-_CROWD = 8  # of the groups of samples, one in so many may be within the limit
+_CROWD = 8  # of the groups of samples, one in so many may be within the limit; more for few queries
 _CROWDED = 64, 2**19  # fewer where a batch has more such groups in all
-_STRIDE = 1021  # between the samples whose scores are computed twice
+_CHECKED, _STRIDE = 64, 1021  # queries of which a score is computed twice, and between the samples
 _PAIRS = 4096  # pairs compared at a time in float64
 _DIFFERENCES = 2**17  # numbers of one temporary, about
 _LARGEST = 1e15  # norms whose products are far from overflowing
@@ -95,7 +95,8 @@ def search_bounded(
     """Search batch by batch: half squared distances, indices, and which queries are settled."""
     n_strips = len(table.strips)
     n_scores = _BUFFER // table.strips.element_size()
-    most = min(batch_size, max(_BATCH, n_scores // (n_strips * STRIP)))
+    most = batch_size * 4 // table.strips.element_size()  # the bytes of float32 scores
+    most = min(most, max(_BATCH, n_scores // (n_strips * STRIP)))
     batch_size = -(-len(queries) // -(-len(queries) // most))  # equal parts: a short one is slow
     strips = n_strips_of_block(n_strips, batch_size, n_scores)
     buffer = table.strips.new_empty(strips, batch_size, STRIP)
@@ -166,7 +167,9 @@ class _Batch:
             limit = torch.where(limit > compared, limit, torch.iinfo(limit.dtype).min)
         query, group = (coarse < limit[:, None]).nonzero().unbind(1)
         query, place = groups_below(minima, coarse.shape[1], query, group, limit)
-        share = _CROWD if len(query) < _CROWDED[1] else _CROWDED[0]
+        # a product costs as much as more pairs if it is for few queries
+        share = min(_CROWD, max(2, len(self.queries) // 4))
+        share = share if len(query) < _CROWDED[1] else _CROWDED[0]
         most = 8 * (self.k + _SEEDS) + len(self.index.samples) // (GROUP * share)
         crowded = torch.bincount(query, minlength=len(minima)) > most
         if crowded.any():
@@ -233,14 +236,14 @@ def _score(strips: Tensor, left: Tensor, scores: Tensor, stop: Event) -> Tensor:
 
 
 def _as_precise(strips: Tensor, left: Tensor, scores: Tensor) -> Tensor:
-    """Whether the product is as precise as its dtype, by one score of each query.
+    """Whether the product is as precise as its dtype, by one score of some queries.
 
     It is not where torch is told to compute float32 products in TF32 or bfloat16.
     """
-    query = torch.arange(len(left), device=left.device)
+    query = torch.arange(0, len(left), -(-len(left) // _CHECKED), device=left.device)
     sample = query * _STRIDE % (len(strips) * STRIP)
     strip, column = sample // STRIP, sample % STRIP
-    products = strips[strip, :, column].double() * left.double()
+    products = strips[strip, :, column].double() * left[query].double()
     exact = products.sum(1)
     error = (scores[strip, query, column].double() - exact).abs()
     allowed = product_error(strips.shape[1]) * products.abs().sum(1)

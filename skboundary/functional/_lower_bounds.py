@@ -75,6 +75,12 @@ def leading_axes(index: SearchIndex, m: int) -> Tensor:
     return torch.linalg.qr(basis.double() @ turn.flip(1)[:, :m]).Q.contiguous()
 
 
+def n_columns(d: int, method: Method) -> int:
+    """Columns of the table of a method for samples of d numbers."""
+    width = d if method.n_axes is None else min(method.n_axes, d) + 1
+    return width + 2 * _PARTS[method.dtype]
+
+
 def build_bound_table(
     index: SearchIndex, method: Method, axes: Tensor | None = None
 ) -> BoundTable | None:
@@ -91,10 +97,9 @@ def build_bound_table(
             return None
     unit = math.ldexp(1.0, -math.frexp(index.radius)[1])
     parts, rounding, any_zero = _PARTS[dtype], 0.0, False
-    width = index.samples.shape[1] if axes is None else axes.shape[1] + 1
-    strips = torch.zeros(
-        -(-n // STRIP), width + 2 * parts, STRIP, dtype=dtype, device=index.center.device
-    )
+    columns = n_columns(index.samples.shape[1], method)
+    width = columns - 2 * parts
+    strips = torch.zeros(-(-n // STRIP), columns, STRIP, dtype=dtype, device=index.center.device)
     strips[:, width + parts :] = 1
     strips[-1, width] = INF  # beyond the last sample
     for strip, some in zip(strips, index.samples.split(STRIP), strict=True):

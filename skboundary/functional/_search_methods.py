@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skboundary.functional._lower_bounds import build_bound_table, leading_axes
+from skboundary.functional._lower_bounds import build_bound_table, leading_axes, n_columns
 from skboundary.functional._search_index import (
     INF,
     BoundTable,
     Method,
     SearchIndex,
+    chunk_size,
     vectors_of,
 )
 
@@ -28,10 +29,12 @@ _AXES = 32, 64, 128, 256
 _LEAST = 4096, 48  # samples and columns worth a choice
 _NEIGHBORS = 32  # samples for each neighbor, at least
 _PROBED = 8192  # samples on which the costs of methods are estimated
-_TRIED = 64  # queries that are timed, twice
+_TRIED = 64, 1024  # queries that are timed, twice: at least, at most
+_CALLED = 8  # of the queries of a call, one in so many is timed
 _ATTEMPTS = 2  # methods that are timed, the most promising first, until one is fast enough
 _ENOUGH = 1024  # queries before the choice
 _FIXED = 2**25  # that many more, divided by n: the part of the choice that does not depend on n
+_TABLES = 0.6  # bytes of tables beside that of the full product while methods are compared
 _CALL = 16  # what a search of fewer queries counts for
 _GAIN = 1.15  # of a method over the full product
 _LOSS = 1.05  # of a method that another k has chosen
@@ -73,7 +76,7 @@ def count_unsettled(index: SearchIndex, k: int, n_unsettled: int, n_queries: int
         before = tables.unsettled.get(k, (0, 0))
         unsettled, queries = before[0] + n_unsettled, before[1] + n_queries
         tables.unsettled[k] = unsettled, queries
-        if unsettled > max(_TRIED, _UNSETTLED * queries):
+        if unsettled > max(_TRIED[0], _UNSETTLED * queries):
             _keep(index, k, None)
 
 
@@ -115,11 +118,13 @@ def _choose(
     run: Callable[..., Any],
 ) -> Method | None:
     """Time the most promising methods on one thread, on some of the queries or of the samples."""
-    if len(queries) >= _TRIED:
-        some = torch.arange(_TRIED) * (len(queries) // _TRIED)
+    least, most = _TRIED
+    if len(queries) >= least:
+        n = min(max(least, len(queries) // _CALLED), most)
+        some = torch.arange(n) * (len(queries) // n)
         queries, exclude = queries[some], None if exclude is None else exclude[some]
     else:
-        exclude = torch.arange(_TRIED) * (len(index.samples) // _TRIED)
+        exclude = torch.arange(least) * (len(index.samples) // least)
         queries = index.samples[exclude]
 
     def seconds(method: Method | None) -> float:
@@ -135,11 +140,26 @@ def _choose(
         return min(times)
 
     product = seconds(None)
-    for method in _by_estimated_cost(index, queries, k, exclude)[:_ATTEMPTS]:
-        gain = 1 / _LOSS if method in index.tables.methods.values() else _GAIN
-        if bound_table(index, method) is not None and seconds(method) * gain <= product:
+    few = slice(None, None, len(queries) // least)
+    of_few = None if exclude is None else exclude[few]
+    for method in _by_estimated_cost(index, queries[few], k, of_few)[:_ATTEMPTS]:
+        held = method in index.tables.methods.values()
+        if not _fits(index, method) or bound_table(index, method) is None:
+            continue
+        if seconds(method) * (1 / _LOSS if held else _GAIN) <= product:
             return method
+        if not held:
+            index.tables.bounds.pop(method, None)
     return None
+
+
+def _fits(index: SearchIndex, method: Method) -> bool:
+    """Whether the tables held and that of a method are small beside the full product's."""
+    tables, (n, d) = index.tables, index.samples.shape
+    with tables.lock:
+        others = [table for m, table in tables.bounds.items() if m != method and table]
+    held = sum(table.strips.nbytes for table in others)
+    return held + n_columns(d, method) * n * method.dtype.itemsize <= _TABLES * 4 * n * (d + 1)
 
 
 @torch.no_grad()
@@ -151,10 +171,7 @@ def _by_estimated_cost(
     dtype = torch.bfloat16 if _has_bfloat16_products() else torch.float32
     widths = [m for m in _AXES if 2 * m <= d]
     step = -(-n // _PROBED)
-    samples, centered = (
-        (vectors_of(part, index.metric, index.scale)[0] - index.center).float()
-        for part in (index.samples[::step], queries)
-    )
+    samples, centered = (_centered(index, part) for part in (index.samples[::step], queries))
     ends = (centered.square().sum(1)[:, None] + samples.square().sum(1)) / 2
     norms = centered.norm(dim=1)[:, None] * samples.norm(dim=1)
     halves = ends - centered @ samples.T
@@ -183,6 +200,13 @@ def _by_estimated_cost(
         inside = centered[0][:, :m] @ samples[0][:, :m].T
         note(Method(m, dtype), m, ends - inside - rest[0][:, None] * rest[1])
     return sorted((m for m in costs if costs[m] < product), key=costs.__getitem__)
+
+
+def _centered(index: SearchIndex, samples: Tensor) -> Tensor:
+    """Centered vectors in float32."""
+    parts = samples.split(chunk_size(samples.shape[1]))
+    vectors = (vectors_of(part, index.metric, index.scale)[0] for part in parts)
+    return torch.cat([part.sub_(index.center).float() for part in vectors])
 
 
 def _keep(index: SearchIndex, k: int, method: Method | None) -> None:

@@ -165,6 +165,18 @@ def test_too_many_candidates_are_left_to_the_product(monkeypatch):
     assert not index.tables.bounds
 
 
+def test_one_query_may_have_many_candidates():
+    """The product would take longer, above all once its table was dropped."""
+    scales = torch.linspace(2, 0.2, 40)
+    samples, query = gaussian(6000, 40).float() * scales, gaussian(1, 40, 1).float() * scales
+    expected = search(build_index(samples), query, 3)
+    index = build_index(samples)
+    index.tables.methods[3], index.tables.product = Method(20, BFLOAT16), None
+    found = search(index, query, 3)
+    assert torch.equal(found.indices, expected.indices)
+    assert not index.tables.unsettled
+
+
 @pytest.fixture
 def chosen(monkeypatch):
     """A choice after few queries on few samples, by seconds that are set instead of measured."""
@@ -204,6 +216,26 @@ def test_a_faster_method_is_chosen_once_enough_queries_have_come(chosen):
     search(index, queries, 5)
     assert set(index.tables.methods.values()) == {None}
     assert index.tables.product is not None and not index.tables.bounds
+
+
+def test_tables_are_small_while_methods_are_compared(chosen, monkeypatch):
+    """Beside the full product's: one that was too slow makes way for the next."""
+    methods = [Method(None, BFLOAT16), Method(8, BFLOAT16), Method(24, BFLOAT16)]
+    monkeypatch.setattr(_search_methods, "_by_estimated_cost", lambda *args: methods)
+    share_out, held = module._share_out, []
+
+    def search_and_note(index, table, *args):
+        tables = index.tables
+        held.append(sum(t.strips.nbytes for t in tables.bounds.values() if t))
+        return share_out(index, table, *args)
+
+    monkeypatch.setattr(module, "_share_out", search_and_note)
+    chosen["bounds"] = 0.9
+    index = build_index(few_directions(2000, 64).float())
+    search(index, few_directions(200, 64, 5).float(), 3)
+    assert index.tables.methods == {3: None}
+    assert 0 < max(held) <= 0.6 * index.tables.product.strips.nbytes
+    assert len(set(held) - {0}) == 2  # both were tried
 
 
 def test_a_gain_that_is_too_small_keeps_the_product(chosen):
