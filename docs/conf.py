@@ -31,6 +31,7 @@ extensions = [
     "sphinx_design",
     "sphinx_copybutton",
     "inherited_members",
+    "benchmark_results",
 ]
 root_doc = "index"
 templates_path = ["_templates"]
@@ -41,6 +42,9 @@ suppress_warnings = ["config.cache"]  # the gallery's sort key is a class
 
 autosummary_generate = True
 autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"
+smartquotes = False  # quotes are those of Python
+copybutton_exclude = ".linenos, .gp, .go"
 numpydoc_show_class_members = False
 
 intersphinx_mapping = {}
@@ -75,14 +79,17 @@ html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": "skboundary"},
     "navbar_align": "left",
-    "header_links_before_dropdown": 6,
+    "navigation_with_keys": False,
+    "header_links_before_dropdown": 5,
     "show_toc_level": 2,
     "show_prev_next": False,
     "footer_start": ["copyright"],
     "footer_end": [],
     "secondary_sidebar_items": ["page-toc"],
 }
-html_sidebars = {"index": [], "quickstart": [], "choose": []}
+html_sidebars = {
+    name: [] for name in ("index", "quickstart", "benchmarks", "glossary", "references")
+}
 
 # the script docs/copy_mathjax.py puts it there before a release; otherwise the pages load it
 if (HERE / "_static/mathjax").is_dir():

@@ -1,7 +1,9 @@
 """README and the user guide: their code runs, and their tables equal the stored results."""
 
 import ast
+import contextlib
 import importlib.util
+import io
 import json
 import re
 import subprocess
@@ -32,23 +34,52 @@ def load_script(name):
     return module
 
 
-def code_blocks(page):
+def blocks(page):
+    """Code of a page, and what it prints where the page shows that: ("python" or "text", block)."""
     text = page.read_text()
     if page.suffix == ".md":
-        return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    blocks = re.findall(r"\.\. code-block:: python\n\n((?:(?:    .*)?\n)+)", text + "\n")
-    return [textwrap.dedent(block) for block in blocks]
+        return re.findall(r"```(python|text)\n(.*?)```", text, re.DOTALL)
+    pattern = r"\.\. code-block:: (python|text)\n\n((?:(?:    .*)?\n)+)"
+    return [(kind, textwrap.dedent(block)) for kind, block in re.findall(pattern, text + "\n")]
+
+
+def code_blocks(page):
+    return [block for kind, block in blocks(page) if kind == "python"]
+
+
+NUMBER = re.compile(r"-?\d*\.\d+")
+
+
+def prints(got, expected):
+    """Whether a text was printed, up to white space and a unit in the last digit of decimals."""
+    if NUMBER.sub("#", got).split() != NUMBER.sub("#", expected).split():
+        return False
+    digits = NUMBER.findall(expected)
+    units = [10.0 ** -len(number.partition(".")[2]) for number in digits]
+    errors = [float(a) - float(b) for a, b in zip(NUMBER.findall(got), digits)]
+    return all(abs(error) < 1.01 * unit for error, unit in zip(errors, units))
+
+
+@pytest.mark.parametrize("got, same", [("a .25\n b", 1), ("a .26 b", 1), ("a .27 b", 0), ("a", 0)])
+def test_printed_output_is_compared_up_to_the_last_digit(got, same):
+    assert prints(got, "a 0.25 b") == bool(same)
 
 
 @pytest.mark.parametrize(
     "page", [p for p in PAGES if code_blocks(p)], ids=lambda p: str(p.relative_to(ROOT))
 )
 def test_code_runs(page, tmp_path, monkeypatch):
-    code = "\n".join(code_blocks(page))
-    if "import faiss" in code and importlib.util.find_spec("faiss") is None:
+    if "import faiss" in page.read_text() and importlib.util.find_spec("faiss") is None:
         pytest.skip("faiss is not installed (the bench extra)")
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, str(page), "exec"), {"__name__": "__docs__"})
+    printed, names = "", {"__name__": "__docs__"}
+    for kind, block in blocks(page):
+        if kind == "python":
+            with contextlib.redirect_stdout(io.StringIO()) as stream:
+                exec(compile(block, str(page), "exec"), names)
+            printed = stream.getvalue()
+        else:
+            assert prints(printed, block), f"{page} shows:\n{block}but prints:\n{printed}"
 
 
 def test_the_example_in_readme_has_ten_lines():
