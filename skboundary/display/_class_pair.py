@@ -37,7 +37,8 @@ class ClassPairDisplay:
     ----------
     image_ : matplotlib AxesImage
     texts_ : list of matplotlib Text
-        The numbers in the cells, row by row; empty for more than 12 classes.
+        The numbers in the cells, row by row; empty where they would not fit, and for
+        more than 12 classes.
     colorbar_ : matplotlib Colorbar
     ax_ : matplotlib Axes
     figure_ : matplotlib Figure

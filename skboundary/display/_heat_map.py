@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skboundary.display._style import fitting_font, size_in_points
+
 _MAX_CELLS = 144  # with numbers
 _MAX_TICKS = 25
+_INSIDE = 0.85  # share of axes that a layout leaves beside a color bar
 
 
 def draw_heat_map(
@@ -29,22 +32,23 @@ def draw_heat_map(
     -------
     image : matplotlib AxesImage
     texts : list of matplotlib Text
-        Of the cells that are not NaN, row by row; empty for many cells.
+        Of the cells that are not NaN, row by row; empty where they would not fit.
     """
+    width, height = size_in_points(ax)
+    width, height = _INSIDE * width / len(columns), _INSIDE * height / len(rows)
     image = ax.imshow(values, **{"cmap": "viridis", "aspect": "auto", **image_kwargs})
     for axis, labels in ((ax.yaxis, rows), (ax.xaxis, columns)):
         step = -(-len(labels) // _MAX_TICKS)
         axis.set_ticks(range(0, len(labels), step), [str(label) for label in labels[::step]])
-    if len(columns) > 8 or max((len(str(label)) for label in columns), default=0) > 6:
+    if fitting_font([str(label) for label in columns], width, 9.0) != 9.0:
         ax.tick_params(axis="x", rotation=90)
-    if values.size > _MAX_CELLS:
-        return image, []
+    numbers = {place: format(v, number_format) for place, v in np.ndenumerate(values) if v == v}
+    size = fitting_font([*numbers.values()], width, height)
     texts = []
-    for (i, j), value in np.ndenumerate(values):
-        if not np.isnan(value):
-            style = {"ha": "center", "va": "center", "fontsize": "small", **(text_kwargs or {})}
-            style.setdefault("color", _contrast(image.cmap(image.norm(value))))
-            texts.append(ax.text(j, i, format(value, number_format), **style))
+    for (i, j), number in numbers.items() if size and values.size <= _MAX_CELLS else ():
+        style = {"ha": "center", "va": "center", "fontsize": size, **(text_kwargs or {})}
+        style.setdefault("color", _contrast(image.cmap(image.norm(values[i, j]))))
+        texts.append(ax.text(j, i, number, **style))
     return image, texts
 
 

@@ -227,9 +227,7 @@ class LatentProjectionDisplay:
         )
         twin = ax.twinx()
         counts, _ = np.histogram(at[either & self.changed], edges)
-        bars = twin.stairs(
-            counts, edges, fill=True, color="black", alpha=0.35, label="changed prediction"
-        )
+        bars = twin.stairs(counts, edges, fill=True, color="black", alpha=0.35, label="changed")
         drawn = []
         for code, mask, style in zip(line, of, styles, strict=True):
             density = np.histogram(at[mask], edges, density=mask.any())[0]

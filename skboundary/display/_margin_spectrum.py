@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from skboundary.boundary._subspace_margins import _quantiles
 from skboundary.display._response import name_of
 from skboundary.display._style import (
+    TEXT,
     class_color,
     class_marker,
     legend_beside,
@@ -215,6 +216,8 @@ class MarginSpectrumDisplay:
         -------
         self : MarginSpectrumDisplay
         """
+        from matplotlib.ticker import LogLocator, NullFormatter
+
         self.axes_, self.bounding_ax_ = many_axes(ax, 2, 1, (6.4, 4.8), height_ratios=[4, 1])
         above, below = self.axes_[:, 0]
         self.figure_ = above.figure
@@ -242,8 +245,12 @@ class MarginSpectrumDisplay:
             self.censored_ += below.plot(at, self.censored[i], **style)
         step = -(-len(at) // _MAX_TICKS)
         above.set(yscale="log", ylabel="margin", xticks=at[::step], title=name)
+        above.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        above.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        above.yaxis.set_minor_formatter(NullFormatter())
         above.tick_params(labelbottom=False)
-        below.set(ylim=(-0.05, 1.05), ylabel="no\nboundary")
+        below.set(ylim=(-0.05, 1.05))
+        below.set_ylabel("no\nboundary", **TEXT)
         below.set_xticks(at[::step], [str(s) for s in self.subspaces[::step]], rotation=90)
         legend_beside(above, self.lines_)
         return self

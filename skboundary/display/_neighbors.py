@@ -17,10 +17,12 @@ from skboundary.display._style import (
     TEXT,
     class_color,
     class_marker,
+    fitting_font,
     line_style,
     load_pyplot,
     many_axes,
     scatter_classes,
+    size_in_points,
 )
 from skboundary.networks._labels import encode_labels
 
@@ -214,7 +216,7 @@ class NeighborsDisplay:
         n, k = self.indices.shape
         width = max(1 + k, 3)
         self.axes_, self.bounding_ax_ = many_axes(
-            ax, n, 2, (1.0 * width + 3.0, 1.6 * n + 0.3), width_ratios=[width, 3]
+            ax, n, 2, (1.1 * width + 3.0, 1.6 * n + 0.3), width_ratios=[width, 3]
         )
         self.figure_ = self.axes_[0, 0].figure
         self.images_, self.neighbors_, self.moves_ = [], [], []
@@ -225,7 +227,7 @@ class NeighborsDisplay:
             else:
                 self.images_.append(self._draw_images(left, i, image_kwargs or {}))
             self.moves_.append(self._draw_moves(right, i, style))
-        self.axes_[-1, 1].set_xlabel("probability (hollow: without neighbors)", **TEXT)
+        self.axes_[-1, 1].set_xlabel("probability\n(hollow: without neighbors)", **TEXT)
         title = self.name if name is None else name
         if title is not None:
             self.figure_.suptitle(title)
@@ -243,13 +245,17 @@ class NeighborsDisplay:
         assert self.images is not None
         limits = float(self.images.min()), float(self.images.max())
         image, centers = show(ax, self.images[i], *limits, **image_kwargs)
-        below = [f"sample\nweight {self.query_weight:.2g}"]
+        below = [["sample", f"weight {self.query_weight:.2g}"]]
         for name, weight, distance in zip(
             self._texts(i), self.weights[i], self.distances[i], strict=True
         ):
-            below.append(f"{name}\nweight {weight:.2g}\nat {distance:.3g}".replace(" (", "\n("))
-        ax.set_xticks(centers, below)
-        ax.axvline(centers[:2].mean(), color="black", linewidth=1.0)
+            parts = name.replace(" (", "\n(").split("\n")
+            below.append([*parts, f"weight {weight:.2g}", f"at {distance:.3g}"])
+        width = size_in_points(ax)[0] / len(below)
+        size = fitting_font([line for lines in below for line in lines], width, 9.0)
+        if size is None:  # no room but for the label
+            below = [lines[:1] for lines in below]
+        ax.set_xticks(centers, ["\n".join(lines) for lines in below], fontsize=size or 6.0)
         return image
 
     def _draw_distances(self, ax: Any, i: int) -> dict[int, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skboundary.display._heat_map import draw_heat_map
-from skboundary.display._style import line_styles, load_pyplot, many_axes
+from skboundary.display._style import line_styles, load_pyplot, many_axes, size_in_points
 
 _PAPER = (3, 0.88)  # n_neighbors and query_weight of LaSeNN
 
@@ -43,7 +43,7 @@ class QueryWeightDisplay:
     images_ : list of matplotlib AxesImage
         One per map, all of one range of colors.
     texts_ : list of list of matplotlib Text
-        The scores in the cells of each map; empty where they are more than 100.
+        The scores in the cells of each map; empty where they would not fit.
     paper_ : list of matplotlib Line2D or None
         The mark of the paper's setting in each map, None if it was not scored.
     best_ : matplotlib Line2D
@@ -169,10 +169,18 @@ class QueryWeightDisplay:
         size = (n * (0.62 * columns + 0.6) + 1.4, 0.5 * rows + 1.3)
         self.axes_, self.bounding_ax_ = many_axes([ax] if single else ax, 1, n, size)
         self.figure_ = self.axes_[0, 0].figure
+        width, height = size_in_points(self.axes_[0, 0])
+        cell = 0.8 * min(width / columns, height / rows, 32)
+        white = {"markeredgecolor": "white", "markerfacecolor": "none"}
         paper, best = line_styles(
             [
-                dict(marker="s", markersize=22, markerfacecolor="none", markeredgecolor="white"),
-                dict(marker="*", markersize=11, markerfacecolor="white", markeredgecolor="black"),
+                {"marker": "s", "markersize": cell, **white},
+                {
+                    "marker": "*",
+                    "markersize": cell / 2.5,
+                    "markeredgecolor": "black",
+                    "markerfacecolor": "white",
+                },
             ],
             curve_kwargs,
         )
@@ -183,7 +191,7 @@ class QueryWeightDisplay:
             image, texts = draw_heat_map(
                 axes, scores, self.n_neighbors, ticks, ".3f", {**limits, **(image_kwargs or {})}
             )
-            axes.set(xlabel="query_weight (square: paper, star: best)", ylabel="n_neighbors")
+            axes.set(xlabel="query_weight (□ paper, ★ best)", ylabel="n_neighbors")
             if n > 1:
                 axes.set_title(f"average of {average}")
             self.images_.append(image)

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, label
 
-from skboundary.display._style import class_color, line_style, outline
+from skboundary.display._style import class_color, fitting_font, line_style, outline, size_in_points
 
 _PALEST, _STRONGEST = 0.2, 0.65  # opacity of a class at the least and the highest confidence
-_SMALLEST = 0.01  # share of the picture from which on a region is named
+_OVERLAP = 1.5  # width of a name in diameters of the circle inside its region
 
 
 def count_regions(prediction: NDArray[np.intp]) -> int:
@@ -57,16 +57,19 @@ def name_regions(
     prediction: NDArray[np.intp],
     classes: NDArray[Any],
 ) -> list[Any]:
-    """Write each class into its largest region, at the point farthest from the border."""
+    """Write each class into its largest region, far from the border, where it fits."""
     texts = []
+    cell = min(size_in_points(ax)) / max(prediction.shape)
     for code in np.unique(prediction):
         regions, _ = label(prediction == code)
         sizes = np.bincount(regions.ravel())[1:]
-        if sizes.max() < _SMALLEST * regions.size:
-            continue
         inside = np.pad(regions == 1 + sizes.argmax(), 1)  # the frame is a border, too
         depth = distance_transform_edt(inside)[1:-1, 1:-1]
         place = np.unravel_index(depth.argmax(), depth.shape)
-        style = dict(ha="center", va="center", path_effects=outline(), clip_on=True)
+        room = 2 * depth[place] * cell
+        size = fitting_font([str(classes[code])], _OVERLAP * room, room)
+        if size is None:
+            continue
+        style = dict(ha="center", va="center", path_effects=outline(), clip_on=True, fontsize=size)
         texts.append(ax.text(xx0[place], xx1[place], str(classes[code]), **style))
     return texts

@@ -245,6 +245,7 @@ class ResamplingDisplay:
         )
         if np.abs(self.originals[:, 0]).max() > 3 * _LINEAR:
             left.set_xscale("symlog", linthresh=_LINEAR, linscale=2)
+            left.autoscale_view()
         keys = class_keys(self.pair, self.classes)
         left.legend(handles=[*keys, self.synthetic_, self.boundary_], **TEXT)
         right.axline((0, 0), slope=1, **line)

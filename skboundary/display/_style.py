@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 MARKERS = "os^DvPX<>p"
 MAX_LEGEND = 10  # classes; a longer legend cannot be read
 TEXT = {"fontsize": "small"}
+_CHARACTER = 0.6  # width of a character, in font sizes
 
 
 def load_pyplot(caller: str) -> Any:
@@ -189,6 +190,19 @@ def class_keys(codes: Sequence[int], classes: NDArray[Any], **kwargs: Any) -> li
         )
         for code in codes
     ]
+
+
+def size_in_points(ax: Any) -> tuple[float, float]:
+    """Width and height of axes, before a layout makes room for their labels."""
+    box, dpi = ax.get_window_extent(), ax.figure.dpi
+    return 72 * box.width / dpi, 72 * box.height / dpi
+
+
+def fitting_font(texts: Sequence[str], width: float, height: float) -> float | None:
+    """Font size up to 9 with which the longest text fits into a box, None below 5."""
+    longest = max((len(text) for text in texts), default=0)
+    size = min(9.0, width / (_CHARACTER * max(longest, 1)), height)
+    return size if size >= 5 else None
 
 
 def legend_beside(ax: Any, handles: Sequence[Any], **kwargs: Any) -> Any:
