@@ -26,7 +26,7 @@ from sklearn.metrics import average_precision_score, recall_score
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from skboundary import BiasedExtrapolationSampler
+from skboundary import BiasedExtrapolationSampler, ResamplingDisplay
 
 X, y = load_digits(return_X_y=True)
 rare = [1, 3, 5, 7, 9]
@@ -115,3 +115,20 @@ _ = ax.legend()
 # than any of them. How well the probabilities rank the samples (average precision) hardly depends
 # on the method. Over-sampling is worth its time if the classifier has no probabilities that could
 # be adjusted; the :ref:`guide <biased_extrapolation>` compares more data and classifiers.
+
+# %%
+# Where the synthetic samples are
+# -------------------------------
+# On the left, the rare digit 3 and the 8, toward which it is extrapolated, by the difference of
+# their two logits: the boundary is at 0. On the right, the probability of a 3 at each synthetic
+# sample, beside the one aimed at.
+
+sampler = pipelines["biased extrapolation"]["biasedextrapolationsampler"]
+scaled = pipelines["biased extrapolation"]["standardscaler"].transform(X_train)
+sampler.fit_resample(scaled, y_train)
+_ = ResamplingDisplay.from_sampler(sampler, scaled, y_train, pair=(3, 8))
+
+# %%
+# The sampler aims at probabilities below 0.5, beyond the boundary of a classifier that places it
+# too close to the rare digit. By default it spreads the samples between there and the rare samples,
+# so most of them are above the diagonal.
