@@ -14,7 +14,7 @@ from skboundary.display._style import fitting_font, size_in_points
 
 _MAX_CELLS = 144  # with numbers
 _MAX_TICKS = 25
-_INSIDE = 0.85  # share of axes that a layout leaves beside a color bar
+_INSIDE = 0.75  # share of axes that a layout leaves beside a color bar, and gaps between cells
 
 
 def draw_heat_map(
