@@ -58,6 +58,7 @@ _Found = tuple[Tensor, Tensor, Tensor]  # half squared distances, indices, which
 
 _SPARE = 4  # samples on the shortlist beyond k
 _SHARE = 64  # fewer queries are not worth a thread of their own
+_ALONE = 8  # queries searched together by lower bounds when they have too many candidates
 _FEW = 128  # queries searched together in float64
 _LARGEST = torch.finfo(torch.float64).max
 
@@ -222,9 +223,13 @@ def _search_fast(
     if method is None or proven.all():
         return distances, indices, proven
     left = (~proven).nonzero().squeeze(1)
-    if index.tables.product is not None or len(left) > _FEW:  # a few are not worth a table
-        of_left = None if exclude is None else exclude[left]
-        distances[left], indices[left], proven[left] = run(None, queries[left], of_left)
+    # a few are not worth a table: alone they may have more candidates
+    alone = index.tables.product is None and len(left) <= _FEW
+    if not alone or len(queries) > _ALONE:
+        for some in left.split(_ALONE if alone else len(left)):
+            of_some = None if exclude is None else exclude[some]
+            found = run(method if alone else None, queries[some], of_some)
+            distances[some], indices[some], proven[some] = found
     count_unsettled(index, k, len(left), len(queries))
     return distances, indices, proven
 

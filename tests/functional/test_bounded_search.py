@@ -165,16 +165,21 @@ def test_too_many_candidates_are_left_to_the_product(monkeypatch):
     assert not index.tables.bounds
 
 
-def test_one_query_may_have_many_candidates():
-    """The product would take longer, above all once its table was dropped."""
+@pytest.mark.parametrize("n_easy", [0, 400])
+def test_few_queries_may_have_many_candidates(n_easy, monkeypatch):
+    """Once its table was dropped, the product would take longer."""
     scales = torch.linspace(2, 0.2, 40)
     samples, query = gaussian(6000, 40).float() * scales, gaussian(1, 40, 1).float() * scales
-    expected = search(build_index(samples), query, 3)
+    queries = torch.cat([samples[:n_easy] + 1e-3, query])
+    expected = search(build_index(samples), queries, 3)
     index = build_index(samples)
     index.tables.methods[3], index.tables.product = Method(20, BFLOAT16), None
-    found = search(index, query, 3)
+    monkeypatch.setattr(module, "search_float64", None)
+    found = search(index, queries, 3)
     assert torch.equal(found.indices, expected.indices)
-    assert not index.tables.unsettled
+    assert torch.equal(found.distances, expected.distances)
+    assert bool(index.tables.unsettled) == (n_easy > 0)  # too many in company, but not alone
+    assert index.tables.product is None
 
 
 @pytest.fixture
