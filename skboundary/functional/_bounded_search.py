@@ -59,7 +59,7 @@ _CROWD = 8  # of the groups of samples, one in so many may be within the limit; 
 _CROWDED = 64, 2**19  # fewer where a batch has more such groups in all
 _CHECKED, _STRIDE = 64, 1021  # queries of which a score is computed twice, and between the samples
 _PAIRS = 4096  # pairs compared at a time in float64
-_DIFFERENCES = 2**17  # numbers of one temporary, about
+_DIFFERENCES = 2**18  # numbers of one temporary, about
 _LARGEST = 1e15  # norms whose products are far from overflowing
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 GROUP = 8  # scores that share one minimum
 GROUPS = 64  # groups in a strip: torch takes minima over this many columns at a time
 STRIP = GROUP * GROUPS  # samples of a strip
-FLOAT64 = 2**17  # float64 numbers in one temporary, approximately: 1 MB fits the cache
+FLOAT64 = 2**18  # float64 numbers in one temporary, approximately: 2 MB
 INF = float("inf")
 _EXPONENTS = -30, 50  # of the largest number: between them no square leaves float32's range
 _NORMS = 2.0**-400, 2.0**400  # norms between them are right although they were squared
