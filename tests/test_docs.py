@@ -269,6 +269,12 @@ def test_the_black_box_tables_equal_the_results():
         assert peer["success"] < 1 or ours["mean_distance"] < peer["mean_distance"]
 
 
+def test_the_times_of_the_margins_equal_the_results():
+    benchmark = load_script("margins_speed.py")
+    results = json.loads((ROOT / "benchmarks/results/margins_speed.json").read_text())
+    assert benchmark.table(results["records"]) in benchmark.GUIDE.read_text()
+
+
 def test_the_margins_equal_the_results():
     benchmark = load_script("reproductions/hold_me_tight.py")
     results = json.loads((ROOT / "benchmarks/results/hold_me_tight.json").read_text())
@@ -313,7 +319,13 @@ EXACT_SEARCH = [
     "functional/_bounded_search.py",
     "functional/_search_methods.py",
 ]
-TIMES = {"fixed_costs", "latent_knn", "neighbors", "resample_speed"}  # equal results say nothing
+TIMES = {
+    "fixed_costs",
+    "latent_knn",
+    "margins_speed",
+    "neighbors",
+    "resample_speed",
+}  # equal results say nothing
 MEASURED = {
     "boundary": [*SEARCHES, *PM],
     "deepdig": [
@@ -329,6 +341,7 @@ MEASURED = {
         "networks/_module_state.py",
         "networks/_torch_network.py",
     ],
+    "margins_speed": ["functional/subspace_deepfool.py", "boundary/_subspace_search.py"],
     "hold_me_tight": [
         "functional/cosine_transform.py",
         "functional/subspaces.py",

@@ -21,6 +21,7 @@ GUIDES = {
     "fixed_costs": "networks",
     "hold_me_tight": "subspace_margins",
     "lasenn": "latent_knn",
+    "margins_speed": "subspace_margins",
     "latent_knn": "latent_knn",
     "neighbors": "nearest_neighbors",
     "oversampling": "biased_extrapolation",

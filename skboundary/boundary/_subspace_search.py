@@ -23,8 +23,10 @@ from skboundary.functional.subspace_deepfool import subspace_deepfool
 from skboundary.functional.subspaces import Subspaces, WholeSpace
 from skboundary.networks import Network
 
-# A search holds the activations of its pass and ten gradients: so many times its sample.
-_SAMPLES_HELD = 32
+# A search holds the activations of its pass and ten gradients: so many times its sample. On a CPU
+# fewer are searched together, for the activations of a layer to stay in the cache.
+_SAMPLES_HELD, _SAMPLES_HELD_CPU = 32, 64
+_BATCHES = 16  # so many times that many searches are advanced in turn, so that batches remain full
 _STARTS = 15  # samples of other classes that a search by labels starts from
 _NUMBERS = 2**22  # numbers in the starts of a batch
 _QUERIES_PER_STEP = 20  # in place of one step along a gradient
@@ -61,11 +63,15 @@ def gradient_margins(
     """
     n, device, dtype = subspaces.n_subspaces, network.device, network.input_dtype
     sample_bytes = math.prod(sample_shape(X)) * dtype.itemsize
-    size = resolve_batch_size(network.batch_size, _SAMPLES_HELD * sample_bytes, device)
+    held = _SAMPLES_HELD_CPU if device.type == "cpu" else _SAMPLES_HELD
+    size = resolve_batch_size(network.batch_size, held * sample_bytes, device)
     size = size // n * n or size  # whole samples, whose first gradient is shared by all subspaces
     subspaces = move(subspaces, device)
 
     def step(pairs: slice) -> tuple[Tensor, Tensor]:
+        nonlocal size
+        if pairs.stop < n_pairs:  # halved together when memory runs out
+            size = -(-(pairs.stop - pairs.start) // _BATCHES)
         pair = torch.arange(pairs.start, pairs.stop, device=device)
         first, last = pairs.start // n, (pairs.stop - 1) // n
         x = to_tensor(_safe_indexing(X, slice(first, last + 1)), device=device, dtype=dtype)
@@ -77,12 +83,14 @@ def gradient_margins(
             pair % n,
             overshoot=overshoot,
             max_iter=max_iter,
+            batch_size=size,
             eps=network.eps,
         )
         return found.distance.cpu(), found.flipped.cpu()
 
+    n_pairs, together = X.shape[0] * n, _BATCHES * size
     with network.differentiable_logits() as logits:
-        parts = [*map_batches(step, X.shape[0] * n, size, verbose=verbose, desc="margins")]
+        parts = [*map_batches(step, n_pairs, together, verbose=verbose, desc="margins")]
     distance, flipped = (torch.cat(part).view(-1, n) for part in zip(*parts, strict=True))
     return distance, flipped
 

@@ -38,6 +38,7 @@ def subspace_deepfool(
     n_classes: int = 10,
     overshoot: float = 0.02,
     max_iter: int = 100,
+    batch_size: int | None = None,
     eps: float | None = None,
 ) -> SubspaceDeepFool:
     """Perturb samples inside subspaces until their prediction changes.
@@ -53,8 +54,8 @@ def subspace_deepfool(
     itself, for pixels whose margins are about 1; relative to the distance so far, it suits any
     unit. From the second step on none is shorter than the rounding of x and of the logits either,
     so that a search cannot stall on the boundary. Points are not clipped to the range of the data.
-    All searches advance together, and finished ones leave the batch; the first step is shared by
-    all subspaces of a sample.
+    All searches advance together, in batches from which finished ones are removed; the gradients at
+    a sample are shared by its subspaces where those follow each other in one batch.
 
     Parameters
     ----------
@@ -70,6 +71,8 @@ def subspace_deepfool(
     overshoot : float, default=0.02
         Relative to the distance.
     max_iter : int, default=100
+    batch_size : int, default=None
+        Largest number of points that pass through `logits` together. None is m.
     eps : float, default=None
         Machine epsilon of the dtype that `logits` computes in; None is that of x.
 
@@ -103,45 +106,95 @@ def subspace_deepfool(
     >>> subspace_deepfool(lambda x: x @ weight.T, x, axes, first, torch.tensor([0, 1])).distance
     tensor([5.1000, 3.8250])
     """
+    size = batch_size or max(1, len(samples))
     with torch.no_grad():
-        ranking = logits(x).sort(dim=1, descending=True, stable=True).indices[:, :n_classes]
-    lead, gradient, _ = _linearize(logits, x, ranking)
-    lead, gradient, ranking = lead[:, samples], gradient[:, samples], ranking[samples]
-    projected = subspaces.coordinates(gradient, index)
-    eps = torch.finfo(x.dtype).eps if eps is None else eps
-    grain = eps * x.flatten(1).norm(dim=1)[samples]
-    c = torch.zeros_like(projected[0])
-    flipped = torch.zeros_like(samples, dtype=torch.bool)
-    n_iter = torch.zeros_like(samples)
+        out = torch.cat([logits(part) for part in x.split(size)])
+    ranking = out.sort(dim=1, descending=True, stable=True).indices[:, :n_classes]
+    searches = _Searches(logits, x, subspaces, samples, index, ranking, overshoot, size, eps)
     active = torch.arange(len(samples), device=samples.device)
     for step in range(max_iter):
-        if step:
-            points = _displaced(x, samples[active], subspaces.expand(c[active], index[active]))
-            lead, gradient, largest = _linearize(logits, points, ranking[active])
-            projected = subspaces.coordinates(gradient, index[active])
+        if not len(active):
+            break
+        active = torch.cat([searches.advance(part, step) for part in active.split(size)])
+    c = (1 + overshoot) * searches.c
+    distance = torch.where(searches.n_iter > 0, c.norm(dim=1), torch.inf)
+    return SubspaceDeepFool(distance, searches.flipped, c, searches.n_iter)
+
+
+class _Searches:
+    """How far m searches have come."""
+
+    def __init__(
+        self,
+        logits: Callable[[Tensor], Tensor],
+        x: Tensor,
+        subspaces: Subspaces,
+        samples: Tensor,
+        index: Tensor,
+        ranking: Tensor,
+        overshoot: float,
+        size: int,
+        eps: float | None,
+    ) -> None:
+        self.logits, self.x, self.subspaces = logits, x, subspaces
+        self.samples, self.index, self.ranking = samples, index, ranking[samples]
+        self.beyond, self.size = 1 + overshoot, size
+        self.eps = torch.finfo(x.dtype).eps if eps is None else eps
+        self.grain = self.eps * x.flatten(1).norm(dim=1)[samples]
+        k = subspaces.coordinates(x[:1].flatten(1), index[:1]).shape[1]
+        self.c = x.new_zeros(len(samples), k)
+        self.flipped = torch.zeros_like(samples, dtype=torch.bool)
+        self.n_iter = torch.zeros_like(samples)
+
+    def advance(self, active: Tensor, step: int) -> Tensor:
+        """Take one step of some searches; return those that have not ended."""
+        lead, gradient, largest = (
+            self._linearized(active) if step else self._linearized_at_x(active)
+        )
+        projected = self.subspaces.coordinates(gradient, self.index[active])
         slope, length, direction = _nearest_boundary(lead, gradient, projected)
         if step:
-            shortest = torch.maximum(_SHORTEST_STEP * c[active].norm(dim=1), grain[active])
-            length = torch.maximum(length, torch.maximum(shortest, eps * largest / slope))
+            shortest = _SHORTEST_STEP * self.c[active].norm(dim=1)
+            shortest = torch.maximum(shortest, self.grain[active])
+            length = torch.maximum(length, torch.maximum(shortest, self.eps * largest / slope))
         moves = length.isfinite()
-        c[active[moves]] += length[moves, None] * direction[moves]
         active = active[moves]
         if not len(active):
-            break
-        n_iter[active] += 1
-        beyond = (1 + overshoot) * subspaces.expand(c[active], index[active])
+            return active
+        self.c[active] += length[moves, None] * direction[moves]
+        self.n_iter[active] += 1
         with torch.no_grad():
-            predicted = logits(_displaced(x, samples[active], beyond)).argmax(1)
-        flipped[active] = predicted != ranking[active, 0]
-        active = active[~flipped[active]]
-        if not len(active):
-            break
-    c *= 1 + overshoot
-    return SubspaceDeepFool(torch.where(n_iter > 0, c.norm(dim=1), torch.inf), flipped, c, n_iter)
+            predicted = self._run(self._points(active, self.beyond)).argmax(1)
+        self.flipped[active] = predicted != self.ranking[active, 0]
+        return active[~self.flipped[active]]
 
+    def _linearized_at_x(self, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """At the samples of some searches, each sample once."""
+        found, place = self.samples[active].unique(return_inverse=True)
+        first = torch.empty_like(found).scatter_(0, place, active)  # any search of a sample
+        lead, gradient, largest = _linearize(self._run, self.x[found], self.ranking[first])
+        return lead[:, place], gradient[:, place], largest[place]
 
-def _displaced(x: Tensor, samples: Tensor, delta: Tensor) -> Tensor:
-    return x[samples] + delta.view(-1, *x.shape[1:])
+    def _linearized(self, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return _linearize(self._run, self._points(active, 1.0), self.ranking[active])
+
+    def _points(self, active: Tensor, factor: float) -> Tensor:
+        """``x + factor * S c``."""
+        delta = factor * self.subspaces.expand(self.c[active], self.index[active])
+        return self.x[self.samples[active]] + delta.view(-1, *self.x.shape[1:])
+
+    def _run(self, points: Tensor) -> Tensor:
+        """Logits of at most a batch of points, which is filled up to one of a few sizes.
+
+        Libraries prepare the layers of a network for each size, at some cost, and keep the result.
+        """
+        n = len(points)
+        unit = 2 ** max(0, (n - 1).bit_length() - 3)
+        n_copies = min(-(-n // unit) * unit, max(self.size, n)) - n
+        if not n_copies:
+            return self.logits(points)
+        copies = points[-1:].detach().expand(n_copies, *points.shape[1:])
+        return self.logits(torch.cat([points, copies]))[:n]
 
 
 def _linearize(

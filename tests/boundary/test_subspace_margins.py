@@ -289,6 +289,24 @@ def test_images_take_every_kind_and_any_batch(cnn, digits, kind):
     np.testing.assert_allclose(some, whole[4:6], rtol=1e-3)
 
 
+def test_batches_that_run_out_of_memory_become_smaller(digits):
+    class Limited(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.largest = affine((1, 8, 8), torch.float32)[0], 10**9
+
+        def forward(self, x):
+            if len(x) > self.largest:
+                raise MemoryError
+            return self.net(x)
+
+    X, net = digits[0][300:310], Limited()
+    margins = SubspaceMargins(net, window=4, step=2).fit(X)
+    expected = margins.transform(X)
+    net.largest = 4
+    np.testing.assert_allclose(margins.transform(X), expected, rtol=1e-5)
+
+
 def test_own_checks_on_images(cnn, digits):
     X, y = digits
     for estimator, check in estimator_checks_generator(

@@ -168,6 +168,22 @@ def test_no_batch_is_empty_and_no_grad_does_not_matter():
         assert whole.distance.tolist() == [pytest.approx(1.02)] * 3
 
 
+@pytest.mark.parametrize("batch_size", [1, 7, 24])
+def test_batches_are_of_few_sizes_and_do_not_change_the_result(cnn, digits, batch_size):
+    net, x, sizes = cnn.double(), torch.from_numpy(digits[0][300:312]).double(), []
+
+    def counted(x):
+        sizes.append(len(x))
+        return net(x)
+
+    subspaces = dct_windows(8, 8, 3, 1, dtype=torch.float64)
+    whole = search_all(net, x, subspaces)
+    parts = search_all(counted, x, subspaces, batch_size=batch_size)
+    assert max(sizes) == batch_size and set(sizes) <= {*range(1, 9), 10, 12, 14, 16, 20, 24}
+    torch.testing.assert_close(parts.distance, whole.distance, rtol=1e-9, atol=0)
+    assert torch.equal(parts.flipped, whole.flipped) and torch.equal(parts.n_iter, whole.n_iter)
+
+
 @DTYPES
 def test_a_subspace_orthogonal_to_the_weights_is_censored_not_zero(dtype):
     components = random_components(30, 30, generator=seeded(3), dtype=dtype)
