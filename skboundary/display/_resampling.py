@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
@@ -318,6 +319,6 @@ def _view(
         latents.append(to_numpy(latent.double()))
     z, m = latents[0] - latents[0].mean(0), margins[0] - margins[0].mean()
     rest = z - np.outer(m, m @ z) / (m @ m or 1.0)
-    direction = np.linalg.svd(rest, full_matrices=False)[2][0]
+    direction = PCA(1, random_state=0).fit(rest).components_[0]
     other = [(latent - latents[0].mean(0)) @ direction for latent in latents]
     return np.column_stack([np.concatenate(margins), np.concatenate(other)])
