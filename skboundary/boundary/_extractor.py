@@ -74,8 +74,8 @@ class BoundarySampleExtractor(
     penalty : float, default=None
         Weight of the norm in method "pm", 1 in the paper. It replaces `confidence`.
     norm : {1, 2, inf, "2sq"}, default=2
-        Norm of the perturbation; "2sq" is the square of 2. Methods that do not support the norm
-        raise a ValueError.
+        Norm of the perturbation and of all distances; "2sq" is the square of 2. Methods that do
+        not support the norm raise a ValueError.
     margin_tol : float, default=1e-3
         Difference of the scores of the two classes at both ends of a pair, in units of the
         logits. It is raised to 8 eps max|logit| where that is more: below, predictions would

@@ -71,7 +71,7 @@ METHODS: dict[str, Method] = {
     "minimal": Method(
         minimal,
         "gradient",
-        (2,),
+        (2, 1, math.inf),
         EFFORTS,
         within=Effort.within,
         least=2 * LEAST_GRADIENTS,  # for two legs
