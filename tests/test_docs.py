@@ -336,6 +336,7 @@ SEARCHES = [
     "functional/ddn.py",
     "functional/query_search.py",
     "functional/_query_brackets.py",
+    "functional/_query_directions.py",
     "functional/_query_starts.py",
     "functional/_boundary_walk.py",
     "functional/root_finding.py::find_root",

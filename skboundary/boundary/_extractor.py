@@ -66,9 +66,9 @@ class BoundarySampleExtractor(
     effort : {"fast", "balanced", "thorough"} or int, default="balanced"
         The cost of a sample: gradients of "minimal", see the guide; 12, 30 or 300 iterations of
         "pm"; at most 100, 2000 or 10000 queries of "score" and "label". An int limits gradients
-        of "minimal" (10 or more) and "pm" (20), queries of "label", "segment" (20) and "score"
-        (50). "deepdig" takes no int; its generators train until their success rate stops growing,
-        or with "thorough" for the 5000 steps of the paper.
+        of "minimal" (10 or more) and "pm" (20), queries of "label" (20), "segment" (30) and
+        "score" (50). "deepdig" takes no int; its generators train until their success rate stops
+        growing, or with "thorough" for the 5000 steps of the paper.
     confidence : float in (0.5, 1), default=0.9
         Probability with which both ends of a pair are predicted by method "pm".
     penalty : float, default=None

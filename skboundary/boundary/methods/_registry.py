@@ -122,7 +122,7 @@ METHODS: dict[str, Method] = {
         dict.fromkeys(("fast", "balanced", "thorough")),  # the same for all
         n_partners=1,
         within=Queries,
-        least=20,
+        least=30,
     ),
     "deepdig": Method(
         deepdig,
