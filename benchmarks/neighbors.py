@@ -319,16 +319,17 @@ def figures(record: dict[str, Any], width: int) -> str:
 
 def table(results: dict[str, Any]) -> str:
     """The table of the guide, computed from the JSON alone."""
-    rule = "  ".join("=" * width for width in (20, 9, 7, *[12] * 5, 11))
+    rule = "  ".join("=" * width for width in (22, 9, 7, *[12] * 5, 11))
     names = [f"{name:<14}" for name in COLUMNS]
-    lines = [rule, f"{'workload':<22}data       threads  {''.join(names)}beyond data", rule]
+    lines = [rule, f"{'workload':<24}data       threads  {''.join(names)}beyond data", rule]
     lines += [
-        f"{record['workload']:<22}{record['data']:<11}{record['threads']:<9}"
+        f"{record['workload']:<24}{record['data']:<11}{record['threads']:<9}"
         f"{figures(record, 14)}{beyond_data(record):.0f} MB"
         for record in results["records"]
     ]
-    whole = [r for r in results["records"] if r.get("calls") == 1 and r["threads"] == 1]
-    choices = [choosing_ratio(r) for r in whole]
+    choices = [
+        choosing_ratio(r) for r in results["records"] if "choosing" in r and r["threads"] == 1
+    ]
     if choices:
         cost = f"{min(choices):.1f} to {max(choices):.1f} times the CPU time of the full product"
         rule += f"\n\nThe call in which a method is chosen took {cost}."

@@ -30,7 +30,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "sphinx_design",
     "sphinx_copybutton",
-    "inherited_members",
+    "documented_elsewhere",
     "benchmark_results",
 ]
 root_doc = "index"
@@ -47,6 +47,9 @@ smartquotes = False  # quotes are those of Python
 copybutton_exclude = ".linenos, .gp, .go"
 numpydoc_show_class_members = False
 
+# every reference to a name of this package resolves, those to other projects with a network
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(sklearn|imblearn|matplotlib|numpy|torch|skorch|joblib)\..*")]
 intersphinx_mapping = {}
 if os.environ.get("SKBOUNDARY_INTERSPHINX") == "1":
     intersphinx_mapping = {
@@ -68,12 +71,14 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
     "remove_config_comments": True,
     "show_memory": False,
+    "junit": "sphinx-gallery/junit-results.xml",  # times, for check_site.py
     "reset_modules": ("matplotlib",),
 }
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"skboundary {release}"
 html_static_path = ["_static"]
+html_copy_source = False
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_theme_options = {
@@ -91,6 +96,7 @@ html_sidebars = {
     name: [] for name in ("index", "quickstart", "benchmarks", "glossary", "references")
 }
 
-# the script docs/copy_mathjax.py puts it there before a release; otherwise the pages load it
+# copy_mathjax.py puts it there before a release; otherwise the pages load it from a network
 if (HERE / "_static/mathjax").is_dir():
     mathjax_path = "mathjax/tex-mml-chtml.js"
+    mathjax4_config = {"loader": {"paths": {"fonts": "[mathjax]/fonts"}}}

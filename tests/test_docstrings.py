@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from numpydoc.validate import validate
 
 import skboundary
 from skboundary.boundary import BoundaryPairs
+from skboundary.neighbors import NeighborSearch
+from skboundary.networks import Network
+from tests.test_site import listed_names, resolve
 
 PACKAGE = Path(skboundary.__file__).parent
 CLASSES = [getattr(skboundary, name) for name in skboundary.__all__]
@@ -61,6 +65,11 @@ def public_names():
     for cls in [*CLASSES, BoundaryPairs]:
         yield from ((name, OPTIONAL) for name in names_of(cls))
     yield "skboundary.boundary.characterize_boundary", OPTIONAL
+    yield "skboundary.networks.as_network", OPTIONAL
+    for protocol in (Network, NeighborSearch):  # its properties are described in its docstring
+        for name in names_of(protocol):
+            if not isinstance(vars(protocol).get(name.rpartition(".")[2]), property):
+                yield name, BRIEF
     for module in MODULES:
         for name, member in members_of(module):
             if inspect.isclass(member):
@@ -91,6 +100,17 @@ def test_all_public_modules_are_covered():
     covered = {name.rsplit(".", 1)[0] for name, _ in public_names()}
     for name in ("datasets", "exceptions", "utils.estimator_checks", "boundary._pairs"):
         assert f"skboundary.{name}" in covered
+
+
+def test_every_name_in_the_api_reference_is_covered():
+    covered = {id(resolve(name)) for name, _ in public_names() if is_top_level(name)}
+    names = [name for name in listed_names() if callable(resolve(name))]
+    assert len(names) > 50 and not [name for name in names if id(resolve(name)) not in covered]
+
+
+def is_top_level(name):
+    """Whether a dotted name is that of an object in a module, rather than in a class."""
+    return name.rpartition(".")[0] in sys.modules
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)

@@ -39,14 +39,21 @@ def load(name: str):
 
 
 def neighbors() -> Iterator[list[str]]:
-    yield ["samples x columns, k", "data", "threads", "seconds", "/ faiss", "/ scikit-learn"]
+    peers = {"faiss": "faiss", "panorama": "Panorama", "sklearn": "scikit-learn"}
+    yield [
+        "workload",
+        "samples x columns",
+        "queries",
+        "seconds",
+        *(f"/ {p}" for p in peers.values()),
+    ]
     for r in load("neighbors")["records"]:
-        wall = {name: seconds["wall"] for name, seconds in r["seconds"].items()}
-        ratios = [
-            f"{wall['ours'] / wall[p]:.2f}" if p in wall else "" for p in ("faiss", "sklearn")
-        ]
-        size = f"{r['rows']:,} x {r['dimensions']:,}, {r['k']}"
-        yield [size, r["data"], str(r["threads"]), f"{wall['ours']:.2f}", *ratios]
+        if r["threads"] == 1:
+            wall = {name: seconds["wall"] for name, seconds in r["seconds"].items()}
+            ratios = [f"{wall['ours'] / wall[p]:.2f}" if p in wall else "" for p in peers]
+            size = f"{r['rows']:,} x {r['dimensions']:,}"
+            name = f"{r['workload']}, {r['data']}"
+            yield [name, size, f"{r['queries']:,}", f"{wall['ours']:.2f}", *ratios]
 
 
 def gradient_search() -> Iterator[list[str]]:
@@ -72,8 +79,9 @@ def resample_speed() -> Iterator[list[str]]:
     names = list(records[0]["seconds"])
     yield ["samples", "threads", f"{names[0]}, seconds", *(f"{n} / {names[0]}" for n in names[1:])]
     for r in records:
-        first, *others = [r["seconds"][name]["wall"] for name in names]
-        ratios = [f"{other / first:.2f}" for other in others]
+        wall = {name: seconds["wall"] for name, seconds in r["seconds"].items()}
+        first = wall[names[0]]
+        ratios = [f"{wall[n] / first:.2f}" if n in wall else "" for n in names[1:]]
         yield [f"{r['rows']:,}", str(r["threads"]), f"{first:.3f}", *ratios]
 
 

@@ -43,9 +43,7 @@ MEASURE_CONSTRAINTS: dict[str, Any] = {
 _PAIRS_PER_JOB = {"deepdig": 16}  # ordered class pairs, 2 for the others: both directions
 
 
-@validate_params(
-    {**MEASURE_CONSTRAINTS, "cache": [dict, None]}, prefer_skip_nested_validation=False
-)
+@validate_params(MEASURE_CONSTRAINTS | {"cache": [dict, None]}, prefer_skip_nested_validation=False)
 def characterize_boundary(
     estimator: Any,
     X: ArrayLike,
@@ -79,7 +77,7 @@ def characterize_boundary(
     Parameters
     ----------
     estimator : estimator or torch.nn.Module or None
-        The classifier. A module, a :class:`FrozenNetwork` and a
+        The classifier. A module, a :class:`~skboundary.FrozenNetwork` and a
         :class:`~sklearn.frozen.FrozenEstimator` are used as given; any other estimator is cloned
         and fitted. None trains a small multilayer perceptron on standardized columns.
     X : array-like of shape (n_samples, ...)
@@ -106,7 +104,7 @@ def characterize_boundary(
         Maximum number of midpoints of a segment.
     generator : callable, default=None
         For "deepdig": from the shape of a sample to an autoencoder, as in
-        :class:`BoundarySampleExtractor`.
+        :class:`~skboundary.BoundarySampleExtractor`.
     effort : {"fast", "balanced", "thorough"} or int, default="balanced"
         How long "deepdig" trains, and "pm" searches; the gradients per sample of "pm", 20 or more.
     n_jobs : int, default=None
@@ -128,7 +126,7 @@ def characterize_boundary(
     Returns
     -------
     report : Bunch of ndarray of shape (n_pairs,)
-        As `report_` of :class:`BoundaryCharacterizer`.
+        As `report_` of :class:`~skboundary.BoundaryCharacterizer`.
 
     Raises
     ------
@@ -138,7 +136,7 @@ def characterize_boundary(
 
     See Also
     --------
-    BoundaryCharacterizer : The same as an estimator, which keeps what it has measured.
+    skboundary.BoundaryCharacterizer : The same as an estimator, which keeps what it has measured.
 
     References
     ----------

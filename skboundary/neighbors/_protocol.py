@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 class NeighborSearch(Protocol):
     """A search for nearest neighbors, as the parameter `neighbors` of estimators takes it.
 
-    :class:`TorchNearestNeighbors` and scikit-learn's ``NearestNeighbors`` conform to it. The object
-    is cloned, or copied deeply where it has no ``get_params``, before `fit` is called on the copy;
-    the original is never changed. Estimators are pickled with their fitted search.
+    :class:`~skboundary.TorchNearestNeighbors` and scikit-learn's ``NearestNeighbors`` conform to
+    it. The object is cloned, or copied deeply where it has no ``get_params``, before `fit` is
+    called on the copy; the original is never changed. Estimators are pickled with their fitted
+    search.
 
     Two attributes are optional: `effective_metric_`, or else `metric`. If it is "sqeuclidean",
     `LatentKNNClassifier.diagnose` takes the roots of the distances.

@@ -71,8 +71,8 @@ def as_network(
         refitting; any other classifier is cloned and fitted.
     X : array-like of shape (n_samples, ...)
     y : array-like of shape (n_samples,) or None
-    layer, pool, memory, memory_key, device, batch_size, random_state, verbose
-        As in :class:`LatentTransformer`.
+    layer, pool, memory, memory_key, device, batch_size, random_state, verbose : object
+        As in :class:`~skboundary.LatentTransformer`.
     logits : bool, default=True
         False if only latent vectors are needed.
     latent : bool, default=True

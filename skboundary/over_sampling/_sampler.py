@@ -88,7 +88,7 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
     neighbors : int or object with `fit` and `kneighbors`, default=5
         The number k of neighbors in the "nearest" pairings and within the class, found by exact
         search. Or another nearest neighbor search, such as
-        :class:`~skboundary.neighbors.TorchNearestNeighbors`: it is cloned and fitted on latent
+        :class:`~skboundary.TorchNearestNeighbors`: it is cloned and fitted on latent
         vectors of one class, k is its `n_neighbors`, and "one-to-one" uses it, too.
     bias : {"asymmetric", "bottom", "top", "random", "dbr"}, default="asymmetric"
         Which of the majority samples on their own side of the boundary are selected: those with

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """
 Explain one prediction by its neighbors
 =======================================
@@ -6,8 +8,6 @@ Why does a network call this a five? :class:`~skboundary.LatentKNNClassifier` sh
 samples that are nearest in the latent space of the network, their labels, and their part in the
 prediction.
 """
-
-# SPDX-License-Identifier: BSD-3-Clause
 
 # %%
 # A classifier and its least confident predictions

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """
 Wrong labels, outvoted by neighbors
 ===================================
@@ -7,8 +9,6 @@ A network that has memorized wrong labels predicts worse.
 nearest training samples in the latent space (LaSeNN, Schneider, `arXiv 2310.03927
 <https://arxiv.org/abs/2310.03927>`_), without training it again.
 """
-
-# SPDX-License-Identifier: BSD-3-Clause
 
 # %%
 # A network trained on 30 % random labels
@@ -76,9 +76,9 @@ _ = NeighborsDisplay.from_estimator(
 # %%
 # When it does not help
 # ---------------------
-# A network that stops before it memorizes the labels is nearly as good by itself, and neighbors in
-# the space of pixels are better on these small images. Use neighbors in a latent space if the
-# network is given, and where distances between inputs mean little.
+# A network that stops before it memorizes the labels is nearly as good by itself, and on these
+# small images so are neighbors in the space of pixels. Use neighbors in a latent space if the
+# network is given, or if distances between inputs mean little.
 
 stopped = MLPClassifier((128, 64), early_stopping=True, random_state=0).fit(X_train, y_noisy)
 pixels = KNeighborsClassifier(20).fit(X_train, y_noisy)

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """
 Borderline pairs of two digits
 ==============================
@@ -7,8 +9,6 @@ Zheng, Xiang and Gao, ICLR 2024 Tiny Papers) finds two images that differ as lit
 one of which the network predicts as the one digit and the other as the other, both with
 confidence: figure 1 of the paper.
 """
-
-# SPDX-License-Identifier: BSD-3-Clause
 
 # %%
 # A convolutional network

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """
 How far is each sample from the decision boundary?
 ==================================================
@@ -6,8 +8,6 @@ How far is each sample from the decision boundary?
 prediction changes. It does so for a network, whose gradients it follows, and for a random forest,
 of which it only uses predicted labels.
 """
-
-# SPDX-License-Identifier: BSD-3-Clause
 
 # %%
 # Two classifiers of the same data

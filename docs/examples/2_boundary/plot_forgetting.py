@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """
 Borderline samples against forgetting
 =====================================
@@ -7,8 +9,6 @@ network is not, its borderline samples can be trained on instead: figure 2 of th
 Perturbation Minimization (Cai, Zheng, Xiang and Gao, ICLR 2024 Tiny Papers), here with smaller data
 and with controls.
 """
-
-# SPDX-License-Identifier: BSD-3-Clause
 
 # %%
 # A network for the digits 0 to 4

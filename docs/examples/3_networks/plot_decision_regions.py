@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """
 Decision regions of two networks in one plane
 =============================================
@@ -7,8 +9,6 @@ Accuracy on test samples says little about what a network predicts between them.
 through three samples, whatever their number of features (Somepalli et al., CVPR 2022,
 `arXiv 2203.08124 <https://arxiv.org/abs/2203.08124>`_).
 """
-
-# SPDX-License-Identifier: BSD-3-Clause
 
 # %%
 # Two networks

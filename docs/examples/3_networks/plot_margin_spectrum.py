@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """
 Which frequencies does a network depend on?
 ===========================================
@@ -7,8 +9,6 @@ frequencies before the prediction changes. Networks are sensitive where their tr
 distinguish the classes, and nearly invariant elsewhere: "Hold me tight" (Ortiz-Jimenez, Modas,
 Moosavi-Dezfooli and Frossard, `arXiv 2002.06349 <https://arxiv.org/abs/2002.06349>`_).
 """
-
-# SPDX-License-Identifier: BSD-3-Clause
 
 # %%
 # The same network on plain and on low-pass digits

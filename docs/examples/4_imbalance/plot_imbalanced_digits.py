@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """
 Few samples of some digits: a sampler beside class weights
 ===========================================================
@@ -7,8 +9,6 @@ A classifier rarely predicts classes with few samples.
 a step of an imbalanced-learn pipeline. Class weights, SMOTE and logit adjustment address the same
 problem.
 """
-
-# SPDX-License-Identifier: BSD-3-Clause
 
 # %%
 # Rare digits

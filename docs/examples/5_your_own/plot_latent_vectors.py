@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """
 Duplicates and outliers among stored latent vectors
 ===================================================
@@ -6,8 +8,6 @@ Latent vectors that were computed elsewhere can be searched without their networ
 :class:`~skboundary.TorchNearestNeighbors` finds the exact nearest neighbors of all of them. A
 neighbor at distance zero is a duplicate, and a sample far from its neighbors is an outlier.
 """
-
-# SPDX-License-Identifier: BSD-3-Clause
 
 # %%
 # A file of latent vectors

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: BSD-3-Clause
+
 """
 From a state dict to answers: a pretrained torch module
 =======================================================
@@ -6,8 +8,6 @@ A network that was trained elsewhere, in plain torch, is used as it is: wrapped 
 :class:`~skboundary.FrozenNetwork`, it answers the questions of all estimators, and is never
 trained or modified.
 """
-
-# SPDX-License-Identifier: BSD-3-Clause
 
 # %%
 # A file of weights
