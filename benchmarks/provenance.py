@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_info
 
-_PLACES = ("--out", "--work", "--cache", "--against", "--record")  # options with paths
+# Options with paths.
+_PLACES = ("--out", "--work", "--cache", "--against", "--record", "--surfree", "--cgba")
 
 
 def command() -> str:
