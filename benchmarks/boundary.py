@@ -1,6 +1,8 @@
 """Distance and cost of boundary points against DeepFool, DDN and Carlini-Wagner, and PM's pairs.
 
     python benchmarks/boundary.py --part gradient [--quick] [--rows 150] [--rounds 3]
+    python benchmarks/boundary.py --part curve [--quick] [--rows 100]
+    python benchmarks/boundary.py --part norms [--quick] [--rows 50]
     python benchmarks/boundary.py --part black-box [--quick] [--rows 20]
     python benchmarks/boundary.py --table
 
@@ -8,7 +10,8 @@ Part "gradient": two MNIST networks and held-out samples, with the range of the 
 Contenders run in turn in one process; a time is the median of the CPU time of the process over the
 rounds, and gradients are counted at the input. The points of the alternatives undergo the same last
 step as ours. Networks are trained here and stored in --cache. Requires the folder named by
-SKBOUNDARY_DATA and, for the alternatives, foolbox. Part "black-box" is described in black_box.py.
+SKBOUNDARY_DATA and, for the alternatives, foolbox. Parts "curve", "norms" and "black-box" are
+described in boundary_curve.py and black_box.py.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -17,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import sys
 import tempfile
@@ -28,13 +30,13 @@ from typing import Any
 
 import torch
 from black_box import black_box, black_box_tables
+from boundary_curve import curve, curve_tables, norm_tables, norms
+from boundary_networks import BOX, CIFAR, KAPPA, NETWORKS, Counter, get_network, polished
 from data_folder import load_mnist
 from provenance import command, machine, versions
 from rst_table import rst_table
 from torch import Tensor, nn
 
-from skboundary.functional._linearization import polish
-from skboundary.functional._margin_problem import CountedNetwork, MarginProblem, box
 from skboundary.functional.margins import class_margin
 from skboundary.functional.nearest_boundary import nearest_boundary
 from skboundary.functional.perturbation_minimization import (
@@ -44,90 +46,6 @@ from skboundary.functional.perturbation_minimization import (
 )
 
 RESULTS = Path(__file__).parent / "results" / "boundary.json"
-KAPPA = 1e-3
-BOX = torch.tensor(0.0), torch.tensor(1.0)
-
-
-# ---- networks ------------------------------------------------------------------------------------
-
-
-def make_cnn() -> nn.Module:
-    """Build two convolutions and two linear layers."""
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(32 * 49, 128),
-        nn.ReLU(),
-        nn.Linear(128, 10),
-    )
-
-
-def make_fcn() -> nn.Module:
-    """Build three linear layers."""
-    return nn.Sequential(
-        nn.Flatten(),
-        nn.Linear(784, 256),
-        nn.ReLU(),
-        nn.Linear(256, 128),
-        nn.ReLU(),
-        nn.Linear(128, 10),
-    )
-
-
-NETWORKS = {"cnn": (make_cnn, 3), "fcn": (make_fcn, 8)}  # and the epochs of each
-
-
-def train(net: nn.Module, X: Tensor, y: Tensor, epochs: int) -> nn.Module:
-    """Train with Adam and one cycle of learning rates."""
-    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
-    steps = epochs * math.ceil(len(y) / 128)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-    for _ in range(epochs):
-        for part in torch.randperm(len(y)).split(128):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(net(X[part]), y[part]).backward()
-            optimizer.step()
-            cycle.step()
-    return net.eval().requires_grad_(False)
-
-
-def get_network(name: str, cache: Path, data: Any) -> tuple[nn.Module, float]:
-    """Return a trained network and its test accuracy."""
-    make, epochs = NETWORKS[name]
-    torch.manual_seed(0)
-    net, path = make(), cache / f"{name}.pt"
-    if path.exists():
-        net.load_state_dict(torch.load(path, weights_only=True))
-        net.eval().requires_grad_(False)
-    else:
-        train(net, data[0], data[1], epochs)
-        cache.mkdir(parents=True, exist_ok=True)
-        torch.save(net.state_dict(), path)
-    labels = torch.cat([net(part).argmax(1) for part in data[2].split(500)])
-    return net, (labels == data[3]).float().mean().item()
-
-
-class Counter(nn.Module):
-    """A network that counts the samples of its forward and backward passes."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net, self.n_forward, self.n_backward = net, 0, 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute the logits."""
-        self.n_forward += len(x)
-        if x.requires_grad:
-            x.register_hook(self._count)
-        return self.net(x)
-
-    def _count(self, gradient: Tensor) -> None:
-        self.n_backward += len(gradient)
 
 
 def measure(
@@ -189,29 +107,6 @@ def peers(x: Tensor, source: Tensor) -> dict[str, Callable[[nn.Module], Tensor]]
         name: lambda net, attack=attack: polished(net, x, source, points(attack, net))
         for name, attack in attacks.items()
     }
-
-
-def polished(net: nn.Module, x: Tensor, source: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Apply our last step to the points of another method; also return which succeeded."""
-    network, samples, flat = CountedNetwork(net, x), torch.arange(len(x)), points.flatten(1)
-    label = network.logits(flat, samples).argmax(1)
-    band = x.new_full((len(x),), KAPPA)
-    problem = MarginProblem(
-        network,
-        x.flatten(1),
-        samples,
-        *box(x, BOX),
-        10 * band,
-        lambda out, i: class_margin(out, label[i]) - 1.5 * band[i],
-        class_margin(network.logits(x.flatten(1), samples), label) - 1.5 * band,
-    )
-    found = label != source
-    problem = problem.select(found.nonzero()[:, 0])
-    flat = flat.clone()
-    value = problem.value(flat[found], problem.indices())
-    flat[found], reached = polish(problem, flat[found], value, band[found] / 2)
-    found[found.clone()] = reached
-    return flat.view_as(x), found
 
 
 def ours(x: Tensor, source: Tensor) -> dict[str, Callable[[nn.Module], Any]]:
@@ -328,7 +223,7 @@ def gradient(args: argparse.Namespace) -> dict[str, Any]:
     """Run the methods that use gradients."""
     data = load_mnist()
     records: dict[str, Any] = {}
-    for name in args.nets:
+    for name in args.nets or NETWORKS:
         net, accuracy = get_network(name, args.cache, data)
         print(f"{name}: test accuracy {accuracy:.4f}", flush=True)
         # the first test samples, on which no network was trained
@@ -379,6 +274,20 @@ def gradient_tables(records: dict[str, Any]) -> list[str]:
 # ---- both parts ----------------------------------------------------------------------------------
 
 
+def curve_lines(records: dict[str, Any]) -> list[str]:
+    """Lines of these results in the user guide."""
+    return _titled(curve_tables(records))
+
+
+def norm_lines(records: dict[str, Any]) -> list[str]:
+    """Lines of these results in the user guide."""
+    return _titled(norm_tables(records))
+
+
+def _titled(tables: list[tuple[str, list[list[str]]]]) -> list[str]:
+    return [line for title, cells in tables for line in [title, "", *rst_table(cells), ""]]
+
+
 def black_box_lines(records: dict[str, Any]) -> list[str]:
     """Lines of these results in the user guide."""
     return [line for cells in black_box_tables(records) for line in [*rst_table(cells), ""]]
@@ -386,6 +295,8 @@ def black_box_lines(records: dict[str, Any]) -> list[str]:
 
 PARTS = {
     "gradient": (gradient, gradient_tables, 150),  # and the number of samples
+    "curve": (curve, curve_lines, 100),
+    "norms": (norms, norm_lines, 50),
     "black-box": (black_box, black_box_lines, 20),
 }
 
@@ -399,7 +310,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="number of samples")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--per-pair", type=int, default=1)
-    parser.add_argument("--nets", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--nets", nargs="+", choices=NETWORKS | CIFAR, help="all by default")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "skboundary")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
@@ -414,11 +325,12 @@ def main() -> None:
     torch.set_num_threads(1)
     args.rows = args.rows or PARTS[args.part][2]
     records = PARTS[args.part][0](args)
+    before = results.get(args.part, {}) if args.nets and args.part in ("curve", "norms") else {}
     results[args.part] = {
-        "command": command(),
+        "command": " && ".join([*filter(None, [before.get("command")]), command()]),
         "seed": 0,
         "machine": machine(),
-        "versions": versions("foolbox", "adversarial-robustness-toolbox"),
+        "versions": versions("foolbox", "adv-lib", "adversarial-robustness-toolbox"),
         "records": records,
     }
     args.out.parent.mkdir(exist_ok=True)

@@ -327,9 +327,8 @@ def table(results: dict[str, Any]) -> str:
         f"{figures(record, 14)}{beyond_data(record):.0f} MB"
         for record in results["records"]
     ]
-    choices = [
-        choosing_ratio(r) for r in results["records"] if "choosing" in r and r["threads"] == 1
-    ]
+    whole = [r for r in results["records"] if r.get("calls") == 1 and r["threads"] == 1]
+    choices = [choosing_ratio(r) for r in whole]
     if choices:
         cost = f"{min(choices):.1f} to {max(choices):.1f} times the CPU time of the full product"
         rule += f"\n\nThe call in which a method is chosen took {cost}."

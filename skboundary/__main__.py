@@ -20,10 +20,10 @@ Train small networks on scikit-learn's handwritten digits, or on your own data, 
 estimators of skboundary on them. The first part compares LatentKNNClassifier with its base network,
 for clean and for permuted labels, sweeps k and query_weight, and lists the neighbors of the least
 confident predictions. The second part extracts borderline pairs of the first two classes with
-BoundarySampleExtractor, from noise and from training samples, and saves a picture of them. The
-third part compares BiasedExtrapolationSampler with SMOTE and logit adjustment in the latent space
-of a network trained with few samples of every second class. All printed figures are also written
-to DIR/figures.json.
+BoundarySampleExtractor, from noise and from training samples. The third part compares
+BiasedExtrapolationSampler with SMOTE and logit adjustment in the latent space of a network trained
+with few samples of every second class. Each part saves a picture, if matplotlib is installed, and
+all printed figures are also written to DIR/figures.json.
 """
 
 _DATA = """\
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         metavar="DIR",
         default="tour",
-        help="folder for figures.json and the picture (default: ./tour)",
+        help="folder for figures.json and the pictures (default: ./tour)",
     )
     parser.add_argument(
         "--device",

@@ -82,9 +82,39 @@ def test_code_runs(page, tmp_path, monkeypatch):
             assert prints(printed, block), f"{page} shows:\n{block}but prints:\n{printed}"
 
 
-def test_the_example_in_readme_has_ten_lines():
-    (block,) = code_blocks(ROOT / "README.md")
-    assert len([line for line in block.splitlines() if line.strip()]) == 10
+def test_the_three_examples_in_readme_have_ten_lines():
+    blocks = code_blocks(ROOT / "README.md")
+    lengths = [len([line for line in block.splitlines() if line.strip()]) for block in blocks]
+    assert len(lengths) == 3 and max(lengths) <= 10
+
+
+def test_the_figures_in_readme_equal_the_results():
+    results = {
+        name: json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())
+        for name in ("tour", "latent_knn", "hold_me_tight", "oversampling")
+    }
+    accuracy = {k: v["mean"] for k, v in results["tour"]["neighbors"]["accuracy"].items()}
+    last, early = accuracy["32% permuted, last epoch"], accuracy["32% permuted, early stop"]
+    sweep = results["latent_knn"]["ratios"]["sweep of 40 / predict"]
+    share = {
+        data: results["hold_me_tight"]["figures"][f"share of the authors' wall time, {data}"]
+        for data in ("MNIST", "CIFAR-10")
+    }
+    rank = results["oversampling"]["reported half"]["balanced accuracy"]["mean rank"]
+    over_samplers = rank.keys() - {"none", "class weights", "logit adjustment"}
+    assert min(over_samplers, key=rank.get) == "BiasedExtrapolation"
+    assert max(rank["logit adjustment"], rank["class weights"]) < rank["BiasedExtrapolation"]
+    text = " ".join((ROOT / "README.md").read_text().split())
+    for words in (
+        f"network {last['base']:.3f}, with neighbors {last['chosen']:.3f}; "
+        f"network stopped early {early['base']:.3f}",
+        f"40 settings in {sweep:.2f} times",
+        f"{share['MNIST']:.2f} (MNIST) and {share['CIFAR-10']:.2f} (CIFAR-10)",
+        f"logit adjustment {rank['logit adjustment']:.2f}, class weights "
+        f"{rank['class weights']:.2f}, biased extrapolation {rank['BiasedExtrapolation']:.2f}, "
+        f"SMOTE {rank['SMOTE']:.2f}",
+    ):
+        assert words in text, words
 
 
 def test_every_module_in_readme_exists_and_none_is_missing():
@@ -192,6 +222,7 @@ def test_the_boundary_tables_equal_the_results():
     boundary, pm = load_script("boundary.py"), load_script("reproductions/pm.py")
     results = json.loads(boundary.RESULTS.read_text())
     lines = boundary.gradient_tables(results["gradient"]["records"])
+    lines += boundary.curve_lines(results["curve"]["records"])
     for name in re.findall(r"benchmarks/results/(pm\w*\.json)", text):
         lines += pm.tables(json.loads((pm.RESULTS.parent / name).read_text()))
     assert len(lines) > 50
@@ -305,6 +336,7 @@ SEARCHES = [
     "functional/ddn.py",
     "functional/query_search.py",
     "functional/_query_brackets.py",
+    "functional/_query_directions.py",
     "functional/_query_starts.py",
     "functional/_boundary_walk.py",
     "functional/root_finding.py::find_root",

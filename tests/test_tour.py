@@ -154,7 +154,7 @@ def test_printed_figures_of_the_pairs_are_those_written(capsys, tmp_path):
         assert str(tmp_path / "borderline.png") in printed
 
 
-def test_a_missing_picture_is_explained(capsys, tmp_path, monkeypatch):
+def test_vectors_are_drawn_and_a_missing_picture_is_explained(capsys, tmp_path, monkeypatch):
     X, y = load_digits(return_X_y=True)
     names = np.array(list("jihgfedcba"))[y]
     path = save(
@@ -164,14 +164,17 @@ def test_a_missing_picture_is_explained(capsys, tmp_path, monkeypatch):
         y_train=names[:200],
         y_test=names[200:280],
     )
+    pytest.importorskip("matplotlib")
     printed, part = boundary_part(capsys, tmp_path, path)
-    assert "No picture: samples that are vectors cannot be drawn." in printed
+    assert part["picture"] == {"file": "borderline.png"}
     assert part["classes"] == ["a", "b"]  # the first two
-    monkeypatch.setattr("skboundary._tour._boundary.find_spec", lambda name: None)
-    printed, part = boundary_part(capsys, tmp_path)
+    monkeypatch.setattr("skboundary._tour._pictures.find_spec", lambda name: None)
+    out = tmp_path / "out"
+    out.mkdir()
+    printed, part = boundary_part(capsys, out)
     assert "No picture: matplotlib is not installed (the plot extra)." in printed
     assert "plot extra" in part["picture"]["skipped"]
-    assert not (tmp_path / "borderline.png").exists()
+    assert not list(out.iterdir())
 
 
 def test_pairs_are_skipped_when_no_sample_of_a_class_is_predicted_correctly(capsys, tmp_path):
@@ -224,6 +227,10 @@ def test_printed_figures_of_the_over_samplers_are_those_written(capsys, tmp_path
         assert f"Best {metric}: {best} (" in part["verdict"]
     words = part["verdict"].split()
     assert " ".join(words) in " ".join(printed.split())
+    if importlib.util.find_spec("matplotlib"):
+        for name in ("neighbors", "over_sampling"):
+            assert figures[name]["picture"] == {"file": f"{name}.png"}
+            assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_over_samplers_are_scored_as_in_scikit_learn():

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from skboundary._tour._data import Problem
 from skboundary._tour._neighbors import _heading
 from skboundary._tour._network import Fold, train
+from skboundary._tour._pictures import save_picture
 from skboundary.boundary import BoundaryPairs, BoundarySampleExtractor
+from skboundary.display import BoundaryPairsDisplay
 from skboundary.networks import FrozenNetwork
 
 _STARTS = {"noise": "random", "training samples": "data"}  # values of `init`
 _LAYOUT = "{:18}{:>8}{:>10}{:>22}{:>12}{:>14}{:>13}"
-_N_DRAWN = 5  # pairs of each start in the picture
 _PICTURE = "borderline.png"
 
 
@@ -109,51 +110,24 @@ def _proba(net: FrozenNetwork, X: NDArray[Any], labels: NDArray[Any]) -> NDArray
 
 
 def _picture(pairs: dict[str, BoundaryPairs], out: Path) -> dict[str, Any]:
-    """Save a picture of z, z + delta and delta of the first pairs, or print why there is none."""
-    X = next(iter(pairs.values())).inner
-    shown = {name: np.flatnonzero(found.success)[:_N_DRAWN] for name, found in pairs.items()}
-    reason = ""
-    if X.ndim != 4:
-        reason = "samples that are vectors cannot be drawn"
-    elif not any(map(len, shown.values())):
-        reason = "no pair was found"
-    elif find_spec("matplotlib") is None:
-        reason = "matplotlib is not installed (the plot extra)"
-    if reason:
-        print(f"\nNo picture: {reason}.")
-        return {"skipped": reason}
-    _draw(pairs, shown, out / _PICTURE)
-    print(f"\nPicture of z, z + delta and delta: {out / _PICTURE}")
-    return {"file": _PICTURE}
+    """Save a picture of the first pairs from each start."""
+    found = {name: _drawable(p) for name, p in pairs.items() if p.success.any()}
+    if not found:
+        return save_picture(out / _PICTURE, (1, 1), lambda figure: None, "no pair was found")
+    images = next(iter(found.values())).inner.ndim == 4
+
+    def draw(figure: Any) -> None:
+        parts = figure.subfigures(len(found), 1, squeeze=False)[:, 0]
+        for part, (name, p) in zip(parts, found.items(), strict=True):
+            part.suptitle(f"Starts from {name}")
+            BoundaryPairsDisplay.from_pairs(p, n=8 if images else 4, ax=part.subplots())
+
+    width, height = (9.0, 4.0) if images else (13.0, 3.6)
+    return save_picture(out / _PICTURE, (width, height * len(found)), draw)
 
 
-def _draw(pairs: dict[str, BoundaryPairs], shown: dict[str, NDArray[np.intp]], path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    columns = [(name, pairs[name], i) for name, index in shown.items() for i in index]
-    ends = np.concatenate([[p.inner[i], p.outer[i]] for _, p, i in columns])
-    low, high = ends.min(), ends.max()
-    reach = max(np.abs(p.outer[i] - p.inner[i]).max() for _, p, i in columns) or 1.0
-    figure = Figure(figsize=(1.1 * len(columns) + 1, 4.2), layout="constrained")
-    axes = figure.subplots(3, len(columns), squeeze=False)
-    for column, (name, p, i) in zip(axes.T, columns, strict=True):
-        _show(column[0], p.inner[i], low, high, "gray")
-        _show(column[1], p.outer[i], low, high, "gray")
-        _show(column[2], p.outer[i] - p.inner[i], -reach, reach, "RdBu_r")
-        column[0].set_title(f"from {name}" if i == shown[name][0] else "", fontsize=9, loc="left")
-        column[0].set_xlabel(f"{p.source[i]}", fontsize=8)
-        column[1].set_xlabel(f"{p.target[i]}", fontsize=8)
-        column[2].set_xlabel(f"{p.distance[i]:.2f}", fontsize=8)
-    for ax, name in zip(axes[:, 0], ("z", "z + delta", "delta"), strict=True):
-        ax.set_ylabel(name, fontsize=9)
-    figure.savefig(path, dpi=120)
-
-
-def _show(ax: Any, image: NDArray[Any], low: float, high: float, cmap: str) -> None:
-    """Draw an image (channels, height, width): three channels in color, otherwise the first."""
-    if len(image) == 3:
-        ax.imshow(((image - low) / (high - low or 1)).transpose(1, 2, 0).clip(0, 1))
-    else:
-        ax.imshow(image[0], cmap=cmap, vmin=low, vmax=high)
-    ax.set_xticks([])
-    ax.set_yticks([])
+def _drawable(pairs: BoundaryPairs) -> BoundaryPairs:
+    """Keep the first channel of images with neither one nor three."""
+    if pairs.inner.ndim != 4 or pairs.inner.shape[1] in (1, 3):
+        return pairs
+    return replace(pairs, inner=pairs.inner[:, :1], outer=pairs.outer[:, :1])

@@ -12,8 +12,12 @@ from numpy.typing import NDArray
 
 from skboundary._tour._data import Problem, Recipe
 from skboundary._tour._network import Fold, train
+from skboundary._tour._pictures import save_picture
+from skboundary.display import NeighborsDisplay, QueryWeightDisplay
 from skboundary.neighbors import LatentKNNClassifier
 from skboundary.networks import FrozenNetwork
+
+_PICTURE = "neighbors.png"
 
 
 class Assessed(NamedTuple):
@@ -43,12 +47,20 @@ def part_neighbors(problem: Problem, out: Path) -> dict[str, Any]:
         snapshots = train(problem, fold, seed)
         runs[memorized].append(_assess(problem, fold, *snapshots["last"]))
         runs[stopped].append(_assess(problem, fold, *snapshots["early"]))
-    first = recipe.seeds[0]
+    first, run = recipe.seeds[0], runs[memorized][0]
+    swept = run.clf.sweep(
+        problem.X_test,
+        problem.y_test,
+        n_neighbors=recipe.n_neighbors,
+        query_weight=recipe.query_weight,
+    )
+    least = np.argsort(run.net.predict_proba(problem.X_test).max(1), kind="stable")[:3]
     return {
         "accuracy": _print_accuracy(runs, recipe),
         "verdict": _print_verdict(runs[memorized], runs[stopped]),
-        "sweep": _print_sweep(problem, runs[memorized][0].clf, first),
-        "least_certain": _print_explanations(problem, runs[memorized][0], folds[first], first),
+        "sweep": _print_sweep(recipe, swept, run.clf, first),
+        "least_certain": _print_explanations(problem, run, folds[first], first, least),
+        "picture": _picture(problem, swept, run.clf, folds[first], least, out),
     }
 
 
@@ -141,10 +153,10 @@ def _print_verdict(memorized: list[Assessed], stopped: list[Assessed]) -> str:
     return " ".join(lines)
 
 
-def _print_sweep(problem: Problem, clf: LatentKNNClassifier, seed: int) -> dict[str, Any]:
-    recipe = problem.recipe
+def _print_sweep(
+    recipe: Recipe, swept: dict[str, Any], clf: LatentKNNClassifier, seed: int
+) -> dict[str, Any]:
     ks, ws = recipe.n_neighbors, recipe.query_weight
-    swept = clf.sweep(problem.X_test, problem.y_test, n_neighbors=ks, query_weight=ws)
     grid = swept["mean_test_score"].reshape(len(ks), len(ws))
     _heading("Sweep over k and query_weight")
     print(
@@ -169,11 +181,9 @@ def _print_sweep(problem: Problem, clf: LatentKNNClassifier, seed: int) -> dict[
 
 
 def _print_explanations(
-    problem: Problem, run: Assessed, fold: Fold, seed: int
+    problem: Problem, run: Assessed, fold: Fold, seed: int, least: NDArray[np.intp]
 ) -> list[dict[str, Any]]:
     clf = run.clf
-    confidence = run.net.predict_proba(problem.X_test).max(1)
-    least = np.argsort(confidence, kind="stable")[:3]
     explanation = clf.explain(problem.X_test[least])
     _heading("Neighbors of the test samples with the least confident predictions")
     print(
@@ -217,6 +227,31 @@ def _print_explanation(figures: dict[str, Any]) -> None:
             f"{neighbor['distance']:.4f}, given label {neighbor['given']}, true label "
             f"{neighbor['true']}, predicted as {label} ({probability:.2f})"
         )
+
+
+def _picture(
+    problem: Problem,
+    swept: dict[str, Any],
+    clf: LatentKNNClassifier,
+    fold: Fold,
+    least: NDArray[np.intp],
+    out: Path,
+) -> dict[str, Any]:
+    """Save a picture of the sweep and of the neighbors of the least confident predictions."""
+    X = problem.X_train
+    images = X.ndim == 4 and X.shape[1] in (1, 3)
+
+    def draw(figure: Any) -> None:
+        above, below = figure.subfigures(2, 1, height_ratios=[2, 3])
+        QueryWeightDisplay.from_sweep(swept, ax=above.subplots())
+        above.suptitle("Accuracy on the test samples")
+        NeighborsDisplay.from_estimator(
+            clf, problem.X_test[least], X_train=X[fold.fit] if images else None, ax=below.subplots()
+        )
+        below.suptitle("Neighbors of the least confident predictions")
+
+    width = 4.0 + (1.0 + clf.n_neighbors if images else 6.0)
+    return save_picture(out / _PICTURE, (max(width, 10.0), 8.5), draw)
 
 
 def _prediction(classes: NDArray[Any], outputs: NDArray[Any]) -> tuple[Any, float]:

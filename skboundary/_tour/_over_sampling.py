@@ -17,11 +17,14 @@ from sklearn.metrics import average_precision_score
 from skboundary._tour._data import Problem
 from skboundary._tour._neighbors import _heading
 from skboundary._tour._network import Fold, train
+from skboundary._tour._pictures import save_picture
+from skboundary.display import ResamplingDisplay
 from skboundary.networks import FrozenNetwork, LatentTransformer
 from skboundary.over_sampling import BiasedExtrapolationSampler
 
 _OURS = "biased extrapolation"
 _METRICS = ("PR-AUC", "balanced accuracy")
+_PICTURE = "over_sampling.png"
 _LAYOUT = "{:28}{:>20}{:>20}"
 _NEIGHBORS = 5  # of SMOTE, which needs one sample more
 
@@ -62,6 +65,7 @@ def part_over_sampling(problem: Problem, out: Path) -> dict[str, Any]:
         ),
         "methods": figures,
         "verdict": verdict.replace("\n", " "),
+        "picture": _picture(problem, kept, net, minorities, seed, out),
     }
 
 
@@ -147,3 +151,26 @@ def _verdict(figures: dict[str, Any]) -> str:
             within = "within" if gap <= noise else "beyond"
             lines.append(f"  {_OURS} is {gap:.3f} below, {within} one standard deviation.")
     return "\n".join(lines)
+
+
+def _picture(
+    problem: Problem,
+    kept: NDArray[np.intp],
+    net: FrozenNetwork,
+    minorities: NDArray[Any],
+    seed: int,
+    out: Path,
+) -> dict[str, Any]:
+    """Save a picture of the synthetic samples between a rare class and another one."""
+    y = problem.y_train[kept]
+    latent = LatentTransformer(net, device=problem.device).fit_transform(problem.X_train[kept], y)
+    sampler = BiasedExtrapolationSampler(device="cpu", random_state=seed)
+    sampler.fit_resample(latent, y)
+    rare = [pair for pair in sampler.pairs_ if pair[0] in minorities]
+
+    def draw(figure: Any) -> None:
+        ResamplingDisplay.from_sampler(sampler, latent, y, pair=rare[0], ax=figure.subplots())
+
+    return save_picture(
+        out / _PICTURE, (10.0, 4.2), draw, "" if rare else "no rare class has synthetic samples"
+    )

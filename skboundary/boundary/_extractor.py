@@ -66,16 +66,16 @@ class BoundarySampleExtractor(
     effort : {"fast", "balanced", "thorough"} or int, default="balanced"
         The cost of a sample: gradients of "minimal", see the guide; 12, 30 or 300 iterations of
         "pm"; at most 100, 2000 or 10000 queries of "score" and "label". An int limits gradients
-        of "minimal" (10 or more) and "pm" (20), queries of "label", "segment" (20) and "score"
-        (50). "deepdig" takes no int; its generators train until their success rate stops growing,
-        or with "thorough" for the 5000 steps of the paper.
+        of "minimal" (10 or more) and "pm" (20), queries of "label" (20), "segment" (30) and
+        "score" (50). "deepdig" takes no int; its generators train until their success rate stops
+        growing, or with "thorough" for the 5000 steps of the paper.
     confidence : float in (0.5, 1), default=0.9
         Probability with which both ends of a pair are predicted by method "pm".
     penalty : float, default=None
         Weight of the norm in method "pm", 1 in the paper. It replaces `confidence`.
     norm : {1, 2, inf, "2sq"}, default=2
-        Norm of the perturbation; "2sq" is the square of 2. Methods that do not support the norm
-        raise a ValueError.
+        Norm of the perturbation and of all distances; "2sq" is the square of 2. Methods that do
+        not support the norm raise a ValueError.
     margin_tol : float, default=1e-3
         Difference of the scores of the two classes at both ends of a pair, in units of the
         logits. It is raised to 8 eps max|logit| where that is more: below, predictions would

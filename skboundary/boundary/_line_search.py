@@ -178,6 +178,7 @@ def between(
     target: Tensor,
     tol: float,
     *,
+    limit: int | Tensor = 120,
     known: tuple[Outputs | None, Outputs | None] = (None, None),
     pairs: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -193,6 +194,8 @@ def between(
     source, target : Tensor of shape (n,)
     tol : float
         In units of the logits.
+    limit : int or Tensor of shape (n,), default=120
+        Evaluations of a segment by margins at most. By labels they are fourteen.
     known : (Outputs or None, Outputs or None), default=(None, None)
         At the starts and at the ends, which are not computed again.
     pairs : bool, default=True
@@ -216,7 +219,7 @@ def between(
         across = (first >= 0) & (last <= 0)  # a tie counts: the labels will tell
         band = margin_band(tol, oracle.eps, *logits, ends=(start, end))
         margin = margin_on(oracle, start, end, source, target)
-        sides = sides_by_margin(margin, first, last, band, pairs=pairs)
+        sides = sides_by_margin(margin, first, last, band, limit, pairs=pairs)
     inner, outer = (
         along(start, end, torch.where(across, t, 0)) for t in (sides.inner, sides.outer)
     )

@@ -264,6 +264,8 @@ def _search(
         if logits is None:
             logits = oracle.logits(part.x)
             found.n_evaluations[index] += 1
+            if part.budget is not None and method.needs != "gradient":
+                part = part._replace(budget=part.budget - 1)
         rounded = margin_band(0.0, widening * eps, logits) > settings.margin_tol
         index, part = index[rounded], part.select(rounded.nonzero()[:, 0])
         if not len(index):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn.decomposition import PCA
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
@@ -28,6 +29,7 @@ from skboundary.networks._labels import encode_labels
 from skboundary.over_sampling._geometry import segment_points
 
 _LINEAR = 4.0  # logits beyond are drawn on a logarithmic axis where there are some
+_LONGEST = 2.0  # median lengths; a single outlier would otherwise choose the direction
 _N_SHOWN = 25  # synthetic samples whose parents are joined by lines
 
 
@@ -318,6 +320,9 @@ def _view(
         latents.append(to_numpy(latent.double()))
     z, m = latents[0] - latents[0].mean(0), margins[0] - margins[0].mean()
     rest = z - np.outer(m, m @ z) / (m @ m or 1.0)
-    direction = np.linalg.svd(rest, full_matrices=False)[2][0]
+    length = np.linalg.norm(rest, axis=1)
+    longest = _LONGEST * np.median(length) or np.inf  # where most samples coincide
+    rest *= np.minimum(1, longest / np.maximum(length, np.finfo(float).tiny))[:, None]
+    direction = PCA(1, random_state=0).fit(rest).components_[0]
     other = [(latent - latents[0].mean(0)) @ direction for latent in latents]
     return np.column_stack([np.concatenate(margins), np.concatenate(other)])

@@ -12,14 +12,13 @@ from torch import Tensor
 from skboundary.functional._query_brackets import (
     COARSE_WIDTH,
     MAX_NUMBERS,
-    RESERVED_QUERIES,
     QueryState,
     bisect_brackets,
     bracket_segments,
     revert_coordinates_twice,
     separate_ends,
 )
-from skboundary.functional._query_starts import orthonormal_directions
+from skboundary.functional._query_directions import Directions
 
 _FINAL_PART = 5  # the last fifth of the budget continues from the best point
 _STALL_RATIO = 0.995  # a step that leaves more than this of the radius has stalled
@@ -30,6 +29,7 @@ _RESTART_RATIO = 1.1  # unless its radius is within this ratio of the best
 _SIMILARITY = 0.9  # cosine from which a start lies where a walk has ended before
 _FIRST_ANGLE, _FINAL_ANGLE = 0.5, 0.2  # first angle of a step, at a start and at the best point
 _N_ANGLES = 9  # angles tried in one step
+_BRACKETS_PER_SPREAD = 4  # width of a bracket relative to the offset of the queries around it
 
 
 class BoundaryWalk:
@@ -45,10 +45,8 @@ class BoundaryWalk:
     state : QueryState
         With first brackets.
     starts : Tensor of shape (n, s, d)
-    basis : Tensor of shape (k, d) or None
-    generator : torch.Generator
-    n_directions : int
-        Directions queried for one step, at most k or d.
+    directions : Directions
+        Those queried in the steps.
     spread : float
         Distance of the queries from the boundary point, relative to the radius.
     tol : float
@@ -61,16 +59,13 @@ class BoundaryWalk:
         self,
         state: QueryState,
         starts: Tensor,
-        basis: Tensor | None,
-        generator: torch.Generator,
+        directions: Directions,
         *,
-        n_directions: int,
         spread: float,
         tol: float,
         revert: bool,
     ) -> None:
-        self.state, self.starts, self.tol = state, starts, tol
-        self.basis, self.generator, self.n_directions = basis, generator, n_directions
+        self.state, self.starts, self.directions, self.tol = state, starts, directions, tol
         self.first_spread = spread
         # per sample, (n,): of the step
         self.angle = torch.full_like(state.radius, _FIRST_ANGLE)  # the last one that was across
@@ -91,20 +86,17 @@ class BoundaryWalk:
         samples = (state.radius < math.inf).nonzero()[:, 0]
         state.keep(samples)
         for _ in range(state.budget):
-            directions = orthonormal_directions(
-                state.x, self.basis, self.generator, self.n_directions
-            )
-            samples = state.with_budget(samples, len(directions) + 2 * RESERVED_QUERIES)
+            samples = state.with_budget(samples, self.directions.n + 2 * state.reserved)
             if not len(samples):
                 break
-            self._advance(samples, directions)
+            self._advance(samples, self.directions.draw())
             ended = self._has_ended(samples)
             again = self._begin_next(samples[ended])
             samples = torch.cat([samples[~ended], again]).sort().values
         found = (state.best_radius < math.inf).nonzero()[:, 0]
         state.keep(found)
         state.restore(found)
-        revertible = state.with_budget(found[self.revert_pays[found]], RESERVED_QUERIES)
+        revertible = state.with_budget(found[self.revert_pays[found]], state.reserved)
         revert_coordinates_twice(state, revertible, self.tol)
         separate_ends(state, self.tol)
 
@@ -154,7 +146,7 @@ class BoundaryWalk:
         samples, j = samples[least < _SIMILARITY], j[least < _SIMILARITY]
         similarity[samples, j] = 1.0
         state.radius[samples] = math.inf
-        reserved = torch.full_like(state.left, RESERVED_QUERIES)
+        reserved = torch.full_like(state.left, state.reserved)
         bracket_segments(state, self.starts[samples, j][:, None], samples, reserved)
         bisect_brackets(state, samples, COARSE_WIDTH)
         return samples
@@ -170,7 +162,9 @@ class BoundaryWalk:
         spread = self.spread[samples]
         self.spread[samples] = torch.where(gained, spread, spread / 2)
         gap = (angle * (worse - angle))[gained]
-        bisect_brackets(state, samples[gained], self.tol, gap)
+        # a boundary across a random direction is at this share of the radius from the next queries
+        tol = self.spread[samples] / (_BRACKETS_PER_SPREAD * math.sqrt(directions.shape[1]))
+        bisect_brackets(state, samples[gained], tol[gained].clamp(min=self.tol), gap)
 
     def _estimate_direction(self, samples: Tensor, ray: Tensor, directions: Tensor) -> Tensor:
         """Unit vectors (m, d) across the rays along which the boundary comes closer, or 0.
@@ -201,7 +195,7 @@ class BoundaryWalk:
         good, bad = torch.zeros_like(angle), torch.full_like(angle, math.inf)
         i = direction.any(1).nonzero()[:, 0]
         for _ in range(_N_ANGLES):
-            i = i[state.left[samples[i]] > RESERVED_QUERIES]
+            i = i[state.left[samples[i]] > state.reserved]
             if not len(i):
                 break
             cos, sin = angle[i].cos()[:, None], angle[i].sin()[:, None]

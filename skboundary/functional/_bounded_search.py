@@ -51,6 +51,7 @@ from skboundary.functional._shortlist import (
 )
 
 _BUFFER = 2**25  # bytes of scores held at a time by a thread, about
+_NUMBERS = 2**17  # of the queries of a batch that is larger than asked for
 _BATCH = 128  # queries for which the table is read at least once
 _FEW = 64  # fewer queries are not worth a product for each strip
 _WIDE = 8  # minima that share one coarse minimum
@@ -96,6 +97,7 @@ def search_bounded(
     n_strips = len(table.strips)
     n_scores = _BUFFER // table.strips.element_size()
     most = batch_size * 4 // table.strips.element_size()  # the bytes of float32 scores
+    most = min(most, max(batch_size, _NUMBERS // queries.shape[1]))
     most = min(most, max(_BATCH, n_scores // (n_strips * STRIP)))
     batch_size = -(-len(queries) // -(-len(queries) // most))  # equal parts: a short one is slow
     strips = n_strips_of_block(n_strips, batch_size, n_scores)

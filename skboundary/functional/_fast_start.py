@@ -111,7 +111,11 @@ def fast_start(
     """
     check_classes(source, target)
     network, flat = CountedNetwork(logits, x), x.flatten(1)
-    most = None if n_gradients is None else torch.as_tensor(n_gradients - 1).expand(len(x))
+    most = (
+        None
+        if n_gradients is None
+        else torch.as_tensor(n_gradients - 1, device=x.device).expand(len(x))
+    )
     samples = torch.arange(len(x), device=x.device)
     out = network.logits(flat, samples)
     at_x = pairwise_margin(out, source, target)

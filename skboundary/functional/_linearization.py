@@ -83,7 +83,11 @@ def cross(
         reached = problem.goal(out, active) > 0
         gradient[active[reached]], value[active[reached]] = w[reached], f[reached]
         step = project(
-            w, problem.aim[active] - f, problem.low[active] - here, problem.high[active] - here
+            w,
+            problem.aim[active] - f,
+            problem.low[active] - here,
+            problem.high[active] - here,
+            problem.norm,
         )
         moves = ~reached & step.isfinite().all(1) & (step != 0).any(1)
         active, here, step = active[moves], here[moves], step[moves]
@@ -126,7 +130,7 @@ def refine(
     nothing.
     """
     points, active = points.clone(), problem.indices()
-    distance = (points - problem.x).norm(dim=1)
+    distance = problem.distance(points, active)
     step = torch.ones_like(distance)
     for i in range(n):
         if i:
@@ -141,9 +145,11 @@ def refine(
             (gradient * direction).sum(1) - value + problem.aim[active] / 10,
             problem.low[active] - x,
             problem.high[active] - x,
+            problem.norm,
         )
         before = distance[active]
-        _turn(problem, points, distance, step, active, normalize(direction), normalize(nearest))
+        units = (normalize(d, p=problem.norm) for d in (direction, nearest))
+        _turn(problem, points, distance, step, active, *units)
         active = active[distance[active] < before * (1 - 2 * _STALL)]
         if not len(active):
             break
@@ -167,7 +173,7 @@ def _turn(
     for _ in range(_TRIALS):
         index = active[trying]
         turned = direction[trying] + step[index, None] * (nearest - direction)[trying]
-        turned = normalize(turned)
+        turned = normalize(turned, p=problem.norm)
         limit = distance[index] * (1 - _STALL)
         value = problem.value(problem.along(limit, turned, index), index)
         kept = value > 0
@@ -187,7 +193,7 @@ def _turn(
         )
         t = torch.where(root.converged, root.t, root.high)
         points[index] = problem.along(t, turned, index)
-        distance[index] = (points[index] - problem.x[index]).norm(dim=1)
+        distance[index] = problem.distance(points[index], index)
         if not len(trying):
             return
 

@@ -29,6 +29,7 @@ from skboundary.functional._search_index import (
     BoundTable,
     Method,
     SearchIndex,
+    chunk_size,
     vectors_of,
 )
 
@@ -60,10 +61,17 @@ def slack(d: int) -> float:
     return 1e-11 + d * 2.0**-50
 
 
+def centered_vectors(index: SearchIndex, samples: Tensor) -> Tensor:
+    """Centered vectors in float32, without float64 copies of all of them."""
+    parts = samples.split(chunk_size(samples.shape[1]))
+    vectors = (vectors_of(part, index.metric, index.scale)[0] for part in parts)
+    return torch.cat([part.sub_(index.center).float() for part in vectors])
+
+
 def leading_axes(index: SearchIndex, m: int) -> Tensor:
     """Directions of most variance (d, m), the largest first, by subspace iteration."""
     some = index.samples[:: max(1, len(index.samples) // _SAMPLE)]
-    centered = (vectors_of(some, index.metric, index.scale)[0] - index.center).float()
+    centered = centered_vectors(index, some)
     centered /= centered.abs().max().clamp_(min=_TINY)
     generator = torch.Generator().manual_seed(0)
     width = min(m + _OVERSAMPLING, centered.shape[1])

@@ -86,6 +86,8 @@ class MarginProblem(NamedTuple):
         the negative of a margin, less a band that is safe from rounding.
     at_x : Tensor of shape (m,)
         The goal at x, negative.
+    norm : float
+        Of the distances: 1, 2 or inf.
     """
 
     network: CountedNetwork
@@ -96,6 +98,7 @@ class MarginProblem(NamedTuple):
     aim: Tensor
     goal: Margin
     at_x: Tensor
+    norm: float = 2
 
     def indices(self) -> Tensor:
         """The numbers of all problems."""
@@ -112,6 +115,7 @@ class MarginProblem(NamedTuple):
             self.aim[index],
             lambda logits, i: self.goal(logits, index[i]),
             self.at_x[index],
+            self.norm,
         )
 
     def affords(self, most: Tensor | None, index: Tensor) -> Tensor:
@@ -134,6 +138,10 @@ class MarginProblem(NamedTuple):
         what = self.goal if margin is None else margin
         return self.network.derivative(points, self.owner[index], lambda out, _: what(out, index))
 
+    def distance(self, points: Tensor, index: Tensor) -> Tensor:
+        """Distances of `points` (m, d) from x."""
+        return (points - self.x[index]).norm(self.norm, dim=1)
+
     def clip(self, points: Tensor, index: Tensor) -> Tensor:
         """The nearest points of the box."""
         return torch.minimum(torch.maximum(points, self.low[index]), self.high[index])
@@ -151,12 +159,13 @@ def open_problem(
     bounds: tuple[Tensor, Tensor] | None,
     margin_tol: float,
     eps: float,
+    norm: float = 2,
 ) -> tuple[MarginProblem, Tensor]:
     """Set up the search for another class, or for the target, from the samples of their source.
 
     Parameters
     ----------
-    logits, x, source, target, bounds, margin_tol, eps : see `nearest_boundary`
+    logits, x, source, target, bounds, margin_tol, eps, norm : see `nearest_boundary`
 
     Returns
     -------
@@ -177,7 +186,7 @@ def open_problem(
         return (-margin if target is None else margin) - 1.5 * band[index]
 
     start = goal(at_x, samples)
-    problem = MarginProblem(network, flat, samples, *box(x, bounds), 10 * band, goal, start)
+    problem = MarginProblem(network, flat, samples, *box(x, bounds), 10 * band, goal, start, norm)
     correct = (class_margin(at_x, source) > 0).nonzero()[:, 0]
     return problem.select(correct), at_x[correct]
 

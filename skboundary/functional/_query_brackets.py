@@ -18,7 +18,8 @@ from skboundary.functional._results import BoundaryPair
 
 MAX_NUMBERS = 2**24  # approximate size of the points of one call
 COARSE_WIDTH = 0.02  # relative width to which the bracket on a segment is bisected at first
-RESERVED_QUERIES = 12  # kept back to bisect a bracket
+_RESERVED_QUERIES = 12  # kept back to bisect a bracket
+_RESERVED_PART = 8  # and at most this part of the budget
 _MAX_MISSES = 64  # consecutive coordinates tried in vain before a sample is left
 
 
@@ -35,6 +36,8 @@ class QueryState:
         Distance of `outer` from x; infinite where there is no bracket.
     left : Tensor of shape (n,)
         Queries left.
+    reserved : int
+        Of these, those that are kept back to bisect a bracket.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class QueryState:
         self.radius = x.new_full((len(x),), math.inf)
         self._kept = self.outer.clone(), self.inner.clone(), self.radius.clone()
         self.left = torch.full((len(x),), budget, device=x.device)
+        self.reserved = min(_RESERVED_QUERIES, budget // _RESERVED_PART)
 
     def query(self, points: Tensor, samples: Tensor) -> Tensor:
         """Margins (m, q) of points (m, q, d) of samples (m,)."""
@@ -142,16 +146,17 @@ def bracket_segments(state: QueryState, starts: Tensor, samples: Tensor, reserve
 
 
 def bisect_brackets(
-    state: QueryState, samples: Tensor, tol: float, gap: Tensor | None = None
+    state: QueryState, samples: Tensor, tol: float | Tensor, gap: Tensor | None = None
 ) -> None:
-    """Bring `inner` and `outer` of samples together on their ray, to the relative width `tol`.
+    """Bring `inner` and `outer` of samples (m,) together on their ray.
 
-    While nothing but x is known to be inside, steps inwards grow fourfold from the relative
-    `gap`; bisection follows.
+    To the relative width `tol`, a number or (m,). While nothing but x is known to be inside, steps
+    inwards grow fourfold from the relative `gap`; bisection follows.
     """
     found = state.radius[samples] < math.inf
     samples = samples[found]
-    gap = state.x.new_full((len(samples),), tol) if gap is None else gap[found].clamp(min=tol)
+    tol = torch.as_tensor(tol).to(state.x).expand_as(found)[found]
+    gap = tol.clone() if gap is None else torch.maximum(gap[found], tol)
     x, outer = state.x[samples], state.outer[samples]
     high, low = state.radius[samples].clone(), (state.inner[samples] - x).norm(dim=1)
     unit = (outer - x) / high[:, None]
@@ -202,7 +207,7 @@ def revert_coordinates(state: QueryState, samples: Tensor, n_halvings: int) -> N
         low, high = torch.zeros_like(whole), torch.ones_like(whole)
         i = every[(whole != 0) & (misses < _MAX_MISSES)]
         for halving in range(n_halvings + 1):
-            i = i[state.left[samples[i]] > RESERVED_QUERIES]
+            i = i[state.left[samples[i]] > state.reserved]
             if not len(i):
                 break
             t = (low[i] + high[i]) / 2 if halving else low[i]

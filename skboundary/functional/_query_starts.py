@@ -11,11 +11,11 @@ from torch import Tensor
 
 from skboundary.functional._query_brackets import (
     COARSE_WIDTH,
-    RESERVED_QUERIES,
     QueryState,
     bisect_brackets,
     bracket_segments,
 )
+from skboundary.functional._query_directions import orthonormal_directions
 
 _SEGMENT_QUERIES = 100  # that segments may cost before a walk begins
 _N_RAYS = 48  # for samples whose starts are all of the source class
@@ -26,12 +26,12 @@ def find_first_brackets(
 ) -> None:
     """Find brackets on segments to the starts (n, s, d), or on random rays where these fail."""
     every = torch.arange(len(state.x), device=state.x.device)
-    reserved = (state.left - _SEGMENT_QUERIES).clamp(min=RESERVED_QUERIES)
-    bracket_segments(state, starts, every, reserved)
+    n_queries = min(_SEGMENT_QUERIES, state.budget // 2)
+    bracket_segments(state, starts, every, state.left - n_queries)
     lost = state.with_budget(every[state.radius == math.inf])
     directions = orthonormal_directions(state.x, basis, generator, _N_RAYS)
     rays = _random_rays(state, starts, lost, directions, generator)
-    bracket_segments(state, rays, lost, torch.full_like(state.left, RESERVED_QUERIES))
+    bracket_segments(state, rays, lost, torch.full_like(state.left, state.reserved))
     bisect_brackets(state, every, COARSE_WIDTH)
 
 
@@ -74,13 +74,3 @@ def length_scale(state: QueryState, starts: Tensor) -> Tensor:
     for other in known[1:]:
         length = torch.where((length > 0) & length.isfinite(), length, other)
     return length
-
-
-def orthonormal_directions(
-    x: Tensor, basis: Tensor | None, generator: torch.Generator, n: int
-) -> Tensor:
-    """Random orthonormal directions, n at most, of the whole space or of the span of a basis."""
-    k = x.shape[1] if basis is None else len(basis)
-    normal = torch.randn(k, min(n, k), dtype=torch.float64, generator=generator)
-    directions = torch.linalg.qr(normal)[0].T.to(x)
-    return directions if basis is None else directions @ basis

@@ -15,20 +15,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skboundary.functional._lower_bounds import build_bound_table, leading_axes, n_columns
+from skboundary.functional._lower_bounds import (
+    build_bound_table,
+    centered_vectors,
+    leading_axes,
+    n_columns,
+)
 from skboundary.functional._search_index import (
     INF,
     BoundTable,
     Method,
     SearchIndex,
-    chunk_size,
-    vectors_of,
 )
 
 _AXES = 32, 64, 128, 256
 _LEAST = 4096, 48  # samples and columns worth a choice
 _NEIGHBORS = 32  # samples for each neighbor, at least
-_PROBED = 8192  # samples on which the costs of methods are estimated
+_PROBED = 8192  # samples on which the costs of methods are estimated, at most
+_NUMBERS = 2**22  # of these samples, about (16 MB)
 _TRIED = 64, 1024  # queries that are timed, twice: at least, at most
 _CALLED = 8  # of the queries of a call, one in so many is timed
 _ATTEMPTS = 2  # methods that are timed, the most promising first, until one is fast enough
@@ -170,8 +174,8 @@ def _by_estimated_cost(
     n, d = index.samples.shape
     dtype = torch.bfloat16 if _has_bfloat16_products() else torch.float32
     widths = [m for m in _AXES if 2 * m <= d]
-    step = -(-n // _PROBED)
-    samples, centered = (_centered(index, part) for part in (index.samples[::step], queries))
+    step = -(-n // min(_PROBED, _NUMBERS // d + 1))
+    samples, centered = (centered_vectors(index, part) for part in (index.samples[::step], queries))
     ends = (centered.square().sum(1)[:, None] + samples.square().sum(1)) / 2
     norms = centered.norm(dim=1)[:, None] * samples.norm(dim=1)
     halves = ends - centered @ samples.T
@@ -200,13 +204,6 @@ def _by_estimated_cost(
         inside = centered[0][:, :m] @ samples[0][:, :m].T
         note(Method(m, dtype), m, ends - inside - rest[0][:, None] * rest[1])
     return sorted((m for m in costs if costs[m] < product), key=costs.__getitem__)
-
-
-def _centered(index: SearchIndex, samples: Tensor) -> Tensor:
-    """Centered vectors in float32."""
-    parts = samples.split(chunk_size(samples.shape[1]))
-    vectors = (vectors_of(part, index.metric, index.scale)[0] for part in parts)
-    return torch.cat([part.sub_(index.center).float() for part in vectors])
 
 
 def _keep(index: SearchIndex, k: int, method: Method | None) -> None:

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from skboundary.functional._linearization import close_problem, cross_and_refine
 from skboundary.functional._margin_problem import MarginProblem, open_problem
+from skboundary.functional._projection import shrink
 from skboundary.functional._results import BoundaryPoint
 from skboundary.functional._shapes import shapes
 
@@ -120,19 +121,19 @@ def decoupled_steps(
     sign = -1.0 if targeted else 1.0
     n_steps = torch.as_tensor(n_steps).to(points).expand(len(points))
     ends = n_steps.unique().tolist()  # where samples leave
-    best, distance = points.clone(), (points - problem.x).norm(dim=1)
-    first, radius, now = distance.clone(), distance.clone(), points.clone()
+    index = every = problem.indices()
+    best, distance = points.clone(), problem.distance(points, every)
+    radius, now, first = distance.clone(), points.clone(), (points - problem.x).norm(dim=1)
 
     def loss(out: Tensor, index: Tensor) -> Tensor:
         return sign * cross_entropy(out, label[index], reduction="none")
 
     def keep(index: Tensor, reached: Tensor) -> None:
-        length = (now[index] - problem.x[index]).norm(dim=1)
-        shorter = index[reached & (length < distance[index] * (1 - 1e-6))]  # not by rounding alone
-        best[shorter] = now[shorter]
-        distance[shorter] = (now[shorter] - problem.x[shorter]).norm(dim=1)
+        length = problem.distance(now[index], index)
+        shorter = reached & (length < distance[index] * (1 - 1e-6))  # not by rounding alone
+        best[index] = torch.where(shorter[:, None], now[index], best[index])
+        distance[index] = torch.where(shorter, length, distance[index])
 
-    index = every = problem.indices()
     for i in range(int(max(ends, default=0))):
         if i in ends:
             index = (n_steps > i).nonzero()[:, 0]
@@ -144,6 +145,8 @@ def decoupled_steps(
         delta = now[index] - problem.x[index] + length[:, None] * normalize(gradient)
         change = 0.01 + 0.09 * cosine
         radius[index] *= 1 + change * (1 - 2 * reached.to(change.dtype))
-        now[index] = problem.along(radius[index], normalize(delta), index)
+        now[index] = problem.clip(
+            problem.x[index] + shrink(delta, radius[index], problem.norm), index
+        )
     keep(every, problem.value(now, every) > 0)
     return best

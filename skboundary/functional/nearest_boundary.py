@@ -13,6 +13,7 @@ from torch import Tensor
 
 from skboundary.functional._linearization import close_problem, cross, cross_and_refine, refine
 from skboundary.functional._margin_problem import MarginProblem, open_problem
+from skboundary.functional._projection import NORMS
 from skboundary.functional._results import BoundaryPoint
 from skboundary.functional._shapes import shapes
 from skboundary.functional.ddn import decoupled_steps
@@ -20,7 +21,7 @@ from skboundary.functional.margins import pairwise_margin
 
 __all__ = ["EFFORTS", "BoundaryPoint", "Effort", "nearest_boundary"]
 
-_FEW_GRADIENTS, _MANY_GRADIENTS = 20, 50  # where a search takes decoupled steps, and 4 rivals
+_FEW_GRADIENTS, _MANY_GRADIENTS = 8, 50  # from which on 3 and 4 rivals are crossed
 _RESERVE = 10  # share of the gradients, a tenth, that a last crossing may take
 _MAX_RATIO = 1.3  # to the nearest rival's distance: rivals beyond are not refined
 
@@ -37,9 +38,26 @@ class Effort(NamedTuple):
     def within(cls, n_gradients: int, most: Tensor | None = None) -> Effort:
         """The search that suits a number of gradients, of which some samples may have `most`."""
         left = n_gradients if most is None else most
-        if n_gradients < _FEW_GRADIENTS:
-            return cls(1, 8, 0, left)
-        return cls(3 if n_gradients < _MANY_GRADIENTS else 4, 2, 1, left)
+        if n_gradients >= _MANY_GRADIENTS:
+            return cls(4, 6, 1, left)
+        return cls(2 if n_gradients < _FEW_GRADIENTS else 3, 2, 1, left)
+
+
+class _Limits(NamedTuple):
+    """Gradients (n,) that samples may have taken after a part of the search, if limited."""
+
+    rivals: Tensor | None
+    steps: Tensor | None
+    all: Tensor | None
+
+    @classmethod
+    def of(cls, effort: Effort, n_rivals: int, x: Tensor) -> _Limits:
+        if effort.n_gradients is None:
+            return cls(None, None, None)
+        most = torch.as_tensor(effort.n_gradients, device=x.device).expand(len(x))
+        steps = most - (most // _RESERVE).clamp(min=1)
+        rivals = steps // 2 if effort.n_steps else steps
+        return cls(rivals - n_rivals + 1, steps, most)  # all rivals take a gradient at a time
 
 
 LEAST_GRADIENTS = 5
@@ -89,7 +107,10 @@ def nearest_boundary(
         demand more.
     eps : float, default=None
         Machine epsilon of the coarsest dtype that involved in the logits; None is that of x.
-    norm : {2}, default=2
+    norm : {1, 2, inf}, default=2
+        Of the distance. Steps to a plane are the shortest ones in this norm, of length ``|margin|``
+        over the dual norm of the gradient; the decoupled steps end on the sphere around x in the
+        norm 2, and in the ball in the others [3]_.
 
     Returns
     -------
@@ -109,6 +130,8 @@ def nearest_boundary(
     .. [2] J. Rony et al., "Decoupling direction and norm for efficient gradient-based L2
        adversarial attacks and defenses", CVPR 2019, `arXiv 1811.09600
        <https://arxiv.org/abs/1811.09600>`_, algorithm 1.
+    .. [3] M. Pintor et al., "Fast minimum-norm adversarial attacks through adaptive norm
+       constraints", NeurIPS 2021, `arXiv 2102.12827 <https://arxiv.org/abs/2102.12827>`_.
 
     Examples
     --------
@@ -119,33 +142,31 @@ def nearest_boundary(
     >>> found.points.round(decimals=2).tolist(), found.success.tolist()
     ([[0.0, 4.0]], [True])
     """
-    if norm != 2:
-        raise ValueError(f"norm={norm!r} is not supported: use norm=2.")
+    if norm not in NORMS:
+        raise ValueError(f"norm={norm!r}: use one of {list(NORMS)}.")
     budget = _resolve_effort(effort)
     eps = torch.finfo(x.dtype).eps if eps is None else eps
-    problem, at_x = open_problem(logits, x, source, target, bounds, margin_tol, eps)
-    most = reserved = share = None
-    if budget.n_gradients is not None:
-        most = torch.as_tensor(budget.n_gradients, device=x.device).expand(len(x))
-        reserved = most - (most // _RESERVE).clamp(min=1)
-        # half of it for the steps; all rivals take a gradient at a time
-        share = (reserved // 2 if budget.n_steps else reserved) - budget.n_rivals + 1
+    problem, at_x = open_problem(logits, x, source, target, bounds, margin_tol, eps, norm)
+    n_rivals = min(budget.n_rivals, at_x.shape[1] - 1) if target is None else 1
+    limits = _Limits.of(budget, n_rivals, x)
     if target is None:
         own = source[problem.owner]
-        rivals = at_x.scatter(1, own[:, None], -float("inf"))
-        rivals = rivals.topk(min(budget.n_rivals, at_x.shape[1] - 1)).indices
-        points, found = _nearest_rival(problem, own, rivals, budget.n_refine, share)
+        rivals = at_x.scatter(1, own[:, None], -float("inf")).topk(n_rivals).indices
+        points, found = _nearest_rival(problem, own, rivals, budget.n_refine, limits.rivals)
     else:
-        points, found = cross_and_refine(problem, budget.n_refine, share)
+        points, found = cross_and_refine(problem, budget.n_refine, limits.rivals)
+    if limits.steps is not None:  # what a share was too small for, with what is left
+        missed = (~found).nonzero()[:, 0]
+        points[missed], found[missed] = cross_and_refine(problem.select(missed), 0, limits.steps)
     index = found.nonzero()[:, 0]
     problem, points, at_x = problem.select(index), points[index], at_x[index]
     if budget.n_steps:
         label = (source if target is None else target)[problem.owner]
         n_steps: int | Tensor = budget.n_steps
-        if reserved is not None:
-            n_steps = (reserved - problem.network.n_backward)[problem.owner].clamp(min=0)
+        if limits.steps is not None:
+            n_steps = (limits.steps - problem.network.n_backward)[problem.owner].clamp(min=0)
         points = decoupled_steps(problem, points, label, target is not None, n_steps)
-    return close_problem(problem, points, at_x, x, source, target, margin_tol, eps, most)
+    return close_problem(problem, points, at_x, x, source, target, margin_tol, eps, limits.all)
 
 
 def _resolve_effort(effort: str | int | Effort) -> Effort:
@@ -175,13 +196,13 @@ def _nearest_rival(
 
     inner = problem.select(many)
     points, value, gradient = cross(inner, inner.x, lead, most)
-    distance = (points - inner.x).norm(dim=1).where(value > 0, torch.inf).view(m, n_rivals)
+    distance = inner.distance(points, inner.indices()).where(value > 0, torch.inf).view(m, n_rivals)
     near = (distance < _MAX_RATIO * distance.amin(1, keepdim=True)).flatten()
     near = (near & (gradient != 0).any(1)).nonzero()[:, 0]
     points[near] = refine(
         inner.select(near), points[near], value[near], gradient[near], n_refine, most
     )
-    distance = (points - inner.x).norm(dim=1).where(value > 0, torch.inf).view(m, n_rivals)
+    distance = inner.distance(points, inner.indices()).where(value > 0, torch.inf).view(m, n_rivals)
     # ties are resolved by the lowest index, so that rounding does not choose
     best = (distance <= distance.amin(1, keepdim=True) * (1 + 1e-6)).byte().argmax(1)
     return points.unflatten(0, (m, n_rivals))[problem.indices(), best], distance.isfinite().any(1)

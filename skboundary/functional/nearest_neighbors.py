@@ -131,8 +131,8 @@ def search(
     exclude : Tensor of shape (q,), dtype int64, default=None
         For each query the index of a sample not to return, such as the query itself.
     batch_size : int, default=512
-        Queries compared at a time by each thread, twice as many in bfloat16. It does not change
-        the result.
+        Queries compared at a time by each thread, up to twice as many in bfloat16. It does not
+        change the result.
 
     Returns
     -------

@@ -9,6 +9,7 @@ depend on the other samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -17,11 +18,11 @@ from torch import Tensor
 from skboundary.functional._boundary_walk import BoundaryWalk
 from skboundary.functional._query_brackets import (
     MAX_NUMBERS,
-    RESERVED_QUERIES,
     QueryState,
     bracket_segments,
     separate_ends,
 )
+from skboundary.functional._query_directions import Directions
 from skboundary.functional._query_starts import find_first_brackets, length_scale
 from skboundary.functional._results import BoundaryPair
 from skboundary.functional._shapes import shapes
@@ -87,7 +88,7 @@ def segment_search(
     """
     state = QueryState(_label_margin(label, source, target), x, bounds, budget)
     every = torch.arange(len(x), device=x.device)
-    bracket_segments(state, starts, every, state.left.clamp(max=RESERVED_QUERIES))
+    bracket_segments(state, starts, every, torch.full_like(state.left, state.reserved))
     separate_ends(state, tol)
     return state.result(_wanted(source, target))
 
@@ -103,6 +104,7 @@ def label_search(
     starts: Tensor,
     generator: torch.Generator,
     basis: Tensor | None = None,
+    image_shape: tuple[int, ...] | None = None,
     budget: int = 2000,
     tol: float = 1e-3,
 ) -> BoundaryPair:
@@ -113,8 +115,10 @@ def label_search(
     direction in which the boundary comes closer, as in HopSkipJump [1]_; on the circle over the
     diameter from x to the point, where every point is nearer to x than the last one, an angle is
     searched that is still across the boundary, as in SurFree [2]_ and CGBA [3]_; the ray there is
-    bisected. Between the steps coordinates are reverted to those of x or halfway there, one by
-    one, as long as the distance decreases, as it does if the boundary follows the axes (trees).
+    bisected. For images the directions have low frequencies, as in GeoDA [4]_ and in both: as many
+    frequencies as directions have been tried. Between the steps coordinates are reverted to those
+    of x or halfway there, one by one, as long as the distance decreases, as it does if the
+    boundary follows the axes (trees).
 
     Parameters
     ----------
@@ -135,6 +139,9 @@ def label_search(
     basis : Tensor of shape (k, d), default=None
         Orthonormal vectors: the search stays in x plus their span, starts are projected on it.
         Not with bounds.
+    image_shape : tuple of int, default=None
+        Shape (..., height, width) of the d numbers of an image: directions then have low
+        frequencies. Not with a basis.
     budget : int, default=2000
         Queries per sample at most.
     tol : float, default=1e-3
@@ -148,7 +155,7 @@ def label_search(
     Raises
     ------
     ValueError
-        When bounds and a basis are given together, or shapes do not match.
+        When a basis is given together with bounds or an image shape, or shapes do not match.
 
     References
     ----------
@@ -156,7 +163,11 @@ def label_search(
        attack", IEEE S&P 2020, `arXiv 1904.02144 <https://arxiv.org/abs/1904.02144>`_.
     .. [2] T. Maho, T. Furon, E. Le Merrer, "SurFree: a fast surrogate-free black-box attack", CVPR
        2021, `arXiv 2011.12807 <https://arxiv.org/abs/2011.12807>`_.
-    .. [3] M. F. Reza et al., "CGBA: curvature-aware geometric black-box attack", ICCV 2023.
+    .. [3] M. F. Reza, A. Rahmati, T. Wu, H. Dai, "CGBA: curvature-aware geometric black-box
+       attack", ICCV 2023, `arXiv 2308.03163 <https://arxiv.org/abs/2308.03163>`_.
+    .. [4] A. Rahmati, S.-M. Moosavi-Dezfooli, P. Frossard, H. Dai, "GeoDA: a geometric framework
+       for black-box adversarial attacks", CVPR 2020, `arXiv 2003.06468
+       <https://arxiv.org/abs/2003.06468>`_.
 
     Examples
     --------
@@ -169,22 +180,16 @@ def label_search(
     >>> found.points.round(decimals=2)
     tensor([[0.5000, 0.5000]])
     """
-    if bounds is not None and basis is not None:
-        raise ValueError("bounds and basis cannot be combined: set one of them to None.")
+    for name, other in (("bounds", bounds), ("image_shape", image_shape)):
+        if other is not None and basis is not None:
+            raise ValueError(f"{name} and basis cannot be combined: set one of them to None.")
     if basis is not None:
         starts = x[:, None] + (starts - x[:, None]) @ basis.T @ basis
     state = QueryState(_label_margin(label, source, target), x, bounds, budget)
     find_first_brackets(state, starts, basis, generator)
-    BoundaryWalk(
-        state,
-        starts,
-        basis,
-        generator,
-        n_directions=max(1, budget // 16),
-        spread=0.5,
-        tol=tol,
-        revert=basis is None,
-    ).run()
+    n = _n_directions(budget)
+    directions = Directions(x, n, generator, basis=basis, image_shape=image_shape)
+    BoundaryWalk(state, starts, directions, spread=0.5, tol=tol, revert=basis is None).run()
     return state.result(_wanted(source, target))
 
 
@@ -198,6 +203,7 @@ def score_search(
     bounds: tuple[Tensor, Tensor] | None = None,
     starts: Tensor,
     generator: torch.Generator,
+    image_shape: tuple[int, ...] | None = None,
     budget: int = 2000,
     tol: float = 1e-3,
     step: float = 0.1,
@@ -223,6 +229,9 @@ def score_search(
         Points of other classes, nearest first; one that equals x is left out.
     generator : torch.Generator
         On the CPU.
+    image_shape : tuple of int, default=None
+        Shape (..., height, width) of the d numbers of an image: directions then have low
+        frequencies.
     budget : int, default=2000
         Queries per sample at most.
     tol : float, default=1e-3
@@ -255,17 +264,15 @@ def score_search(
         newton = _newton_starts(state, score, source, target, starts, step)
         starts = torch.cat([newton, starts], 1)
     find_first_brackets(state, starts, None, generator)
-    BoundaryWalk(
-        state,
-        starts,
-        None,
-        generator,
-        n_directions=max(1, budget // 4),
-        spread=step,
-        tol=tol,
-        revert=False,
-    ).run()
+    n = x.shape[1] if 4 * x.shape[1] <= budget else _n_directions(budget)
+    directions = Directions(x, n, generator, image_shape=image_shape)
+    BoundaryWalk(state, starts, directions, spread=step, tol=tol, revert=False).run()
     return state.result(_wanted(source, target))
+
+
+def _n_directions(budget: int) -> int:
+    """Directions of a step: the more of them, the better its direction, and the fewer steps."""
+    return round(min(2.5 * math.sqrt(budget), budget / 4))
 
 
 def _newton_starts(

@@ -47,8 +47,8 @@ class TorchNearestNeighbors(DocLinkMixin, BaseEstimator):
         Device of the search; 'auto' is CUDA, MPS or the CPU, in this order.
 
     batch_size : {'auto'} or int, default='auto'
-        Number of queries compared at a time, twice as many in bfloat16. It does not affect the
-        result.
+        Number of queries compared at a time, up to twice as many in bfloat16. It does not affect
+        the result.
 
     Attributes
     ----------

@@ -526,12 +526,41 @@ def test_score_on_labels_alone(iris):
         BoundarySampleExtractor(Labels(), target="runner_up").fit(X, y).transform(X)
 
 
-@pytest.mark.parametrize("method", ["minimal", "score", "label"])
-def test_norms_that_only_pm_has(iris, frozen, method):
+@pytest.mark.parametrize("method", ["score", "label"])
+def test_norms_that_some_methods_lack(iris, frozen, method):
     with pytest.raises(
-        ValueError, match=r"norm=1; the methods that support it are \['deepdig', 'pm'"
+        ValueError, match=r"norm=1; the methods that support it are \['deepdig', 'minimal', 'pm'"
     ):
         BoundarySampleExtractor(frozen, method=method, norm=1).fit(*iris)
+    with pytest.raises(ValueError, match=r"norm='2sq'; .* are \['pm'\]"):
+        BoundarySampleExtractor(frozen, method="minimal", norm="2sq").fit(*iris)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("norm", [1, np.inf])
+def test_all_that_minimal_returns_is_in_its_norm(iris, logistic, norm, dtype):
+    """For a linear classifier: margins over dual norms of the nearest class."""
+    X = iris[0].astype(dtype)
+    extractor = BoundarySampleExtractor(
+        FrozenEstimator(logistic), method="minimal", norm=norm, bounds=None, returns="distance"
+    ).fit(X)
+    codes = np.searchsorted(logistic.classes_, logistic.predict(X))
+    gap = logistic.decision_function(X)
+    gap = gap[np.arange(len(X)), codes][:, None] - gap
+    slope = logistic.coef_[codes][:, None] - logistic.coef_[None]
+    slope = np.linalg.norm(slope, ord=1 if norm == np.inf else np.inf, axis=2)
+    exact = np.divide(gap, slope, out=np.full(gap.shape, np.inf), where=slope > 0).min(1)
+    distance = extractor.transform(X)[:, 0]
+    assert (distance >= exact).all() and np.quantile(distance - exact, 0.9) < 2e-3
+    pairs = extractor.extract_pairs(X)
+    assert pairs.success.all()
+    expected = np.linalg.norm(pairs.outer - pairs.inner, ord=norm, axis=1)
+    np.testing.assert_allclose(pairs.distance, expected, rtol=1e-6)
+    moved = extractor.set_params(returns="perturbation").transform(X)
+    np.testing.assert_allclose(np.linalg.norm(moved, ord=norm, axis=1), distance, rtol=1e-4)
+    by_class = extractor.set_params(returns="class_distances").transform(X)
+    by_class[np.arange(len(X)), codes] = np.inf
+    assert np.quantile(np.abs(by_class.min(1) - distance), 0.9) < 1e-2
 
 
 @pytest.mark.parametrize("norm", [1, 2, np.inf, "2sq"])

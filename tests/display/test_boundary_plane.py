@@ -93,6 +93,16 @@ def test_fragmentation_counts_connected_regions(resolution):
         assert display.fragmentation_ == expected
 
 
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e6])
+def test_planes_are_compared_at_any_scale(scale):
+    X = scale * SQUARE
+    clf = KNeighborsClassifier(1).fit(X, [0, 1, 0])
+    display, equal = (from_estimator(clf, X.astype(d)) for d in (np.float64, np.float32))
+    assert display.agreement(equal) > 0.99
+    with pytest.raises(ValueError, match="different planes"):
+        display.agreement(from_estimator(clf, X + 1e-3 * scale))
+
+
 def test_agreement_is_the_share_of_the_square():
     """Thresholds .25 and .5 of the first coordinate differ on a fourth of the unit square."""
     first, second = (

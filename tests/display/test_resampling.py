@@ -47,6 +47,16 @@ def test_margins_and_probabilities(problem, dtype):
     assert shown == {"rare": (y == "rare").sum(), "frequent": (y == "frequent").sum()}
 
 
+def test_a_single_outlier_does_not_choose_the_direction(problem):
+    X, y = problem
+    X = np.column_stack([X, 1e-3 * np.random.default_rng(0).standard_normal(200)])
+    X[np.flatnonzero(y == 0)[0], 6] = 30
+    sampler = BiasedExtrapolationSampler(LogisticRegression(), random_state=0)
+    sampler.fit_resample(X, y)
+    display = ResamplingDisplay.from_sampler(sampler, X, y)
+    assert np.abs(display.originals[:, 1]).max() < 20
+
+
 def test_several_classes(digits, cnn):
     X, y = digits
     keep = (y < 4) & ((y > 1) | (np.arange(len(y)) % 4 == 0))  # 0 and 1 are rare

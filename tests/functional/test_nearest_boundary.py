@@ -298,8 +298,8 @@ def test_inputs_are_not_written_to():
 def test_wrong_arguments_are_named():
     x, source = torch.zeros(2, 2), torch.tensor([0, 1])
     logits = affine(3, 2)[0]
-    with pytest.raises(ValueError, match="norm=1"):
-        nearest_boundary(logits, x, source, norm=1)
+    with pytest.raises(ValueError, match="norm=3"):
+        nearest_boundary(logits, x, source, norm=3)
     with pytest.raises(ValueError, match="effort='wild'.*'balanced'"):
         nearest_boundary(logits, x, source, effort="wild")
     with pytest.raises(ValueError, match="sample 1 are both 1"):

@@ -11,6 +11,8 @@ from sklearn.ensemble import RandomForestClassifier
 
 from skboundary.datasets import make_circle, make_linear, make_sphere, make_xor
 from skboundary.functional import _query_brackets, query_search
+from skboundary.functional._query_directions import Directions
+from skboundary.functional.cosine_transform import dct2, idct2
 from skboundary.functional.query_search import (
     _label_margin,
     label_search,
@@ -268,6 +270,68 @@ def test_bounds_and_a_basis_exclude_each_other():
             bounds=BOXES["box"],
             basis=torch.eye(2).double(),
         )
+
+
+def test_image_shapes_are_checked():
+    _score, label, x, source, starts, _ = case("sphere", torch.float64)
+    common = dict(starts=starts, generator=generator())
+    with pytest.raises(ValueError, match="image_shape and basis cannot be combined"):
+        label_search(label, x, source, basis=torch.eye(6).double(), image_shape=(2, 3), **common)
+    for shape in ((2, 4), (6,)):
+        with pytest.raises(ValueError, match="height, width\\) of 6 numbers"):
+            label_search(label, x, source, image_shape=shape, **common)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(8, 6), (3, 5, 5), (2, 1, 4, 4)])
+def test_directions_of_images_have_low_frequencies(shape, dtype):
+    """Orthonormal, and in as many of the lowest frequencies as have been drawn."""
+    d = torch.Size(shape).numel()
+    directions = Directions(torch.zeros(1, d, dtype=dtype), 7, generator(), image_shape=shape)
+    height, width = shape[-2:]
+    down, right = torch.arange(height).double() / height, torch.arange(width).double() / width
+    frequency = (down[:, None] + right).expand(shape).flatten()
+    for step in range(1, 2 + d // 7):
+        drawn = directions.draw()
+        assert drawn.dtype == dtype
+        torch.testing.assert_close(drawn @ drawn.T, torch.eye(7, dtype=dtype), atol=1e-5, rtol=0)
+        energy = dct2(drawn.view(7, *shape)).flatten(1).square().sum(0)
+        limit = frequency.sort().values[min(7 * step, d) - 1]
+        assert energy[frequency > limit + 1e-9].sum() < 1e-8
+        assert (energy > 1e-7).sum() == min(7 * step, d)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", ["label", "score"])
+def test_low_frequencies_find_a_smooth_normal_with_few_queries(name, dtype, unit):
+    """The boundary of a linear score whose normal is smooth, in fewer queries than pixels."""
+    coefficients = torch.zeros(1, 24, 24, dtype=torch.float64)
+    coefficients[0, :4, :4] = torch.randn(4, 4, dtype=torch.float64, generator=generator(1))
+    normal = idct2(coefficients).flatten() / coefficients.norm()
+    x = torch.randn(5, 576, dtype=torch.float64, generator=generator(2)) / 24
+    x -= (x @ normal - 1)[:, None] * normal  # at the distance 1 from the boundary
+    starts = x[:, None] - (2 * normal + torch.randn(5, 3, 576, generator=generator(3)) / 6)
+    values = lambda points: points.double() @ normal / unit
+    score = lambda points: torch.stack([values(points), -values(points)], 1)
+    label = lambda points: score(points).argmax(1)
+    search, query = (label_search, label) if name == "label" else (score_search, score)
+    distances = []
+    for image_shape in ((1, 24, 24), None):
+        found = search(
+            query,
+            (unit * x).to(dtype),
+            torch.zeros(5, dtype=torch.long),
+            starts=(unit * starts).to(dtype),
+            generator=generator(),
+            image_shape=image_shape,
+            budget=200,
+        )
+        assert (label(found.points) == 1).all() and (label(found.inner) == 0).all()
+        distances.append((found.points.double() / unit - x).norm(dim=1))
+    low, every = distances
+    assert (low >= 1 - 1e-5).all() and (low < 1.25).all(), low
+    assert (every > 1.3 * low).all(), every
 
 
 @pytest.fixture(scope="module")

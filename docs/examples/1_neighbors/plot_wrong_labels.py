@@ -76,9 +76,9 @@ _ = NeighborsDisplay.from_estimator(
 # %%
 # When it does not help
 # ---------------------
-# A network that stops before it memorizes the labels is nearly as good by itself, and on these
-# small images so are neighbors in the space of pixels. Use neighbors in a latent space if the
-# network is given, or if distances between inputs mean little.
+# A network that stops before it memorizes the labels is nearly as good by itself, and neighbors in
+# the space of pixels are better on these small images. Use neighbors in a latent space if the
+# network is given, and where distances between inputs mean little.
 
 stopped = MLPClassifier((128, 64), early_stopping=True, random_state=0).fit(X_train, y_noisy)
 pixels = KNeighborsClassifier(20).fit(X_train, y_noisy)

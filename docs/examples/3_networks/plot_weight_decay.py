@@ -13,7 +13,7 @@ these labels.
 # Two networks
 # ------------
 # A tenth of the training labels are random. One network is trained without weight decay and
-# memorizes them; the other one is trained with it.
+# memorizes most of them; the other one is trained with it.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -93,9 +93,9 @@ for ax, name in zip(axes, networks, strict=True):
 
 # %%
 # Without decay, the sharpest boundary separates digits that are easy to distinguish. The third line
-# tells why: if the samples with wrong labels are left out, but the network is the same, the
-# segments are longer, and the sharpest boundary is one of a familiar confusion. The short segments
-# lead to wrong labels, around each of which the network has put a boundary. With weight decay the
-# wrong labels are not memorized and the test accuracy is higher.
+# tells why: without the samples that have wrong labels, the segments of the same network are
+# longer, and the sharpest boundary separates digits that are easily confused. The short segments
+# lead to wrong labels, around which the network has put a boundary. With weight decay fewer wrong
+# labels are memorized, and the test accuracy is higher.
 #
 # This is one seed; the :ref:`guide <characterization>` shows five.

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -36,8 +37,38 @@ class Queries(NamedTuple):
 
 def label(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
     """Search by labels alone: segments to ten partners, then a walk along the boundary."""
-    flat, starts = _flatten(problem)
+    return _search_each_budget(_label, oracle, problem, settings)
+
+
+def score(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
+    """Search by scores: Newton's steps on their finite differences."""
+    return _search_each_budget(_score, oracle, problem, settings)
+
+
+def _search_each_budget(
+    search: Callable[..., Ends], oracle: Oracle, problem: Problem, settings: Settings
+) -> Ends:
+    """Search with the number of queries that is left to each sample, where it is limited.
+
+    They differ only where a search is repeated.
+    """
     effort: Queries = settings.effort
+    if problem.budget is None:
+        return search(oracle, problem, settings, effort)
+    parts = {int(n): problem.budget == n for n in problem.budget.unique()}
+    ends = Ends(
+        problem.x.clone(), problem.x.clone(), problem.target, torch.zeros_like(problem.source)
+    )
+    for budget, samples in parts.items():
+        index = samples.nonzero()[:, 0]
+        found = search(oracle, problem.select(index), settings, effort._replace(budget=budget))
+        for name in ("inner", "outer", "n_evaluations"):
+            getattr(ends, name)[index] = getattr(found, name)
+    return ends
+
+
+def _label(oracle: Oracle, problem: Problem, settings: Settings, effort: Queries) -> Ends:
+    flat, starts = _flatten(problem)
     labels = lambda points: oracle.labels(points.view(-1, *problem.x.shape[1:]))
     budget, left = _budgets(oracle, effort.budget)
     if not effort.walk:
@@ -53,15 +84,14 @@ def label(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
             bounds=_flat_bounds(problem),
             starts=starts,
             generator=torch.Generator().manual_seed(problem.seed),
+            image_shape=_image_shape(problem),
             budget=budget,
         )
     return _as_ends(oracle, problem, settings, found, left)
 
 
-def score(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
-    """Search by scores: Newton's steps on their finite differences."""
+def _score(oracle: Oracle, problem: Problem, settings: Settings, effort: Queries) -> Ends:
     flat, starts = _flatten(problem)
-    effort: Queries = settings.effort
     budget = effort.budget
     if effort.capped:
         budget = min(budget, 4 * (flat.shape[1] + 24) + 100)
@@ -74,9 +104,16 @@ def score(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
         bounds=_flat_bounds(problem),
         starts=starts,
         generator=torch.Generator().manual_seed(problem.seed),
+        image_shape=_image_shape(problem),
         budget=budget,
     )
     return _as_ends(oracle, problem, settings, found, left)
+
+
+def _image_shape(problem: Problem) -> tuple[int, ...] | None:
+    """Shape of a sample that has a height and a width as its last axes."""
+    shape = tuple(problem.x.shape[1:])
+    return shape if len(shape) > 1 and min(shape[-2:]) > 1 else None
 
 
 def _budgets(oracle: Oracle, budget: int) -> tuple[int, int]:
@@ -85,7 +122,7 @@ def _budgets(oracle: Oracle, budget: int) -> tuple[int, int]:
     if oracle.response == "label":
         return left, left
     left -= MIDPOINT
-    return left - _RESERVED, left
+    return left - min(_RESERVED, left // 2), left
 
 
 def _flatten(problem: Problem) -> tuple[Tensor, Tensor]:

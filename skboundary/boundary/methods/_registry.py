@@ -71,7 +71,7 @@ METHODS: dict[str, Method] = {
     "minimal": Method(
         minimal,
         "gradient",
-        (2,),
+        (2, 1, math.inf),
         EFFORTS,
         within=Effort.within,
         least=2 * LEAST_GRADIENTS,  # for two legs
@@ -122,7 +122,7 @@ METHODS: dict[str, Method] = {
         dict.fromkeys(("fast", "balanced", "thorough")),  # the same for all
         n_partners=1,
         within=Queries,
-        least=20,
+        least=30,
     ),
     "deepdig": Method(
         deepdig,

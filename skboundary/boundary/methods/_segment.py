@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import torch
 
-from skboundary.boundary._ends import Ends
+from skboundary.boundary._ends import MIDPOINT, Ends
 from skboundary.boundary._line_search import between
 from skboundary.boundary._oracle import Oracle
 from skboundary.boundary.methods._problem import Problem, Settings
+
+_LIMIT = 120  # evaluations of a segment at most
+_OTHERS = MIDPOINT + 5  # with the prediction, the latent vector and both ends
 
 
 def segment(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
@@ -26,6 +29,7 @@ def segment(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
             part.source,
             part.target,
             settings.margin_tol,
+            limit=_LIMIT if part.budget is None else part.budget - _OTHERS - 2 * oracle.n_runs,
             known=(part.known, problem.training.outputs(partners, part.x)),
             pairs=settings.pairs,
         )
