@@ -231,6 +231,8 @@ def test_printed_figures_of_the_over_samplers_are_those_written(capsys, tmp_path
         for name in ("neighbors", "over_sampling"):
             assert figures[name]["picture"] == {"file": f"{name}.png"}
             assert (tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+        assert figures["neighbors"]["sweep"]["picture"] == {"file": "sweep.png"}
+        assert (tmp_path / "sweep.png").exists()
 
 
 def test_over_samplers_are_scored_as_in_scikit_learn():

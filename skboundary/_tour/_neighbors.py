@@ -17,8 +17,6 @@ from skboundary.display import NeighborsDisplay, QueryWeightDisplay
 from skboundary.neighbors import LatentKNNClassifier
 from skboundary.networks import FrozenNetwork
 
-_PICTURE = "neighbors.png"
-
 
 class Assessed(NamedTuple):
     """A trained network and its scores on the test samples."""
@@ -58,9 +56,9 @@ def part_neighbors(problem: Problem, out: Path) -> dict[str, Any]:
     return {
         "accuracy": _print_accuracy(runs, recipe),
         "verdict": _print_verdict(runs[memorized], runs[stopped]),
-        "sweep": _print_sweep(recipe, swept, run.clf, first),
+        "sweep": _print_sweep(recipe, swept, run.clf, first, out),
         "least_certain": _print_explanations(problem, run, folds[first], first, least),
-        "picture": _picture(problem, swept, run.clf, folds[first], least, out),
+        "picture": _picture(problem, run.clf, folds[first], least, out),
     }
 
 
@@ -154,7 +152,7 @@ def _print_verdict(memorized: list[Assessed], stopped: list[Assessed]) -> str:
 
 
 def _print_sweep(
-    recipe: Recipe, swept: dict[str, Any], clf: LatentKNNClassifier, seed: int
+    recipe: Recipe, swept: dict[str, Any], clf: LatentKNNClassifier, seed: int, out: Path
 ) -> dict[str, Any]:
     ks, ws = recipe.n_neighbors, recipe.query_weight
     grid = swept["mean_test_score"].reshape(len(ks), len(ws))
@@ -177,6 +175,11 @@ def _print_sweep(
         "query_weight": ws,
         "accuracy": grid,
         "chosen": (clf.n_neighbors, clf.query_weight),
+        "picture": save_picture(
+            out / "sweep.png",
+            (2.0 + 0.8 * len(ws), 1.5 + 0.6 * len(ks)),
+            lambda figure: QueryWeightDisplay.from_sweep(swept, ax=figure.subplots()),
+        ),
     }
 
 
@@ -230,28 +233,22 @@ def _print_explanation(figures: dict[str, Any]) -> None:
 
 
 def _picture(
-    problem: Problem,
-    swept: dict[str, Any],
-    clf: LatentKNNClassifier,
-    fold: Fold,
-    least: NDArray[np.intp],
-    out: Path,
+    problem: Problem, clf: LatentKNNClassifier, fold: Fold, least: NDArray[np.intp], out: Path
 ) -> dict[str, Any]:
-    """Save a picture of the sweep and of the neighbors of the least confident predictions."""
-    X = problem.X_train
+    """Save a picture of the neighbors of the least confident predictions."""
+    X, k = problem.X_train, clf.n_neighbors
     images = X.ndim == 4 and X.shape[1] in (1, 3)
+    size = (5.0 + k, 5.4) if images else (9.0, 2.4 + k)
 
     def draw(figure: Any) -> None:
-        above, below = figure.subfigures(2, 1, height_ratios=[2, 3])
-        QueryWeightDisplay.from_sweep(swept, ax=above.subplots())
-        above.suptitle("Accuracy on the test samples")
         NeighborsDisplay.from_estimator(
-            clf, problem.X_test[least], X_train=X[fold.fit] if images else None, ax=below.subplots()
+            clf,
+            problem.X_test[least],
+            X_train=X[fold.fit] if images else None,
+            ax=figure.subplots(),
         )
-        below.suptitle("Neighbors of the least confident predictions")
 
-    width = 4.0 + (1.0 + clf.n_neighbors if images else 6.0)
-    return save_picture(out / _PICTURE, (max(width, 10.0), 8.5), draw)
+    return save_picture(out / "neighbors.png", size, draw)
 
 
 def _prediction(classes: NDArray[Any], outputs: NDArray[Any]) -> tuple[Any, float]:
