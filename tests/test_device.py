@@ -1,3 +1,5 @@
+from typing import Any, NamedTuple
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,7 +7,8 @@ import torch
 from scipy import sparse
 from torch import nn
 
-from skboundary._device import resolve_device, resolve_dtype, to_numpy, to_tensor
+from skboundary._device import move, resolve_device, resolve_dtype, to_numpy, to_tensor
+from tests.standin_device import count
 
 
 def test_device_auto_is_the_best_available():
@@ -39,6 +42,36 @@ def test_a_tensor_is_brought_to_a_device_and_back(device):
     tensor = to_tensor(samples, device=device, dtype=torch.float32)
     assert tensor.device.type == device and tensor.dtype == torch.float32
     np.testing.assert_array_equal(to_numpy(tensor), samples.astype(np.float32), strict=True)
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+def test_many_tensors_are_moved_in_one_transfer(device):
+    given = Pair(
+        (torch.tensor([True, False, True]), torch.arange(3), torch.empty(0, 2)),
+        [None, torch.tensor(0.1, dtype=torch.float64), torch.rand(2, 3).half().T],
+    )
+    with count() as traffic:
+        there = move(given, torch.empty(0, device=device).device)
+        back = move(there, torch.device("cpu"))
+    if device == "standin":
+        assert (traffic.transfers_in, traffic.transfers_out) == (1, 1)
+        assert not traffic.synchronizations
+    assert type(back) is Pair and type(back.second) is list and back.second[0] is None
+    storages = set()
+    for before, moved, after in zip(*map(tensors_of, (given, there, back)), strict=True):
+        assert moved.device.type == device and after.device.type == "cpu"
+        assert after.dtype == before.dtype and torch.equal(after, before)
+        storages.add(after.untyped_storage()._cdata)
+    assert len(storages) == 5
+    assert all(a is b for a, b in zip(*map(tensors_of, (given, move(given, torch.device("cpu"))))))
+
+
+def tensors_of(pair):
+    return [*pair.first, *pair.second[1:]]
 
 
 @pytest.mark.parametrize("unknown", ["cuda:99", "no such", "meta"])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from skboundary.boundary._oracle import Oracle, Outputs, source_margin
 from skboundary.boundary._points import along
+from skboundary.functional._shapes import expanded_like
 from skboundary.functional.margins import margin_band
 from skboundary.functional.root_finding import find_root
 
@@ -67,8 +68,8 @@ def sides_by_margin(
         start does not reach tol the inner side is the start. At a jump they keep 2^-15 away.
     """
     far = torch.ones_like(start)
-    tol = torch.as_tensor(tol, dtype=start.dtype, device=start.device).expand_as(start)
-    aim, limit = 1.5 * tol, torch.as_tensor(limit, device=start.device)
+    tol = expanded_like(tol, start, start.dtype)
+    aim = 1.5 * tol
     root = find_root(
         lambda t, index: margin(t, index) + aim[index],
         far * 0,
@@ -114,7 +115,7 @@ def step_back(
     near, f_near = outer.clone(), at_outer.clone()
     far, f_far = torch.zeros_like(outer), start.clone()
     n_evaluations = torch.zeros_like(outer, dtype=torch.long)
-    limit = torch.as_tensor(limit, device=outer.device).expand_as(n_evaluations)
+    limit = expanded_like(limit, n_evaluations)
     # the chord's guess of the distance to the margin that is sought
     guess = (aim - at_outer) / torch.maximum(start - at_outer, tol)
     step = outer * guess.clamp(2.0 ** (1 - _DOUBLINGS), 1)

@@ -29,6 +29,10 @@ class Outputs(NamedTuple):
         """Outputs at some of the points."""
         return Outputs(self.labels[index], None if self.logits is None else self.logits[index])
 
+    def cast(self, dtype: torch.dtype) -> Outputs:
+        """The same outputs, logits in a dtype."""
+        return self._replace(logits=None if self.logits is None else self.logits.to(dtype))
+
 
 class Oracle:
     """A fitted classifier that takes and returns tensors.

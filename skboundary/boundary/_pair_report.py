@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skboundary._device import to_numpy, to_tensor
+from skboundary._device import move, to_numpy, to_tensor
 from skboundary.boundary._classifier import FittedClassifier
 from skboundary.boundary._hyperplane import Plane, fit_plane, linearity_of
 from skboundary.boundary._inputs import data_range
@@ -181,11 +181,12 @@ def _to_partners(
     target: Codes,
 ) -> Found:
     """Segments from samples to their partners; which exist; no success rates of generators."""
-    training, like = classifier.training, _like(oracle)
-    start, end = training.take(index, like), training.take(partners, like)
-    at_start, at_end = (training.outputs(torch.from_numpy(i), like) for i in (index, partners))
-    success = torch.from_numpy(partners >= 0).to(like.device)
-    return Segments(start, end, (at_start, at_end)), success, {}
+    training, dtype = classifier.training, oracle.dtype
+    ends = [(training.take(i), training.outputs(i)) for i in (index, partners)]
+    success = torch.from_numpy(partners >= 0)
+    ((start, at_start), (end, at_end)), success = move((ends, success), oracle.device)
+    known = at_start.cast(dtype), at_end.cast(dtype)
+    return Segments(start.to(dtype), end.to(dtype), known), success, {}
 
 
 def _of_pm(
@@ -221,7 +222,7 @@ def _of_generators(
     found = carry_over(
         oracle,
         training,
-        training.take(index, like),
+        training.take(index).to(like),
         torch.from_numpy(source).to(like.device),
         torch.from_numpy(target).to(like.device),
         METHODS["deepdig"].settle(plan.effort)[0],

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skboundary._batching import map_batches, resolve_batch_size
-from skboundary._device import to_tensor
+from skboundary._device import move, to_tensor
 from skboundary._random import forked_rng
 from skboundary.boundary._classifier import FittedClassifier
 from skboundary.boundary._ends import Box, Verified, verify
@@ -23,7 +23,7 @@ from skboundary.boundary._pairs import ALREADY_TARGET, NOT_FOUND, OK, STATUSES, 
 from skboundary.boundary._points import norms
 from skboundary.boundary._response import count_nan_gradients
 from skboundary.boundary._training_samples import Starts, find_partners
-from skboundary.boundary.methods._problem import Problem, Settings
+from skboundary.boundary.methods._problem import Partners, Problem, Settings
 from skboundary.boundary.methods._registry import Method
 from skboundary.exceptions import BoundaryNotFoundWarning, warn_caller
 from skboundary.functional.margins import margin_band
@@ -191,21 +191,11 @@ def _solve(
         oracle.eps = max(oracle.eps, torch.finfo(dtype).eps)  # ends are rounded to it
 
         def step(batch: slice) -> Verified:
-            x, device = to_tensor(X[batch]), oracle.device
-            box = _limits(x, options.bounds, options.widen)
-            x = x.to(device, oracle.dtype)
-            low, high = (b.to(x) for b in box) if box else (None, None)
-            s, t, p = (torch.from_numpy(a[batch]).to(device) for a in (source, target, partners))
-            limit = options.settings.budget
-            budget = None if limit is None else torch.full_like(s, limit)
-            known, training = _known(starts, batch, like=x), classifier.training
-            problem = Problem(
-                x, s, t, known, low, high, options.bounds, p, training, classifier.seed, budget
-            )
-            box = None if box is None else (box[0].to(device), box[1].to(device))
+            codes = source[batch], target[batch], partners[batch]
+            problem, box = _problem(classifier, oracle, options, starts, batch, *codes)
             found = _search(oracle, options, problem, dtype, box)
             found = found._replace(n_evaluations=found.n_evaluations + n_runs)
-            return Verified(*(value.cpu() for value in found))
+            return move(found, torch.device("cpu"))
 
         size = _batch_size(classifier, X, method.batched)
         parts = [*map_batches(step, len(X), size, verbose=options.verbose, desc="boundary")]
@@ -228,12 +218,45 @@ def _nearest_partners(
     return partners, n_runs
 
 
-def _known(starts: Starts, batch: slice, like: Tensor) -> Outputs | None:
-    """Outputs at the samples of a batch, if they are known."""
-    if starts.codes is None:
-        return None
-    labels = torch.from_numpy(starts.codes[batch]).to(like.device)
-    return Outputs(labels, None if starts.logits is None else starts.logits[batch].to(like))
+def _problem(
+    classifier: FittedClassifier,
+    oracle: Oracle,
+    options: SolveOptions,
+    starts: Starts,
+    batch: slice,
+    source: Codes,
+    target: Codes,
+    partners: NDArray[np.intp],
+) -> tuple[Problem, Box | None]:
+    """The problem of a batch on the device, in one transfer, and the box in the dtype of X."""
+    x, training = to_tensor(starts.X[batch]), classifier.training
+    known = near = None
+    if starts.codes is not None:
+        logits = None if starts.logits is None else starts.logits[batch]
+        known = Outputs(torch.from_numpy(starts.codes[batch]), logits)
+    if partners.shape[1]:
+        exist = torch.from_numpy(partners >= 0)
+        near = Partners(training.take(partners), exist, training.outputs(partners))
+    codes = torch.from_numpy(source), torch.from_numpy(target)
+    box = _limits(x, options.bounds, options.widen)
+    x, codes, known, near, box = move((x, codes, known, near, box), oracle.device)
+    dtype, limit = oracle.dtype, options.settings.budget
+    low, high = (None, None) if box is None else (b.to(dtype) for b in box)
+    if near is not None:
+        near = near._replace(points=near.points.to(dtype), known=near.known.cast(dtype))
+    problem = Problem(
+        x.to(dtype),
+        *codes,
+        None if known is None else known.cast(dtype),
+        low,
+        high,
+        options.bounds,
+        near,
+        training,
+        classifier.seed,
+        None if limit is None else torch.full_like(codes[0], limit),
+    )
+    return problem, box
 
 
 def _search(

@@ -14,7 +14,7 @@ from sklearn.utils import _safe_indexing
 from torch import Tensor
 
 from skboundary._batching import map_batches, resolve_batch_size
-from skboundary._device import to_tensor
+from skboundary._device import move, to_tensor
 from skboundary._validation import sample_shape
 from skboundary.boundary._classifier import FittedClassifier
 from skboundary.boundary._training_samples import TrainingSamples, find_partners
@@ -32,7 +32,7 @@ _NUMBERS = 2**22  # numbers in the starts of a batch
 _QUERIES_PER_STEP = 20  # in place of one step along a gradient
 
 
-def move(subspaces: Subspaces, device: torch.device) -> Subspaces:
+def place(subspaces: Subspaces, device: torch.device) -> Subspaces:
     """Bring the bases to a device."""
     kind: Any = type(subspaces)
     return kind(*(t.to(device) for t in subspaces))  # type: ignore[attr-defined]
@@ -66,7 +66,7 @@ def gradient_margins(
     held = _SAMPLES_HELD_CPU if device.type == "cpu" else _SAMPLES_HELD
     size = resolve_batch_size(network.batch_size, held * sample_bytes, device)
     size = size // n * n or size  # whole samples, whose first gradient is shared by all subspaces
-    subspaces = move(subspaces, device)
+    subspaces = place(subspaces, device)
 
     def step(pairs: slice) -> tuple[Tensor, Tensor]:
         nonlocal size
@@ -86,7 +86,7 @@ def gradient_margins(
             batch_size=size,
             eps=network.eps,
         )
-        return found.distance.cpu(), found.flipped.cpu()
+        return move((found.distance, found.flipped), torch.device("cpu"))
 
     n_pairs, together = X.shape[0] * n, _BATCHES * size
     with network.differentiable_logits() as logits:
@@ -126,7 +126,7 @@ def label_margins(
     size = classifier.batch_size
     if size == "auto":
         size = max(1, _NUMBERS // (flat.shape[1] * _STARTS))
-    subspaces = move(subspaces, device)
+    subspaces = place(subspaces, device)
     like = flat[:1].to(device)
     bases = [_basis(subspaces, s, like) for s in range(subspaces.n_subspaces)]
     with classifier.open("label") as oracle:
@@ -135,9 +135,11 @@ def label_margins(
             return oracle.labels(points.view(-1, *X.shape[1:]))
 
         def step(batch: slice) -> tuple[Tensor, Tensor]:
-            x = flat[batch].to(oracle.device)
-            codes = torch.from_numpy(source[batch]).to(oracle.device)
-            starts = training.take(partners[batch], like=x).flatten(2)
+            x, codes, starts = move(
+                (flat[batch], torch.from_numpy(source[batch]), training.take(partners[batch])),
+                oracle.device,
+            )
+            starts = starts.to(x.dtype).flatten(2)
             found = [
                 label_search(
                     label,
@@ -153,7 +155,7 @@ def label_margins(
             success = torch.stack([pair.success for pair in found], 1)
             length = torch.stack([(pair.points - x).norm(dim=1) for pair in found], 1)
             distance = torch.where(success, (1 + overshoot) * length, torch.inf)
-            return distance.cpu(), success.cpu()
+            return move((distance, success), torch.device("cpu"))
 
         parts = [*map_batches(step, len(X), size, verbose=verbose, desc="margins")]
     distance, flipped = (torch.cat(part) for part in zip(*parts, strict=True))

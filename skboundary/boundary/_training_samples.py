@@ -54,17 +54,16 @@ class TrainingSamples(NamedTuple):
     logits: Tensor | None = None  # (n, n_classes), where a method needs them
     latent: Tensor | None = None  # (n, n_latent), where a method measures distances in it
 
-    def take(self, index: Any, like: Tensor) -> Tensor:
-        """Some of the samples as a tensor of the dtype and on the device of another."""
-        index = index.cpu().numpy() if isinstance(index, Tensor) else np.asarray(index)
-        samples = to_tensor(_safe_indexing(self.X, index.ravel()), device=like.device)
-        return samples.to(like.dtype).reshape(*index.shape, *self.X.shape[1:])
+    def take(self, index: NDArray[np.intp]) -> Tensor:
+        """Some of the samples as a tensor on the CPU, in their dtype."""
+        samples = to_tensor(_safe_indexing(self.X, index.ravel()))
+        return samples.reshape(*index.shape, *self.X.shape[1:])
 
-    def outputs(self, index: Tensor, like: Tensor) -> Outputs:
-        """Known outputs at some of the samples (n,), on the device and in the dtype of `like`."""
-        index = index.cpu()
-        labels = torch.from_numpy(self.codes)[index].to(like.device)
-        return Outputs(labels, None if self.logits is None else self.logits[index].to(like))
+    def outputs(self, index: NDArray[np.intp]) -> Outputs:
+        """Known outputs at some of the samples, on the CPU."""
+        at = torch.from_numpy(index)
+        labels = torch.from_numpy(self.codes)[at]
+        return Outputs(labels, None if self.logits is None else self.logits[at])
 
     def starts(self, index: NDArray[np.intp]) -> Starts:
         """Some of the samples to start from."""

@@ -1,4 +1,4 @@
-"""A decorator that checks the shapes of tensor arguments, once, where a public function begins."""
+"""Shapes of tensor arguments: a decorator that checks them, and numbers in place of tensors."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
@@ -9,10 +9,21 @@ import inspect
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+import torch
 from torch import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def expanded_like(value: float | Tensor, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A number, or a tensor, in the shape of another tensor and on its device.
+
+    Numbers are filled in on the device: a tensor made of one there would be transferred.
+    """
+    if isinstance(value, Tensor):
+        return value.to(device=like.device, dtype=dtype).expand_as(like)
+    return torch.full_like(like, value, dtype=dtype)
 
 
 def shapes(**expected: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -168,7 +168,7 @@ def search(
         distances.mul_(2).sqrt_().div_(index.scale)
     elif index.metric == "sqeuclidean":
         distances.mul_(2).div_(index.scale).div_(index.scale)
-    for i in lost.tolist():
+    for i in lost.tolist() if len(lost) else []:  # the list of none is a transfer, too
         norms, indices[i] = search_scaled(
             index, queries[i], k, None if exclude is None else exclude[i]
         )

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from skboundary.functional._shapes import shapes
+from skboundary.functional._shapes import expanded_like, shapes
 
 __all__ = ["Middle", "Root", "find_middle", "find_root"]
 
@@ -85,14 +85,14 @@ def find_root(
     tensor([1.4142, 3.0000])
     """
     low, high, f_low, f_high = (v.clone() for v in (low, high, f_low, f_high))
-    tol = torch.as_tensor(tol, dtype=low.dtype, device=low.device).expand_as(low)
+    tol = expanded_like(tol, low, low.dtype)
     weight_low, weight_high = f_low.clone(), f_high.clone()  # halved by the Illinois rule
     last = torch.zeros_like(low)  # the end that moved last: -1 low, 1 high
     slow = torch.zeros_like(low)  # consecutive steps that shrank the bracket by less than half
     n_evaluations = torch.zeros_like(low, dtype=torch.long)
     crosses = f_low.sign() * f_high.sign() < 0
     active = (crosses & (torch.minimum(f_low.abs(), f_high.abs()) > tol)).nonzero()[:, 0]
-    most = torch.as_tensor(max_iter, device=low.device).expand_as(n_evaluations)
+    most = expanded_like(max_iter, n_evaluations)
     while True:
         active = active[n_evaluations[active] < most[active]]
         if not len(active):
@@ -101,21 +101,21 @@ def find_root(
         false_position = a - w_a * (b - a) / (w_b - w_a)
         inside = (false_position > torch.minimum(a, b)) & (false_position < torch.maximum(a, b))
         t = torch.where(inside & (slow[active] < 3), false_position, a + (b - a) / 2)
-        between = (t != a) & (t != b)
-        active, t, a, b = active[between], t[between], a[between], b[between]
+        between = ((t != a) & (t != b)).nonzero()[:, 0]  # a mask would wait for its size each time
+        active, t, a, b, w_a, w_b = (v[between] for v in (active, t, a, b, w_a, w_b))
         if not len(active):
             break
         f = value(t, active)
         n_evaluations[active] += 1
-        moves_low = f.sign() == f_low[active].sign()
+        f_a, f_b = f_low[active], f_high[active]
+        moves_low = f.sign() == f_a.sign()
         side = torch.where(moves_low, -1.0, 1.0).to(low.dtype)
         again = side == last[active]
-        left, right = active[moves_low], active[~moves_low]
-        weight_high[active[moves_low & again]] /= 2
-        weight_low[active[~moves_low & again]] /= 2
-        low[left], f_low[left], weight_low[left] = t[moves_low], f[moves_low], f[moves_low]
-        high[right], f_high[right] = t[~moves_low], f[~moves_low]
-        weight_high[right] = f[~moves_low]
+        w_a, w_b = (torch.where(again, w / 2, w) for w in (w_a, w_b))
+        low[active], f_low[active] = torch.where(moves_low, t, a), torch.where(moves_low, f, f_a)
+        high[active], f_high[active] = torch.where(moves_low, b, t), torch.where(moves_low, f_b, f)
+        weight_low[active] = torch.where(moves_low, f, w_a)
+        weight_high[active] = torch.where(moves_low, w_b, f)
         last[active] = side
         shrank = (high[active] - low[active]).abs() < (b - a).abs() / 2
         slow[active] = torch.where(shrank | (slow[active] >= 3), 0, slow[active] + 1)

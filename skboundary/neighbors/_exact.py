@@ -16,7 +16,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from skboundary._batching import map_batches, resolve_batch_size
-from skboundary._device import DeviceLike, resolve_device, resolve_dtype, to_numpy, to_tensor
+from skboundary._device import DeviceLike, move, resolve_device, resolve_dtype, to_tensor
 from skboundary._site import DocLinkMixin
 from skboundary._validation import all_or_nothing, check_input
 from skboundary.functional.nearest_neighbors import build_index, search
@@ -215,11 +215,11 @@ class TorchNearestNeighbors(DocLinkMixin, BaseEstimator):
             exclude = None
             if X is None:
                 exclude = torch.arange(part.start, part.stop, device=self.device_)
-            return search(self._index, batch, k, exclude=exclude, batch_size=batch_size)
+            near = search(self._index, batch, k, exclude=exclude, batch_size=batch_size)
+            return move(near, torch.device("cpu"))
 
         found = list(map_batches(step, queries.shape[0], batch_size * _BATCHES_TOGETHER))
-        indices = to_numpy(torch.cat([part.indices for part in found]))
-        distances = to_numpy(torch.cat([part.distances for part in found]))
+        distances, indices = (torch.cat(part).numpy() for part in zip(*found, strict=True))
         dtype = np.float64 if self._index.samples.dtype == torch.float64 else np.float32
         largest, limit = distances.max(initial=0), np.finfo(dtype).max
         if largest > limit:

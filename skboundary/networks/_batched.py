@@ -15,7 +15,7 @@ from sklearn.utils import _safe_indexing
 from torch import Tensor
 
 from skboundary._batching import map_batches, resolve_batch_size
-from skboundary._device import to_tensor
+from skboundary._device import move, to_tensor
 
 
 class BatchedNetwork(ABC):
@@ -132,7 +132,7 @@ class BatchedNetwork(ABC):
 
         def step(part: slice) -> list[Tensor]:
             both = self._forward(pick(part), latent, logits)
-            out = [t.cpu() for t in both if t is not None]
+            out = move([t for t in both if t is not None], torch.device("cpu"))
             number = np.arange(part.start, part.stop) if index is None else index[part]
             for t in out:
                 self._check(t, X, number)

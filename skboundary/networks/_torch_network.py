@@ -114,6 +114,7 @@ class TorchNetwork(BatchedNetwork):
         self.eps = max(torch.finfo(d).eps for d in {compute_dtype, *floating})
         self.integers: bool | None = None
         self.tap: Tap | None = None
+        self._columns: Tensor | None = None  # `order` on the device
         self._latent_ndim = 0  # of the activations; 0 until two samples have been run
 
     @property
@@ -268,7 +269,11 @@ class TorchNetwork(BatchedNetwork):
                 "module or its preprocess leaves torch (numpy, detach, no_grad). Use torch "
                 "functions."
             )
-        return self._sorted(logits)
+        if self._is_sorted or not len(self.order):  # the classes follow from the first logits
+            return self._sorted(logits)
+        if self._columns is None or self._columns.device != logits.device:
+            self._columns = torch.tensor(self.order, device=logits.device)
+        return logits.index_select(1, self._columns)
 
     def _logits(self, x: Tensor) -> Tensor:
         """Logits (n, n_outputs) of a batch on the device, differentiable."""
@@ -370,7 +375,7 @@ class TorchNetwork(BatchedNetwork):
         )
         state["front"] = None if self.front is None else copy.deepcopy(self.front).to(cpu)
         del state["module"], state["preprocess"], state["_trees"]
-        state["device"] = str(self.device)
+        state["device"], state["_columns"] = str(self.device), None
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

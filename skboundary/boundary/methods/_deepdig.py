@@ -217,7 +217,7 @@ def _train(
         with forked_rng(seed_of_pair):
             made.append([build(tuple(x.shape[1:])).to(x) for _ in range(2)])
     yields = np.zeros((len(pairs), 2))
-    sets = [training.take(training.of_class(s), x) for s in pairs[:, 0].tolist()]
+    sets = [training.take(training.of_class(s)).to(x) for s in pairs[:, 0].tolist()]
     for which, wanted in enumerate((pairs[:, 1], pairs[:, 0])):
         todo = [i for i, samples in enumerate(sets) if len(samples)]
         if not todo:

@@ -26,6 +26,18 @@ class Settings(NamedTuple):
     budget: int | None = None  # gradients or queries per sample, where `effort` is a number
 
 
+class Partners(NamedTuple):
+    """Training samples across the boundary from each sample, nearest first."""
+
+    points: Tensor  # (n, k, ...) on the device, in the classifier's dtype
+    exist: Tensor  # (n, k) bool: False where there are too few
+    known: Outputs  # (n, k) of the classifier at them
+
+    def select(self, index: Any) -> Partners:
+        """Partners of some of the samples."""
+        return Partners(self.points[index], self.exist[index], self.known.select(index))
+
+
 class Problem(NamedTuple):
     """Samples to find a partner for, and what may be used to do so."""
 
@@ -36,7 +48,7 @@ class Problem(NamedTuple):
     low: Tensor | None  # bounds, broadcastable to x, widened to hold it
     high: Tensor | None
     box: tuple[NDArray[Any], NDArray[Any]] | None  # bounds that are the same for all samples
-    partners: Tensor  # (n, k) training samples across the boundary, nearest first; -1: none
+    partners: Partners | None  # of methods that start from training samples
     training: TrainingSamples
     seed: int  # random directions are the same for all samples of a call
     budget: Tensor | None = None  # (n,) gradients or queries that are left, where effort is an int
@@ -51,7 +63,7 @@ class Problem(NamedTuple):
             known=None if self.known is None else self.known.select(index),
             low=low,
             high=high,
-            partners=self.partners[index],
+            partners=None if self.partners is None else self.partners.select(index),
             budget=None if self.budget is None else self.budget[index],
         )
 

@@ -128,8 +128,9 @@ def _budgets(oracle: Oracle, budget: int) -> tuple[int, int]:
 def _flatten(problem: Problem) -> tuple[Tensor, Tensor]:
     """Samples (n, d) and their partners (n, k, d); a missing one is the sample itself."""
     flat = problem.x.flatten(1)
-    partners = problem.training.take(problem.partners.clamp_min(0), problem.x).flatten(2)
-    return flat, torch.where((problem.partners < 0)[:, :, None], flat[:, None], partners)
+    assert problem.partners is not None  # of the method's entry in the table
+    points, exist, _ = problem.partners
+    return flat, torch.where(exist[:, :, None], points.flatten(2), flat[:, None])
 
 
 def _flat_bounds(problem: Problem) -> tuple[Tensor, Tensor] | None:

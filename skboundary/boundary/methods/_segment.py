@@ -17,20 +17,21 @@ _OTHERS = MIDPOINT + 5  # with the prediction, the latent vector and both ends
 
 def segment(oracle: Oracle, problem: Problem, settings: Settings) -> Ends:
     """Search the segment from each sample to its partner, a training sample of another class."""
-    index = (problem.partners[:, 0] >= 0).nonzero()[:, 0]
+    assert problem.partners is not None  # of the method's entry in the table
+    index = problem.partners.exist[:, 0].nonzero()[:, 0]
     inner, outer = problem.x.clone(), problem.x.clone()
     n_evaluations = torch.zeros_like(problem.source)
     if len(index):
-        part, partners = problem.select(index), problem.partners[index, 0]
+        part, nearest = problem.select(index), problem.partners.select((index, 0))
         inner[index], outer[index], n_evaluations[index] = between(
             oracle,
             part.x,
-            problem.training.take(partners, part.x),
+            nearest.points,
             part.source,
             part.target,
             settings.margin_tol,
             limit=_LIMIT if part.budget is None else part.budget - _OTHERS - 2 * oracle.n_runs,
-            known=(part.known, problem.training.outputs(partners, part.x)),
+            known=(part.known, nearest.known),
             pairs=settings.pairs,
         )
     return Ends(inner, outer, problem.target, n_evaluations)

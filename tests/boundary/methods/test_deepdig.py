@@ -84,7 +84,7 @@ def test_success_rates_and_adversarial_samples(fitted, images):
     training = fitted._classifier.training
     index = training.of_class(1)[:20]
     with fitted._classifier.open() as oracle:
-        x = training.take(index, torch.empty(0))
+        x = training.take(index).float()
         source = torch.ones(len(x), dtype=torch.long)
         effort = METHODS["deepdig"].efforts["fast"]
         found = carry_over(oracle, training, x, source, 0 * source, effort, None, 0)
