@@ -359,6 +359,7 @@ TIMES = {
     "resample_speed",
 }  # equal results say nothing
 MEASURED = {
+    "device_traffic": [],  # tests/test_device_traffic.py counts again
     "boundary": [*SEARCHES, *PM],
     "deepdig": [
         "functional/deepdig.py",
