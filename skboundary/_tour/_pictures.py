@@ -11,7 +11,7 @@ from typing import Any
 
 
 def save_picture(
-    path: Path, size: tuple[float, float], draw: Callable[[Any], None], skip: str = ""
+    path: Path, size: tuple[float, float], draw: Callable[[Any], Any], skip: str = ""
 ) -> dict[str, Any]:
     """Save what `draw` draws on a figure, or print why there is no picture."""
     if not skip and find_spec("matplotlib") is None:
