@@ -223,6 +223,7 @@ def test_the_boundary_tables_equal_the_results():
     results = json.loads(boundary.RESULTS.read_text())
     lines = boundary.gradient_tables(results["gradient"]["records"])
     lines += boundary.curve_lines(results["curve"]["records"])
+    lines += boundary.norm_lines(results["norms"]["records"])
     for name in re.findall(r"benchmarks/results/(pm\w*\.json)", text):
         lines += pm.tables(json.loads((pm.RESULTS.parent / name).read_text()))
     assert len(lines) > 50
