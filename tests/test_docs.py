@@ -353,6 +353,7 @@ EXACT_SEARCH = [
     "functional/_search_methods.py",
 ]
 TIMES = {
+    "boundary",
     "fixed_costs",
     "latent_knn",
     "margins_speed",
