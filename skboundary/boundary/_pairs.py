@@ -55,6 +55,8 @@ class BoundaryPairs:
     >>> X, y = load_iris(return_X_y=True)
     >>> extractor = BoundarySampleExtractor(method="segment", random_state=0).fit(X, y)
     >>> pairs = extractor.extract(6)
+    >>> pairs
+    <BoundaryPairs of shape (4,): 4 ok, 2 third_class>
     >>> X_border, y_border = pairs.to_dataset()
     >>> bool((extractor.estimator_.predict(X_border) == y_border).all())
     True
@@ -74,6 +76,11 @@ class BoundaryPairs:
 
     def __len__(self) -> int:
         return len(self.success)
+
+    def __repr__(self) -> str:  # the arrays themselves would fill pages
+        names, counts = np.unique(self.status, return_counts=True)
+        statuses = [f"{count} {name}" for name, count in zip(names, counts, strict=True)]
+        return f"<BoundaryPairs of shape {self.inner.shape[1:]}: {', '.join(statuses) or 'none'}>"
 
     def to_dataset(self) -> tuple[NDArray[Any], NDArray[Any]]:
         """Collect the ends of the successful pairs.
