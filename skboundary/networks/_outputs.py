@@ -95,6 +95,7 @@ def _check_probabilities(p: Tensor) -> None:
         first = int(wrong.nonzero()[0])
         raise ValueError(
             "The network was declared to return probabilities, but it returned "
-            f"{[round(v, 4) for v in p[first, :5].tolist()]} for a sample. Use output='logits', or "
-            "another predict_nonlinearity in a skorch net."
+            f"{[round(v, 4) for v in p[first, :5].tolist()]} for a sample. Use output='logits'. "
+            "For a skorch net that returns logits use criterion=torch.nn.CrossEntropyLoss, or set "
+            "predict_nonlinearity."
         )
