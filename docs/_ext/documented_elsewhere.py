@@ -2,16 +2,18 @@
 
 Requests of metadata, which scikit-learn adds to every estimator, are left out. Fields of named
 tuples are described by the comments behind them. Labels of scikit-learn's site in inherited
-docstrings stay plain text where they cannot be resolved.
+docstrings become plain words where they cannot be resolved.
 """
 
 import inspect
 import re
 
+from docutils import nodes
+
 SKLEARN_LABELS = {
-    "accuracy_score",
-    "df_output_transform",
-    "sphx_glr_auto_examples_miscellaneous_plot_set_output.py",
+    "accuracy_score": None,
+    "df_output_transform": "user guide of scikit-learn",
+    "sphx_glr_auto_examples_miscellaneous_plot_set_output.py": "its example plot_set_output.py",
 }
 
 
@@ -38,7 +40,10 @@ def describe_fields(app, what, name, obj, options, lines):
 
 
 def as_text(app, env, node, contnode):
-    return contnode if node["reftarget"] in SKLEARN_LABELS else None
+    if node["reftarget"] not in SKLEARN_LABELS:
+        return None
+    words = SKLEARN_LABELS[node["reftarget"]]
+    return nodes.inline("", words) if words else contnode
 
 
 def setup(app):
