@@ -62,7 +62,7 @@ class BoundarySampleExtractor(
     returns : {"boundary", "perturbation", "distance", "class_distances"}, default="boundary"
         The output of `transform`: the partner, the partner minus the sample, the norm of this
         difference in one column, or this norm for each class as the target (0 for the sample's
-        own).
+        own). Norms depend on the units of the columns, see :ref:`pitfalls`.
     effort : {"fast", "balanced", "thorough"} or int, default="balanced"
         The cost of a sample: gradients of "minimal", see the guide; 12, 30 or 300 iterations of
         "pm"; at most 100, 2000 or 10000 queries of "score" and "label". An int limits gradients

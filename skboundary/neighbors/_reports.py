@@ -101,6 +101,9 @@ class ReportsMixin:
     def explain(self, X: ArrayLike) -> Bunch:
         """Show the neighbors behind each prediction.
 
+        A training sample is its own nearest neighbor here, as in `predict`; `kneighbors` and
+        `diagnose` without X leave it out.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
@@ -144,7 +147,8 @@ class ReportsMixin:
         Returns
         -------
         diagnosis : Bunch
-            `purity` (n_samples,): number of the k neighbors with the label of the sample.
+            `purity` (n_samples,): number of the k neighbors with the label of the sample. Training
+            samples with a low purity are probably labeled wrongly.
             `mean_distance` (n_samples,): mean distance to the k neighbors.
             `correlation`, `p_value`: Pearson correlation of the two, and its p-value.
             `same_prediction`: share of samples whose prediction the neighbors do not change.

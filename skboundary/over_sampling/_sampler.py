@@ -73,11 +73,11 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         "not minority", "not majority", "all", "auto" = "not majority"), or the desired number
         of samples of each class.
     class_pairs : {"nearest", "one-to-one"} or dict, default="nearest"
-        Majority class toward which each minority class is extrapolated: the larger class with
-        the nearest mean (the nearest of all classes if none is larger), a different one for
-        each with the least sum of distances, or ``{minority: majority}`` and ``{minority:
-        [majority, majority]}``. Classes missing from a dict use the nearest. Several majority
-        classes get equal shares.
+        Majority class toward which each minority class is extrapolated. "nearest": the larger
+        class with the nearest mean, or the nearest of all classes if none is larger.
+        "one-to-one": a different class for each, such that the sum of the distances is least.
+        A dict is ``{minority: majority}`` or ``{minority: [majority, majority]}``, with equal
+        shares of several classes; classes missing from it use the nearest.
     instance_pairing : {"one-to-one", "nearest", "nearest-majority"}, default="one-to-one"
         How samples are paired. "one-to-one": in each round every minority sample takes its
         nearest selected majority sample not used in this round. "nearest": pairs are drawn
@@ -111,9 +111,9 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
     verbose : int, default=0
         If positive, shows progress bars of the network over X and over the new samples.
     settings : BiasSettings, default=None
-        Finer settings of the bias. None is ``BiasSettings()``; for a grid search over
-        ``settings__gamma`` and the like give an object. :meth:`BiasSettings.paper` returns the
-        paper's settings.
+        Finer settings of the bias. None is ``BiasSettings()``, but a grid search over
+        ``settings__gamma`` needs the object. :meth:`BiasSettings.paper` returns the paper's
+        settings.
 
     Attributes
     ----------
