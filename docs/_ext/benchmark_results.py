@@ -16,6 +16,7 @@ RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 GUIDES = {
     "boundary": "boundary_samples",
     "deepdig": "characterization",
+    "device_traffic": "networks",
     "equivalence": None,
     "extrapolation": "biased_extrapolation",
     "fixed_costs": "networks",
