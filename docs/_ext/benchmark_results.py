@@ -14,6 +14,7 @@ RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 
 # The guide page of each file of results.
 GUIDES = {
+    "black_box_curve": "boundary_samples",
     "boundary": "boundary_samples",
     "deepdig": "characterization",
     "device_traffic": "networks",
@@ -22,8 +23,8 @@ GUIDES = {
     "fixed_costs": "networks",
     "hold_me_tight": "subspace_margins",
     "lasenn": "latent_knn",
-    "margins_speed": "subspace_margins",
     "latent_knn": "latent_knn",
+    "margins_speed": "subspace_margins",
     "neighbors": "nearest_neighbors",
     "oversampling": "biased_extrapolation",
     "pm": "boundary_samples",
