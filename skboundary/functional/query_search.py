@@ -177,7 +177,7 @@ def label_search(
     >>> label = lambda points: (points.sum(1) > 1).long()
     >>> generator = torch.Generator().manual_seed(0)
     >>> found = label_search(label, x, torch.tensor([0]), starts=starts, generator=generator)
-    >>> found.points.round(decimals=2)
+    >>> found.points.round(decimals=1)
     tensor([[0.5000, 0.5000]])
     """
     for name, other in (("bounds", bounds), ("image_shape", image_shape)):
