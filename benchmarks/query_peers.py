@@ -35,8 +35,8 @@ class Start(NamedTuple):
     is_image: bool  # (channels, height, width); otherwise a vector
 
 
-class BudgetSpentError(Exception):
-    """Raised by the query after the last one."""
+class SearchEndedError(Exception):
+    """Raised by the query after the last one, and at points that are not numbers."""
 
 
 class Recorder:
@@ -49,8 +49,9 @@ class Recorder:
     def __call__(self, points: Tensor) -> Tensor:
         """Predict classes (m,) of points (m, ...); those past the budget are not predicted."""
         points = points.detach()[: self.budget - len(self.best)]
-        if not len(points):
-            raise BudgetSpentError
+        # CGBA divides by the length of its normal, which is 0 if all votes agree
+        if not len(points) or not points.isfinite().all():
+            raise SearchEndedError
         label = self.start.label(points)
         distance = (points.double() - self.start.x.double()).flatten(1).norm(dim=1)
         across = distance.where((label != self.start.source) & distance.isfinite(), torch.inf)
@@ -74,7 +75,7 @@ class Recorder:
 def run(search: Callable[[Recorder], Any], start: Start, budget: int) -> np.ndarray:
     """Distances (budget,) of a search after each query."""
     recorder = Recorder(start, budget)
-    with contextlib.suppress(BudgetSpentError), contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.suppress(SearchEndedError), contextlib.redirect_stdout(io.StringIO()):
         search(recorder)
     first = np.inf
     if start.point is not None:
