@@ -301,6 +301,18 @@ def test_the_black_box_tables_equal_the_results():
         assert peer["success"] < 1 or ours["mean_distance"] < peer["mean_distance"]
 
 
+def test_the_table_of_searches_by_budget_equals_the_results():
+    benchmark = load_script("black_box_curve.py")
+    results = json.loads((ROOT / "benchmarks/results/black_box_curve.json").read_text())
+    text = (ROOT / "docs/user_guide/boundary_samples.rst").read_text()
+    assert "\n".join(benchmark.table(results)) in text
+    for record in results["records"].values():
+        means = {name: c["mean_distance"] for name, c in record["contenders"].items()}
+        ours = means.pop("label")
+        means.pop("score", None)
+        assert len(means) >= 3 and all((np.array(peer) > ours).all() for peer in means.values())
+
+
 def test_the_times_of_the_margins_equal_the_results():
     benchmark = load_script("margins_speed.py")
     results = json.loads((ROOT / "benchmarks/results/margins_speed.json").read_text())
@@ -353,15 +365,23 @@ EXACT_SEARCH = [
     "functional/_search_methods.py",
 ]
 TIMES = {
+    "black_box_curve",
     "boundary",
     "fixed_costs",
     "latent_knn",
     "margins_speed",
     "neighbors",
     "resample_speed",
-}  # equal results say nothing
+}  # equal results say nothing of times, nor of searches that equivalence.py leaves out
 MEASURED = {
     "device_traffic": [],  # tests/test_device_traffic.py counts again
+    "black_box_curve": [
+        "functional/query_search.py",
+        "functional/_query_brackets.py",
+        "functional/_query_directions.py",
+        "functional/_query_starts.py",
+        "functional/_boundary_walk.py",
+    ],
     "boundary": [*SEARCHES, *PM],
     "deepdig": [
         "functional/deepdig.py",
