@@ -88,6 +88,31 @@ def test_the_three_examples_in_readme_have_ten_lines():
     assert len(lengths) == 3 and max(lengths) <= 10
 
 
+def test_the_scores_in_readme_are_those_of_its_examples():
+    """To within two of the 450 test samples, since training differs between releases of torch."""
+
+    def scores(code):
+        with contextlib.redirect_stdout(io.StringIO()) as stream:
+            exec(compile(code, "README.md", "exec"), {"__name__": "__docs__"})
+        return [float(line.split()[-1]) for line in stream.getvalue().splitlines()]
+
+    first, _, third = code_blocks(ROOT / "README.md")
+    weighted = third.replace("(), resampled)", "(class_weight='balanced'),)")
+    correct = first.replace("(X_train, noisy)", "(X_train, y_train)")
+    assert weighted != third and correct != first
+    text = (ROOT / "README.md").read_text()
+    told = [
+        text[text.index(words) :] for words in ("The network alone scores", "Balanced accuracy")
+    ]
+    told = [re.findall(r"\b0\.\d{3}\b", part) for part in told]
+    assert [float(v) for v in told[0][:6]] == pytest.approx(
+        scores(first) + scores(correct), abs=5e-3
+    )
+    assert [float(v) for v in told[1][:3]] == pytest.approx(
+        scores(third) + scores(weighted), abs=5e-3
+    )
+
+
 def test_the_figures_in_readme_equal_the_results():
     results = {
         name: json.loads((ROOT / f"benchmarks/results/{name}.json").read_text())

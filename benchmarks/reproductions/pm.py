@@ -41,6 +41,7 @@ from skboundary.functional.perturbation_minimization import (
 
 # a script finds only modules of its own folder
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from boundary_networks import make_cnn
 from data_folder import load_mnist
 from provenance import note_run
 from rst_table import rst_table
@@ -55,22 +56,6 @@ def of_digits(X: Tensor, y: Tensor, *digits: int) -> tuple[Tensor, Tensor]:
     """Select the images of some digits."""
     selected = torch.isin(y, torch.tensor(digits))
     return X[selected], y[selected]
-
-
-def make_network() -> nn.Module:
-    """Build two convolutions and two linear layers with ten outputs."""
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(16, 32, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(32 * 49, 128),
-        nn.ReLU(),
-        nn.Linear(128, 10),
-    )
 
 
 def step(net: nn.Module, optimizer: torch.optim.Optimizer, X: Tensor, y: Tensor) -> None:
@@ -104,7 +89,7 @@ def figure_1(data: Any, n: int, pictures: Path | None) -> dict[str, Any]:
     """Compute pairs between 0 and 1 from both starts."""
     X, y, X_test, y_test = data
     torch.manual_seed(0)
-    net, generator = make_network(), torch.Generator().manual_seed(0)
+    net, generator = make_cnn(), torch.Generator().manual_seed(0)
     train(net, X, y, 4, generator)
     net.eval().requires_grad_(False)
     found: dict[str, Any] = {"accuracy": accuracy(net, X_test, y_test), "starts": {}}
@@ -201,7 +186,7 @@ class Experiment:
         X_new, y_new = of_digits(X, y, 3, 4)
         selected = torch.randperm(len(y_new), generator=self.generator)[:n_new]
         self.new = X_new[selected], y_new[selected]
-        self.net = make_network()
+        self.net = make_cnn()
         if path.exists():
             state = torch.load(path, weights_only=True)
             self.net.load_state_dict(state.pop("net"))
@@ -238,7 +223,7 @@ class Experiment:
         self, source: str | None, n: int, mixing: str, epochs: int
     ) -> dict[str, float]:
         """Train on 3 and 4 and n samples; return the accuracy on the old and the new digits."""
-        net, generator = make_network(), torch.Generator().manual_seed(n)
+        net, generator = make_cnn(), torch.Generator().manual_seed(n)
         net.load_state_dict(self.net.state_dict())
         X, y = self.new
         if source is not None and mixing == "plain":
