@@ -11,7 +11,8 @@ import skboundary
 PACKAGE = Path(skboundary.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-SHARED = ("_random", "_device", "_batching", "_validation", "_site", "exceptions")
+BANK = ("_bank_folder", "_bank_state", "_part_array", "_part_writer")
+SHARED = ("_random", "_device", "_batching", "_validation", "_site", "exceptions", *BANK)
 
 # What a package or module may import of skboundary, besides itself.
 ALLOWED = {
@@ -22,6 +23,7 @@ ALLOWED = {
     "_batching": set(),
     "_site": {"__version__"},
     "_validation": {"_batching", "_device"},
+    **{module: set(BANK) for module in BANK},
     "networks": {"functional", *SHARED},
     "neighbors": {"functional", *SHARED, "networks"},
     "boundary": {"functional", *SHARED, "networks", "neighbors._exact"},
