@@ -23,6 +23,7 @@ _MODULES = {
     "LatentKNNClassifier": "skboundary.neighbors",
     "LatentProjectionDisplay": "skboundary.display",
     "LatentTransformer": "skboundary.networks",
+    "LogitAdjustedClassifier": "skboundary.over_sampling",
     "MarginSpectrumDisplay": "skboundary.display",
     "NeighborsDisplay": "skboundary.display",
     "QueryWeightDisplay": "skboundary.display",

@@ -37,6 +37,7 @@ from skboundary import (
     FrozenNetwork,
     LatentKNNClassifier,
     LatentTransformer,
+    LogitAdjustedClassifier,
     SubspaceMargins,
     TorchNearestNeighbors,
 )
@@ -168,6 +169,8 @@ ESTIMATORS = {
     "BiasedExtrapolationClassifier-lifted": BiasedExtrapolationClassifier(
         LogisticRegression(), n_iter=1
     ),
+    "LogitAdjustedClassifier": LogitAdjustedClassifier(),
+    "LogitAdjustedClassifier-auto": LogitAdjustedClassifier(logistic(), tau="auto"),
 }
 
 SLOW = {

@@ -11,6 +11,7 @@ import numpy as np
 from imblearn.over_sampling import SMOTE
 from imblearn.pipeline import make_pipeline
 from numpy.typing import NDArray
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 
@@ -20,7 +21,7 @@ from skboundary._tour._network import Fold, train
 from skboundary._tour._pictures import save_picture
 from skboundary.display import ResamplingDisplay
 from skboundary.networks import FrozenNetwork, LatentTransformer
-from skboundary.over_sampling import BiasedExtrapolationSampler
+from skboundary.over_sampling import BiasedExtrapolationSampler, LogitAdjustedClassifier
 
 _OURS = "biased extrapolation"
 _METRICS = ("PR-AUC", "balanced accuracy")
@@ -110,10 +111,9 @@ def _assess(
         )
         pipeline.fit(X, y)
         proba[name] = pipeline.predict_proba(problem.X_test)
-    # post-hoc logit adjustment divides by the share of each class
-    prior = np.unique(y, return_counts=True)[1] / len(y)
-    adjusted = proba["no over-sampling"] / prior
-    proba["logit adjustment"] = adjusted / adjusted.sum(1, keepdims=True)
+        if sampler == "passthrough":
+            adjusted = LogitAdjustedClassifier(FrozenEstimator(pipeline), device="cpu").fit(X, y)
+    proba["logit adjustment"] = adjusted.predict_proba(problem.X_test)
     return {name: _scores(problem, p) for name, p in proba.items()}
 
 

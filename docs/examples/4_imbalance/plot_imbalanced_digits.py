@@ -21,12 +21,13 @@ from imblearn.datasets import make_imbalance
 from imblearn.over_sampling import SMOTE
 from imblearn.pipeline import make_pipeline
 from sklearn.datasets import load_digits
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, recall_score
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
-from skboundary import BiasedExtrapolationSampler, ResamplingDisplay
+from skboundary import BiasedExtrapolationSampler, LogitAdjustedClassifier, ResamplingDisplay
 
 X, y = load_digits(return_X_y=True)
 rare = [1, 3, 5, 7, 9]
@@ -64,7 +65,8 @@ pipelines = {
 
 # %%
 # Logit adjustment (Menon et al., `arXiv 2007.07314 <https://arxiv.org/abs/2007.07314>`_) needs no
-# samples and no training: it divides the probabilities by the shares of the classes.
+# samples and no training: :class:`~skboundary.LogitAdjustedClassifier` divides the probabilities by
+# the shares of the classes.
 
 recalls, precisions = {}, {}
 for seed in range(4):
@@ -73,11 +75,11 @@ for seed in range(4):
         name: pipeline.fit(X_train, y_train).predict_proba(X_test)
         for name, pipeline in pipelines.items()
     }
-    proba["logit adjustment"] = proba["nothing"] / np.bincount(y_train)
+    adjusted = LogitAdjustedClassifier(FrozenEstimator(pipelines["nothing"])).fit(X_train, y_train)
+    proba["logit adjustment"] = adjusted.predict_proba(X_test)
     for name, p in proba.items():
         recall = recall_score(y_test, p.argmax(1), average=None)
         recalls.setdefault(name, []).append((recall[rare].mean(), np.delete(recall, rare).mean()))
-        p = p / p.sum(1, keepdims=True)
         precision = [average_precision_score(y_test == digit, p[:, digit]) for digit in rare]
         precisions.setdefault(name, []).append(np.mean(precision))
 

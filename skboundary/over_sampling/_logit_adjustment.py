@@ -1,0 +1,280 @@
+"""LogitAdjustedClassifier: a classifier corrected for the shares of the classes."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.model_selection import StratifiedKFold
+from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from skboundary._device import DeviceLike, to_numpy
+from skboundary._random import RandomStateLike
+from skboundary._validation import all_or_nothing, check_targets
+from skboundary.networks._factory import is_trained
+from skboundary.networks._host import NetworkHostMixin
+from skboundary.networks._labels import encode_labels, resolve_labels
+from skboundary.networks._parameters import NETWORK_CONSTRAINTS, fill_docstring
+
+_FOLDS = 5
+_TAUS = np.linspace(0, 3, 61)  # what tau="auto" chooses from; 1 is among them
+
+
+@fill_docstring
+class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
+    r"""Subtract the logarithms of the class shares from the logits of a classifier.
+
+    Post-hoc logit adjustment [1]_ predicts :math:`\arg\max_c f_c(x) - \tau \log \pi_c` (equation
+    10), where :math:`f` are the logits and :math:`\pi` the shares of the classes in training. With
+    :math:`\tau = 1` and calibrated probabilities this minimizes the balanced error, the mean of
+    the error rates of the classes. Nothing is resampled and no network is changed.
+
+    Read more in the :ref:`User Guide <logit_adjustment>`.
+
+    Parameters
+    ----------
+    {estimator}
+    tau : float or "auto", default=1.0
+        Strength of the correction; 0 is the classifier itself. "auto" chooses the value with the
+        largest balanced accuracy, among equals the one nearest to 1: for an estimator that is
+        fitted here by 5-fold cross-validation (fewer folds if a class has fewer samples), or on
+        `X_val` if `fit` is given one; for a trained network on `X_val` alone.
+    prior : array-like of shape (n_classes,), default=None
+        Share of each class in the data that the classifier was trained on, in the order of
+        `classes_`. None takes the shares in the y of `fit`.
+    {device}
+    {batch_size}
+    {random_state}
+    {verbose}
+
+    Attributes
+    ----------
+    {classes_}
+    {estimator_}
+    prior_ : ndarray of shape (n_classes,)
+        Shares of the classes; their sum is 1.
+    tau_ : float
+        Strength of the correction.
+    {device_}
+    {input_shape_}
+    {n_features_in_}
+    {feature_names_in_}
+
+    See Also
+    --------
+    BiasedExtrapolationSampler : Synthetic samples of minority classes instead.
+    sklearn.model_selection.TunedThresholdClassifierCV : A tuned threshold for two classes.
+
+    Notes
+    -----
+    The logits of a classifier without a module are the logarithms of its `predict_proba`, or its
+    decision values, which are no logarithms of probabilities: with them, choose `tau` by "auto".
+
+    References
+    ----------
+    .. [1] A. K. Menon et al., "Long-tail learning via logit adjustment",
+       https://arxiv.org/abs/2007.07314
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_classification
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.metrics import balanced_accuracy_score
+    >>> from skboundary import LogitAdjustedClassifier
+    >>> X, y = make_classification(2000, weights=[0.95], class_sep=0.5, random_state=0)
+    >>> clf = LogitAdjustedClassifier(LogisticRegression()).fit(X[:1000], y[:1000])
+    >>> print(f"{balanced_accuracy_score(y[1000:], clf.estimator_.predict(X[1000:])):.2f}")
+    0.81
+    >>> print(f"{balanced_accuracy_score(y[1000:], clf.predict(X[1000:])):.2f}")
+    0.88
+    """
+
+    _parameter_constraints: dict[str, Any] = {
+        **NETWORK_CONSTRAINTS,
+        "tau": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+        "prior": ["array-like", None],
+    }
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        tau: float | str = 1.0,
+        prior: Any = None,
+        device: DeviceLike = "auto",
+        batch_size: int | str = "auto",
+        random_state: RandomStateLike = None,
+        verbose: int = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.tau = tau
+        self.prior = prior
+        self.device = device
+        self.batch_size = batch_size
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    @all_or_nothing()
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+    ) -> LogitAdjustedClassifier:
+        """Fit the classifier unless it is trained, and determine the correction.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+        y : array-like of shape (n_samples,), default=None
+            Optional for a trained network with a `prior`.
+        X_val : array-like of shape (n_val, ...), default=None
+            Samples for ``tau="auto"`` that the classifier is not trained on.
+        y_val : array-like of shape (n_val,), default=None
+            Their labels.
+
+        Returns
+        -------
+        self : LogitAdjustedClassifier
+
+        Raises
+        ------
+        ValueError
+            If a class has no share, if `prior` does not match the classes, or if there are no
+            samples to choose `tau` on, or too few.
+        """
+        given = X_val is not None
+        if given != (y_val is not None):
+            raise ValueError("Give X_val and y_val together, or neither.")
+        if given and self.tau != "auto":
+            raise ValueError(
+                f"X_val has no effect with tau={self.tau}: set tau='auto', or omit X_val."
+            )
+        X, y = self._check_fit(X, y)
+        self.estimator_, self._network = self._as_network(X, y)
+        self.device_ = self._network.device
+        self.classes_, codes = resolve_labels(y, self._network.classes_)
+        self.prior_ = self._shares(codes)
+        if self.tau != "auto":
+            self.tau_ = float(self.tau)
+        elif given:
+            X_val = self._check_X(X_val)
+            true = encode_labels(check_targets(self, X_val, y_val), self.classes_)
+            self.tau_ = self._best_tau(to_numpy(self._network.logits(X_val)), true)
+        elif is_trained(self.estimator):
+            raise ValueError(
+                "tau='auto' with a trained network needs samples that it was not trained on: pass "
+                "X_val and y_val to fit."
+            )
+        else:
+            self.tau_ = self._best_tau(self._logits_of_folds(X, y, codes), codes)
+        return self
+
+    def decision_function(self, X: ArrayLike) -> NDArray[Any]:
+        """Compute the adjusted logits.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
+            For two classes, the logit of the second minus that of the first.
+        """
+        logits = to_numpy(self._adjusted(X))
+        return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Compute the softmax of the adjusted logits.
+
+        With ``tau=1`` these are the probabilities of the classes if all were equally frequent.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        p : ndarray of shape (n_samples, n_classes)
+            Columns follow `classes_`.
+        """
+        return to_numpy(torch.softmax(self._adjusted(X), 1))
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Predict classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+        """
+        codes = to_numpy(self._adjusted(X).argmax(1))
+        return self.classes_[codes]
+
+    def _adjusted(self, X: Any) -> torch.Tensor:
+        check_is_fitted(self)
+        logits = self._network.logits(self._check_X(X))
+        return logits - self.tau_ * torch.from_numpy(np.log(self.prior_)).to(logits.dtype)
+
+    def _shares(self, codes: NDArray[np.intp] | None) -> NDArray[Any]:
+        """Shares of the classes, from `prior` or from the codes of y."""
+        n_classes = len(self.classes_)
+        if self.prior is not None:
+            prior = np.asarray(self.prior, dtype=np.float64)
+            if prior.shape != (n_classes,) or not (np.isfinite(prior) & (prior > 0)).all():
+                raise ValueError(
+                    f"prior={self.prior!r} must hold a positive number for each of the "
+                    f"{n_classes} classes {self.classes_[:10].tolist()}."
+                )
+            return prior / prior.sum()
+        if codes is None:
+            raise ValueError("The shares of the classes are unknown: pass y to fit, or set prior.")
+        counts = np.bincount(codes, minlength=n_classes)
+        if not counts.all():
+            raise ValueError(
+                f"The class {self.classes_[counts.argmin()].item()!r} of the network has no sample "
+                "in y, so its share is unknown. Set prior."
+            )
+        return counts / len(codes)
+
+    def _logits_of_folds(self, X: Any, y: Any, codes: Any) -> NDArray[Any]:
+        """Logits of each sample by a classifier that was fitted on other samples."""
+        counts = np.bincount(codes)
+        if counts.min() < 2:
+            raise ValueError(
+                f"The class {self.classes_[counts.argmin()].item()!r} has a single sample, so "
+                "tau='auto' cannot cross-validate. Set tau to a number, or pass X_val and y_val to "
+                "fit."
+            )
+        logits = np.empty((len(codes), len(self.classes_)))
+        folds = StratifiedKFold(min(_FOLDS, counts.min()))
+        for train, test in folds.split(codes, codes):
+            _, network = self._as_network(_safe_indexing(X, train), y[train])
+            logits[test] = to_numpy(network.logits(_safe_indexing(X, test)))
+        return logits
+
+    def _best_tau(self, logits: NDArray[Any], codes: NDArray[np.intp]) -> float:
+        """The tau of the largest balanced accuracy, among equals the one nearest to 1."""
+        counts = np.bincount(codes, minlength=len(self.classes_))
+        weight = 1 / counts[codes]  # of a sample, so that each class in y counts the same
+        accuracy = []
+        for tau in _TAUS:
+            predicted = (logits - tau * np.log(self.prior_)).argmax(1)
+            accuracy.append(weight[predicted == codes].sum())
+        best = np.flatnonzero(np.isclose(accuracy, np.max(accuracy), rtol=1e-12))
+        return float(_TAUS[best[np.abs(_TAUS[best] - 1).argmin()]])
