@@ -15,7 +15,6 @@ from torch import nn
 
 from skboundary import FrozenNetwork, LogitAdjustedClassifier
 
-
 CENTERS = [[0, 0], [1.5, 0], [0, 1.5]]
 
 
