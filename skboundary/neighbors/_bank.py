@@ -10,14 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils import _safe_indexing
+from sklearn.utils import _safe_indexing, gen_batches
 from torch import Tensor
 
 from skboundary._batching import progress
-from skboundary._device import to_numpy
-from skboundary.functional.latent_mixing import merge_lists, mix
+from skboundary._device import to_numpy, to_tensor
+from skboundary.functional.latent_mixing import class_means, merge_lists, mix
 from skboundary.neighbors._exact import TorchNearestNeighbors
 from skboundary.networks import Network
+from skboundary.networks._outputs import Link
 
 # Samples whose latent vectors are in memory at once; enough for an efficient search.
 _BLOCK = 4096
@@ -34,27 +35,45 @@ class Found(NamedTuple):
     indices: NDArray[np.intp]  # (n, k), in the training samples
 
 
+class Stored(NamedTuple):
+    """Latent vectors and outputs of the training samples, in memory; a `BankFolder` is the same."""
+
+    latent: NDArray[Any]  # (n_train, n_latent)
+    outputs: NDArray[Any]  # (n_train, n_classes): logits
+
+
 class Bank:
     """Outputs of a network for the training samples, and a search among their latent vectors.
 
     Parameters
     ----------
-    network : Network
-    X : array-like of shape (n_train, ...)
-    search : object with `fit` and `kneighbors`
-        Is fitted on the latent vectors.
-
-    Attributes
-    ----------
-    latent : Tensor of shape (n_train, n_latent)
-    logits, proba : Tensor of shape (n_train, n_classes)
+    stored : Stored or BankFolder
+    search : object with `kneighbors`
+        Fitted on the latent vectors.
+    link : callable
+        Maps logits to probabilities.
+    network : Network or None
+        None if there is none, and only what is stored can be asked about.
     """
 
-    def __init__(self, network: Network, X: Any, search: Any) -> None:
-        self.network = network
-        self.latent, self.logits = network.latent_and_logits(X)
-        self.proba = network.proba(self.logits)
-        self.search = search.fit(to_numpy(self.latent))
+    def __init__(self, stored: Any, search: Any, link: Link, network: Network | None) -> None:
+        self.stored, self.search, self.link, self._network = stored, search, link, network
+
+    @property
+    def network(self) -> Network:
+        """The network.
+
+        Raises
+        ------
+        ValueError
+            If there is none.
+        """
+        if self._network is None:
+            raise ValueError(
+                "This classifier was opened without its network, so it cannot take X. Give it to "
+                "LatentKNNClassifier.from_bank(folder, estimator)."
+            )
+        return self._network
 
     def blocks(self, X: Any, k: int, transforms: Transforms, verbose: int) -> Iterator[Found]:
         """Yield outputs and the k nearest training samples of X, some samples at a time.
@@ -72,16 +91,16 @@ class Bank:
         ------
         found : Found
         """
-        n, passes = X.shape[0], 1 + len(transforms or ())
         network = self.network.snapshot()
+        n, passes = X.shape[0], 1 + len(transforms or ())
         with progress(n * passes, "network", verbose) as bar:
             for start in range(0, n, _BLOCK):
                 samples = _safe_indexing(X, slice(start, start + _BLOCK))
                 latent, logits = network.latent_and_logits(samples, bar)
-                found = [self._neighbors(latent, k)]
+                found = [self.neighbors(latent, k)]
                 for transform in transforms or ():
                     other = network.latent(_transformed(transform, samples), bar)
-                    found.append(self._neighbors(other, k))
+                    found.append(self.neighbors(other, k))
                 yield Found(latent, logits, *_merged(found, k))
                 # samples in the cache did not pass through the network
                 bar.update(min(n, start + _BLOCK) * passes - bar.n)
@@ -94,24 +113,47 @@ class Bank:
             torch.cat(latent), torch.cat(logits), np.concatenate(distances), np.concatenate(indices)
         )
 
+    def own_blocks(self, k: int) -> Iterator[Found]:
+        """Yield what is stored, and the k nearest others of each training sample."""
+        distances, indices = self.search.kneighbors(None, k)
+        for part in gen_batches(len(indices), _BLOCK):
+            latent, logits = (
+                torch.from_numpy(np.array(array[part]))  # a memory map is read-only
+                for array in (self.stored.latent, self.stored.outputs)
+            )
+            yield Found(latent, logits, distances[part], indices[part])
+
+    def class_means(self, codes: NDArray[np.intp], n_classes: int) -> Tensor:
+        """Mean latent vectors (n_classes, n_latent) of the training samples of each class."""
+        sums: Any = 0.0
+        for part in gen_batches(len(codes), _BLOCK):
+            some, of_class = to_tensor(self.stored.latent[part]), torch.from_numpy(codes[part])
+            counts = torch.bincount(of_class, minlength=n_classes)[:, None]
+            sums = sums + class_means(some, of_class, n_classes).nan_to_num(0.0) * counts
+        return sums / torch.bincount(torch.from_numpy(codes), minlength=n_classes)[:, None]
+
     def neighbor_outputs(self, indices: NDArray[np.intp], average: str) -> Tensor:
         """Probabilities or logits (n, k, n_classes) of training samples (n, k)."""
-        outputs = self.proba if average == "proba" else self.logits
-        return outputs[indices.ravel()].reshape(*indices.shape, -1)
+        logits = torch.from_numpy(self.stored.outputs[indices.ravel()])
+        return self.outputs(logits, average).reshape(*indices.shape, -1)
 
     def outputs(self, logits: Tensor, average: str) -> Tensor:
         """Probabilities or logits (n, n_classes)."""
-        return self.network.proba(logits) if average == "proba" else logits
+        return self.link(logits) if average == "proba" else logits
 
     def mixed(
         self, logits: Tensor, indices: NDArray[np.intp], query_weight: float, average: str
     ) -> Tensor:
         """Probabilities (n, n_classes) after averaging with the neighbors (n, k)."""
-        neighbors = self.neighbor_outputs(indices, average)
-        mixed = mix(self.outputs(logits, average), neighbors, query_weight)
-        return mixed if average == "proba" else self.network.proba(mixed)
+        parts = []
+        for part in gen_batches(len(indices), _BLOCK):
+            neighbors = self.neighbor_outputs(indices[part], average)
+            parts.append(mix(self.outputs(logits[part], average), neighbors, query_weight))
+        mixed = torch.cat(parts)
+        return mixed if average == "proba" else self.link(mixed)
 
-    def _neighbors(self, latent: Tensor, k: int) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    def neighbors(self, latent: Tensor, k: int) -> tuple[NDArray[Any], NDArray[np.intp]]:
+        """Distances and indices (n, k) of the training samples nearest to latent vectors."""
         if isinstance(self.search, TorchNearestNeighbors):  # the network has checked its outputs
             return self.search._search(latent, k)
         return self.search.kneighbors(to_numpy(latent), k)

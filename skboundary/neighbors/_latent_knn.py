@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from skboundary._device import DeviceLike, to_numpy
 from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing
-from skboundary.neighbors._bank import Bank, Found
+from skboundary.neighbors._bank import Bank, Found, Stored
 from skboundary.neighbors._exact import TorchNearestNeighbors
 from skboundary.neighbors._protocol import NeighborSearch
 from skboundary.neighbors._reports import ReportsMixin
@@ -198,8 +198,9 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
             search = TorchNearestNeighbors(
                 self.n_neighbors, metric=self.metric, device=self.device_
             )
-        self._bank = Bank(self._network, X, clone(search, safe=False))
-        self.neighbors_ = self._bank.search
+        stored = Stored(*map(to_numpy, self._network.latent_and_logits(X)))
+        self.neighbors_ = clone(search, safe=False).fit(stored.latent)
+        self._bank = Bank(stored, self.neighbors_, self._network.link, self._network)
         return self
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import pearsonr, rankdata
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -16,11 +15,10 @@ from sklearn.metrics import check_scoring
 from sklearn.model_selection import ParameterGrid
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from skboundary._device import to_numpy
 from skboundary._validation import check_targets
-from skboundary.functional.latent_mixing import class_means, project_between_means
+from skboundary.functional.latent_mixing import project_between_means
 from skboundary.neighbors._bank import Bank, Found
 from skboundary.networks._labels import encode_labels
 
@@ -31,12 +29,15 @@ class ReportsMixin:
     n_neighbors: int
     query_weight: float
     average: str
+    query_transforms: Any
+    verbose: int
     classes_: NDArray[Any]
     neighbors_: Any
     _bank: Bank
     _codes: NDArray[np.intp] | None
     _check: Callable[[Any], Any]
     _collect: Callable[[Any, int], Found]
+    _check_n_neighbors: Callable[[int], None]
     _validate: Callable[..., None]
     _validate_params: Callable[[], None]
 
@@ -167,11 +168,10 @@ class ReportsMixin:
         check_is_fitted(self)
         if self._codes is None:
             raise ValueError("diagnose needs the labels of the training samples: pass y to fit.")
+        k, bank = self.n_neighbors, self._bank
         if X is None:
             self._validate_params()
-            codes = self._codes
-            near = self.neighbors_.kneighbors(None, self.n_neighbors)
-            found = Found(self._bank.latent, self._bank.logits, *near)
+            codes, blocks = self._codes, bank.own_blocks(k)
         else:
             X = self._check(X)
             y = check_targets(self, X, y)
@@ -181,20 +181,29 @@ class ReportsMixin:
                     "samples."
                 )
             codes = encode_labels(y, self.classes_)
-            found = self._collect(X, self.n_neighbors)
-        mixed = self._bank.mixed(found.logits, found.indices, self.query_weight, self.average)
+            self._check_n_neighbors(k)
+            blocks = bank.blocks(X, k, self.query_transforms, self.verbose)
         metric = getattr(self.neighbors_, "metric", None)  # which may have been set since fit
         squared = getattr(self.neighbors_, "effective_metric_", metric) == "sqeuclidean"
-        return diagnosis(
-            latent=found.latent,
-            codes=codes,
-            neighbor_codes=self._codes[found.indices],
-            distances=np.sqrt(found.distances) if squared else found.distances,
-            base=to_numpy(found.logits.argmax(1)),
-            mixed=to_numpy(mixed.argmax(1)),
-            train_latent=self._bank.latent,
-            train_codes=self._codes,
-            classes=self.classes_,
+        means = bank.class_means(self._codes, len(self.classes_))
+        parts = []
+        for found in blocks:
+            mixed = bank.mixed(found.logits, found.indices, self.query_weight, self.average)
+            projections, nearest = project_between_means(found.latent, means)
+            near = np.sqrt(found.distances) if squared else found.distances
+            of_base, of_mixed = to_numpy(found.logits.argmax(1)), to_numpy(mixed.argmax(1))
+            parts.append((found.indices, near, of_base, of_mixed, to_numpy(projections)))
+        indices, distances, base, changed, positions = map(np.concatenate, zip(*parts, strict=True))
+        return Bunch(
+            **diagnosis(
+                codes=codes,
+                neighbor_codes=self._codes[indices],
+                distances=distances,
+                base=base,
+                mixed=changed,
+            ),
+            projections=positions,
+            nearest_class=self.classes_[to_numpy(nearest)],
         )
 
     def _values_of(self, name: str, values: Any) -> list[Any]:
@@ -268,39 +277,29 @@ def score_grid(
 
 def diagnosis(
     *,
-    latent: Tensor,
     codes: NDArray[np.intp],
     neighbor_codes: NDArray[np.intp],
     distances: NDArray[Any],
     base: NDArray[np.intp],
     mixed: NDArray[np.intp],
-    train_latent: Tensor,
-    train_codes: NDArray[np.intp],
-    classes: NDArray[Any],
-) -> Bunch:
+) -> dict[str, Any]:
     """Relate neighbors, distances and errors; see `LatentKNNClassifier.diagnose`.
 
     Parameters
     ----------
-    latent : Tensor of shape (n, d)
     codes, base, mixed : ndarray of shape (n,)
         True class, prediction of the base network, and prediction after averaging, as columns.
     neighbor_codes, distances : ndarray of shape (n, k)
-    train_latent : Tensor of shape (n_train, d)
-    train_codes : ndarray of shape (n_train,)
-    classes : ndarray of shape (n_classes,)
     """
     purity, near = (neighbor_codes == codes[:, None]).sum(1), distances.mean(1)
     changed = mixed != base
     constant = np.ptp(purity) == 0 or np.ptp(near) == 0
     correlation, p_value = (np.nan, np.nan) if constant else pearsonr(purity, near)
-    means = class_means(train_latent, torch.from_numpy(train_codes), len(classes))
-    projections, nearest = project_between_means(latent, means)
 
     def mean_over(mask: NDArray[np.bool_]) -> float:
         return float(near[mask].mean()) if mask.any() else float("nan")
 
-    return Bunch(
+    return dict(
         purity=purity,
         mean_distance=near,
         correlation=float(correlation),
@@ -310,6 +309,4 @@ def diagnosis(
         distance_wrong=mean_over(base != codes),
         distance_changed=mean_over(changed),
         changed=changed,
-        projections=to_numpy(projections),
-        nearest_class=classes[to_numpy(nearest)],
     )

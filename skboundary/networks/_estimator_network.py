@@ -40,6 +40,7 @@ class EstimatorNetwork(BatchedNetwork):
     """
 
     is_module = differentiable = affine = has_linear = ends_in_logits = False
+    link = staticmethod(softmax)
 
     def __init__(
         self,

@@ -39,6 +39,9 @@ def modified_huber(logits: Tensor) -> Tensor:
     return torch.where(total > 0, p / total.clamp_min(torch.finfo(p.dtype).tiny), 1 / p.shape[1])
 
 
+LINKS: dict[str, Link] = {f.__name__: f for f in (softmax, one_vs_rest, modified_huber)}
+
+
 def check_floats(output: Tensor, name: str) -> None:
     """Raise a ValueError for outputs that cannot be logits."""
     if not output.is_floating_point() or output.layout != torch.strided or output.is_meta:

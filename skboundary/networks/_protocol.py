@@ -41,6 +41,8 @@ class Network(Protocol):
         Machine epsilon of the coarsest floating dtype involved in the logits. The outputs of a
         network may be coarser than its parameters, for instance under `torch.autocast`, so the
         value is final only after logits have been computed.
+    link : callable
+        The function of `proba`.
     batch_size : "auto" or int
     verbose : int
     is_module : bool
@@ -62,6 +64,7 @@ class Network(Protocol):
     device: torch.device
     dtype: torch.dtype
     input_dtype: torch.dtype
+    link: Callable[[Tensor], Tensor]
     batch_size: Any
     verbose: int
 

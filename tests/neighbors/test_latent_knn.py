@@ -16,7 +16,6 @@ from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from skboundary import FrozenNetwork, LatentKNNClassifier
-from skboundary.networks._torch_network import TorchNetwork
 from tests.conftest import Recording
 
 
@@ -485,14 +484,12 @@ def test_device_agrees_with_cpu_and_its_pickle_is_on_the_cpu(cnn, split, device)
     np.testing.assert_allclose(other.predict_proba(X), clf.predict_proba(X), atol=1e-3)
 
 
-def test_probabilities_of_the_training_samples_are_computed_once(mlp, iris, monkeypatch):
+def test_probabilities_are_computed_for_neighbors_only(mlp, iris):
     X = iris[0]
     clf = LatentKNNClassifier(FrozenNetwork(mlp)).fit(X)
-    computed, proba = [], TorchNetwork.proba
-    monkeypatch.setattr(
-        TorchNetwork, "proba", lambda self, z: computed.append(len(z)) or proba(self, z)
-    )
+    computed, link = [], clf._bank.link
+    clf._bank.link = lambda z: computed.append(len(z)) or link(z)
     near = clf.explain(X[:5])
-    assert clf.predict_proba(X[:5]).shape == (5, 3) and set(computed) == {5}
+    assert clf.predict_proba(X[:5]).shape == (5, 3) and set(computed) == {5, 15}
     expected = FrozenNetwork(mlp).predict_proba(X)[near.indices]
     np.testing.assert_allclose(near.outputs, expected, rtol=1e-12)
