@@ -9,12 +9,22 @@ from torch import Tensor
 
 from skboundary.functional._shapes import shapes
 
-__all__ = ["class_means", "flip_bound", "merge_lists", "mix", "project_between_means"]
+__all__ = [
+    "average_neighbors",
+    "class_means",
+    "flip_bound",
+    "inverse_distances",
+    "merge_lists",
+    "mix",
+    "project_between_means",
+]
 
 _CHUNK = 4096  # samples whose float64 copies are in memory at a time
 
 
-def mix(query: Tensor, neighbors: Tensor, query_weight: float) -> Tensor:
+def mix(
+    query: Tensor, neighbors: Tensor, query_weight: float, weights: Tensor | None = None
+) -> Tensor:
     """Average a sample's output with the mean output of its neighbors.
 
     The first formula of LaSeNN [1]_: ``w C(x_q) + (1 - w) / k * sum of C(x) over the k
@@ -28,6 +38,8 @@ def mix(query: Tensor, neighbors: Tensor, query_weight: float) -> Tensor:
         Outputs C(x) for their neighbors: predicted, not the true labels.
     query_weight : float in [0, 1]
         The weight w.
+    weights : Tensor of shape (..., k), default=None
+        See `average_neighbors`; None is 1/k each, as in the paper.
 
     Returns
     -------
@@ -44,7 +56,68 @@ def mix(query: Tensor, neighbors: Tensor, query_weight: float) -> Tensor:
     >>> mix(torch.tensor([0.6, 0.4]), torch.tensor([[0.0, 1.0], [0.2, 0.8]]), 0.5)
     tensor([0.3500, 0.6500])
     """
-    return query_weight * query + (1 - query_weight) * neighbors.mean(-2)
+    return query_weight * query + (1 - query_weight) * average_neighbors(neighbors, weights)
+
+
+def average_neighbors(neighbors: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Compute the weighted mean of what the neighbors of a sample contribute.
+
+    ``sum_i a_i v_i``. With labels as ``v_i`` and ``a_i`` proportional to ``exp(-d_i)`` it is the
+    distribution of kNN-LM [1]_.
+
+    Parameters
+    ----------
+    neighbors : Tensor of shape (..., k, n_classes)
+        Outputs of the neighbors, or their labels as 0 and 1.
+    weights : Tensor of shape (..., k), default=None
+        Their sum over k is 1. None is 1/k each.
+
+    Returns
+    -------
+    mean : Tensor of shape (..., n_classes)
+
+    References
+    ----------
+    .. [1] U. Khandelwal et al., "Generalization through memorization: nearest neighbor language
+       models", `arXiv 1911.00172 <https://arxiv.org/abs/1911.00172>`_.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skboundary.functional.latent_mixing import average_neighbors
+    >>> average_neighbors(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([0.75, 0.25]))
+    tensor([0.2500, 0.7500])
+    """
+    if weights is None:
+        return neighbors.mean(-2)
+    return (weights.to(neighbors.dtype)[..., None] * neighbors).sum(-2)
+
+
+def inverse_distances(distances: Tensor) -> Tensor:
+    """Weigh neighbors by the inverse of their distances, relative to the nearest one.
+
+    ``a_i = min_j d_j / d_i``. If some neighbors are at distance 0, they weigh 1 and all others 0.
+
+    Parameters
+    ----------
+    distances : Tensor of shape (..., k)
+        At least 0.
+
+    Returns
+    -------
+    weights : Tensor of shape (..., k)
+        In [0, 1].
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skboundary.functional.latent_mixing import inverse_distances
+    >>> inverse_distances(torch.tensor([[1.0, 2.0, 4.0], [0.0, 0.0, 1.0]]))
+    tensor([[1.0000, 0.5000, 0.2500],
+            [1.0000, 1.0000, 0.0000]])
+    """
+    nearest = distances.amin(-1, keepdim=True)
+    return torch.where(distances > nearest, nearest / distances, 1.0)
 
 
 def flip_bound(query_weight: float) -> float:

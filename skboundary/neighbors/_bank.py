@@ -12,11 +12,13 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing, gen_batches
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from skboundary._batching import progress
 from skboundary._device import to_numpy, to_tensor
-from skboundary.functional.latent_mixing import class_means, merge_lists, mix
+from skboundary.functional.latent_mixing import average_neighbors, class_means, merge_lists, mix
 from skboundary.neighbors._exact import TorchNearestNeighbors
+from skboundary.neighbors._votes import Vote, neighbor_weights
 from skboundary.networks import Network
 from skboundary.networks._outputs import Link
 
@@ -33,6 +35,10 @@ class Found(NamedTuple):
     logits: Tensor  # (n, n_classes)
     distances: NDArray[Any]  # (n, k)
     indices: NDArray[np.intp]  # (n, k), in the training samples
+
+    def nearest(self, k: int) -> Found:
+        """Keep the k nearest neighbors."""
+        return self._replace(distances=self.distances[:, :k], indices=self.indices[:, :k])
 
 
 class Stored(NamedTuple):
@@ -141,16 +147,25 @@ class Bank:
         """Probabilities or logits (n, n_classes)."""
         return self.link(logits) if average == "proba" else logits
 
-    def mixed(
-        self, logits: Tensor, indices: NDArray[np.intp], query_weight: float, average: str
-    ) -> Tensor:
-        """Probabilities (n, n_classes) after averaging with the neighbors (n, k)."""
+    def mixed(self, found: Found, vote: Vote) -> Tensor:
+        """Probabilities (n, n_classes) after averaging with the neighbors."""
+        mean = self.mean_of_neighbors(found, vote)
+        mixed = mix(self.outputs(found.logits, vote.average), mean[:, None], vote.query_weight)
+        return mixed if vote.average == "proba" else self.link(mixed)
+
+    def mean_of_neighbors(self, found: Found, vote: Vote) -> Tensor:
+        """Weighted mean (n, n_classes) of what the neighbors contribute, some samples at a time."""
+        n_classes, dtype = found.logits.shape[1], found.logits.dtype
         parts = []
-        for part in gen_batches(len(indices), _BLOCK):
-            neighbors = self.neighbor_outputs(indices[part], average)
-            parts.append(mix(self.outputs(logits[part], average), neighbors, query_weight))
-        mixed = torch.cat(parts)
-        return mixed if average == "proba" else self.link(mixed)
+        for part in gen_batches(len(found.indices), _BLOCK):
+            indices = found.indices[part]
+            if vote.codes is None:
+                neighbors = self.neighbor_outputs(indices, vote.average)
+            else:
+                neighbors = one_hot(torch.from_numpy(vote.codes[indices]), n_classes).to(dtype)
+            weights = neighbor_weights(found.distances[part], vote.weights)
+            parts.append(average_neighbors(neighbors, weights))
+        return torch.cat(parts)
 
     def neighbors(self, latent: Tensor, k: int) -> tuple[NDArray[Any], NDArray[np.intp]]:
         """Distances and indices (n, k) of the training samples nearest to latent vectors."""

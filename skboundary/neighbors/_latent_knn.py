@@ -25,6 +25,7 @@ from skboundary.neighbors._bank import Bank, Found, Stored
 from skboundary.neighbors._exact import TorchNearestNeighbors
 from skboundary.neighbors._protocol import NeighborSearch
 from skboundary.neighbors._reports import ReportsMixin
+from skboundary.neighbors._votes import resolve_vote
 from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import resolve_labels
 from skboundary.networks._parameters import LATENT_CONSTRAINTS, fill_docstring
@@ -35,8 +36,10 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
     """Average a network's output for a sample with its outputs for nearest training samples.
 
     In LaSeNN [1]_ the neighbors are the training samples with the nearest activations in one
-    layer. They contribute the outputs of the network for them, never their labels. The output
-    is ``w C(x) + (1 - w) / k * (sum of C over the k neighbors)``, with the defaults of the paper.
+    layer. They contribute the outputs of the network for them, not their labels. The output is
+    ``w C(x) + (1 - w) / k * (sum of C over the k neighbors)``, with the defaults of the paper.
+    `weights` and `contribute` cover related methods: kNN-LM [2]_ and the cache of Tip-Adapter
+    [3]_ average labels, weighted by similarity.
 
     Read more in the :ref:`User Guide <latent_knn>`.
 
@@ -55,6 +58,14 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
     average : {"proba", "logits"}, default="proba"
         Whether probabilities or logits are averaged. The probabilities of a classifier without
         `predict_proba` are the softmax of its decision values.
+    weights : {"uniform", "distance"} or callable, default="uniform"
+        Weight of each neighbor among the neighbors. "distance" is the inverse of the distance. A
+        callable receives distances, a float64 array (n_samples, k), and returns an array of that
+        shape, for instance ``lambda d: np.exp(d.min(1, keepdims=True) - d)``. It sees some samples
+        at a time, and only ratios within a sample count.
+    contribute : {"outputs", "labels"}, default="outputs"
+        Whether neighbors contribute the outputs of the network, or the labels given to `fit`,
+        which require `y` and ``average="proba"``.
     query_transforms : list of callables, default=None
         Each receives a copy of a batch of X (an array, a CSR matrix, or a DataFrame if the
         classifier accepts one) and returns one of the same shape, such as a horizontal flip.
@@ -93,14 +104,18 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
 
     Notes
     -----
-    `n_neighbors`, `query_weight`, `average`, `query_transforms` and `verbose` take effect at
-    predict time, without a refit; the others in `fit`.
+    `n_neighbors`, `query_weight`, `average`, `weights`, `contribute`, `query_transforms` and
+    `verbose` take effect at predict time, without a refit; the others in `fit`.
     The outputs of the network for the training samples are stored and not computed again.
 
     References
     ----------
     .. [1] J. Schneider, "Improving classifier decision boundaries using nearest neighbors",
-       arXiv 2310.03927.
+       `arXiv 2310.03927 <https://arxiv.org/abs/2310.03927>`_.
+    .. [2] U. Khandelwal et al., "Generalization through memorization: nearest neighbor language
+       models", `arXiv 1911.00172 <https://arxiv.org/abs/1911.00172>`_.
+    .. [3] R. Zhang et al., "Tip-Adapter: training-free adaption of CLIP for few-shot
+       classification", `arXiv 2207.09519 <https://arxiv.org/abs/2207.09519>`_.
 
     Examples
     --------
@@ -120,6 +135,8 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
         "query_weight": [Interval(Real, 0, 1, closed="both")],
         "metric": [StrOptions({"euclidean", "sqeuclidean", "cosine"})],
         "average": [StrOptions({"proba", "logits"})],
+        "weights": [StrOptions({"uniform", "distance"}), callable],
+        "contribute": [StrOptions({"outputs", "labels"})],
         "query_transforms": [list, tuple, None],
         "neighbors": [HasMethods(["fit", "kneighbors"]), None],
     }
@@ -134,6 +151,8 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
         query_weight: float = 0.88,
         metric: str = "euclidean",
         average: str = "proba",
+        weights: Any = "uniform",
+        contribute: str = "outputs",
         query_transforms: Any = None,
         neighbors: NeighborSearch | None = None,
         memory: Any = None,
@@ -150,6 +169,8 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
         self.query_weight = query_weight
         self.metric = metric
         self.average = average
+        self.weights = weights
+        self.contribute = contribute
         self.query_transforms = query_transforms
         self.neighbors = neighbors
         self.memory = memory
@@ -179,8 +200,8 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
         ------
         ValueError
             If X is not finite, if y contains labels that the network does not have, if its outputs
-            do not match the classes, if the layer does not exist, or if there are fewer samples
-            than neighbors.
+            do not match the classes, if the layer does not exist, if there are fewer samples than
+            neighbors, or if ``contribute="labels"`` lacks y or ``average="proba"``.
         """
         if self.neighbors is not None and self.metric != "euclidean":
             raise ValueError(
@@ -188,6 +209,7 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
                 "metric of that object, and leave metric at its default."
             )
         X, y = self._check_fit(X, y)
+        resolve_vote(self, y)
         self.n_samples_fit_ = X.shape[0]
         self._check_n_neighbors(self.n_neighbors)
         self.estimator_, self._network = self._as_network(X, y)
@@ -231,14 +253,10 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
         """
         check_is_fitted(self)
         X = self._check(X)
-        k, w, bank = self.n_neighbors, self.query_weight, self._bank
+        k, vote = self.n_neighbors, resolve_vote(self, self._codes)
         self._check_n_neighbors(k)
-        return np.concatenate(
-            [
-                to_numpy(bank.mixed(block.logits, block.indices, w, self.average))
-                for block in bank.blocks(X, k, self.query_transforms, self.verbose)
-            ]
-        )
+        blocks = self._bank.blocks(X, k, self.query_transforms, self.verbose)
+        return np.concatenate([to_numpy(self._bank.mixed(block, vote)) for block in blocks])
 
     def kneighbors(
         self,

@@ -20,6 +20,7 @@ from skboundary._device import to_numpy
 from skboundary._validation import check_targets
 from skboundary.functional.latent_mixing import project_between_means
 from skboundary.neighbors._bank import Bank, Found
+from skboundary.neighbors._votes import neighbor_weights, resolve_vote
 from skboundary.networks._labels import encode_labels
 
 
@@ -29,6 +30,7 @@ class ReportsMixin:
     n_neighbors: int
     query_weight: float
     average: str
+    weights: Any
     query_transforms: Any
     verbose: int
     classes_: NDArray[Any]
@@ -93,9 +95,9 @@ class ReportsMixin:
         grid["n_neighbors"] = sorted(set(grid["n_neighbors"]))
         found = self._collect(X, grid["n_neighbors"][-1])
 
-        def proba(n_neighbors: int, query_weight: float, average: str) -> NDArray[Any]:
-            near = found.indices[:, :n_neighbors]
-            return to_numpy(self._bank.mixed(found.logits, near, query_weight, average))
+        def proba(n_neighbors: int, **other: Any) -> NDArray[Any]:
+            vote = resolve_vote(self, self._codes, **other)
+            return to_numpy(self._bank.mixed(found.nearest(n_neighbors), vote))
 
         return score_grid(proba, grid, self.classes_, X, y, scoring)
 
@@ -117,22 +119,23 @@ class ReportsMixin:
             `query_outputs` (n_samples, n_classes) and `query_weight` of the sample itself;
             `query_proba` (n_samples, n_classes), the probabilities without neighbors; `proba`
             (n_samples, n_classes), as from `predict_proba`. The weights of a sample and its
-            neighbors sum to 1.
+            neighbors sum to 1. With ``contribute="labels"`` it is `labels` that are averaged.
         """
         check_is_fitted(self)
         found = self._collect(self._check(X), self.n_neighbors)
-        w, k = self.query_weight, self.n_neighbors
-        mixed = self._bank.mixed(found.logits, found.indices, w, self.average)
+        w, k, vote = self.query_weight, self.n_neighbors, resolve_vote(self, self._codes)
+        weights = neighbor_weights(found.distances, self.weights)
+        shares = np.full(found.indices.shape, 1 / k) if weights is None else to_numpy(weights)
         return Bunch(
             indices=found.indices,
             distances=found.distances,
             labels=None if self._codes is None else self.classes_[self._codes[found.indices]],
             outputs=to_numpy(self._bank.neighbor_outputs(found.indices, self.average)),
-            weights=np.full(found.indices.shape, (1 - w) / k),
+            weights=(1 - w) * shares,
             query_outputs=to_numpy(self._bank.outputs(found.logits, self.average)),
             query_weight=w,
             query_proba=to_numpy(self._bank.outputs(found.logits, "proba")),
-            proba=to_numpy(mixed),
+            proba=to_numpy(self._bank.mixed(found, vote)),
         )
 
     def diagnose(self, X: ArrayLike | None = None, y: ArrayLike | None = None) -> Bunch:
@@ -185,10 +188,11 @@ class ReportsMixin:
             blocks = bank.blocks(X, k, self.query_transforms, self.verbose)
         metric = getattr(self.neighbors_, "metric", None)  # which may have been set since fit
         squared = getattr(self.neighbors_, "effective_metric_", metric) == "sqeuclidean"
+        vote = resolve_vote(self, self._codes)
         means = bank.class_means(self._codes, len(self.classes_))
         parts = []
         for found in blocks:
-            mixed = bank.mixed(found.logits, found.indices, self.query_weight, self.average)
+            mixed = bank.mixed(found, vote)
             projections, nearest = project_between_means(found.latent, means)
             near = np.sqrt(found.distances) if squared else found.distances
             of_base, of_mixed = to_numpy(found.logits.argmax(1)), to_numpy(mixed.argmax(1))
