@@ -13,6 +13,7 @@ __all__ = [
     "EncodedLabelsWarning",
     "FewParentsWarning",
     "NoCrossingWarning",
+    "NoLowerBoundWarning",
     "ProbabilityOutputWarning",
     "ScoreMismatchWarning",
 ]
@@ -42,6 +43,10 @@ class NoCrossingWarning(UserWarning):
 
     The classifier predicts all samples of one class as the other.
     """
+
+
+class NoLowerBoundWarning(UserWarning):
+    """Distances of a classifier have no certified lower bound; the message gives the reason."""
 
 
 class ProbabilityOutputWarning(UserWarning):

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from skboundary._device import to_numpy
 from skboundary.boundary._classifier import FittedClassifier
 from skboundary.boundary._inputs import check_inside, find_bounds, floating, label_code, numbers
 from skboundary.boundary._pairs import BoundaryPairs
-from skboundary.boundary._points import norms
+from skboundary.boundary._returns import check_returns, successful_distances
 from skboundary.boundary._solve import SolveOptions, find_pairs, warn_of_failures
 from skboundary.boundary._training_samples import Starts
 from skboundary.boundary.methods._problem import Settings
@@ -26,6 +27,7 @@ class BoundarySearchMixin:
     """Searches with the parameters of an extractor, which act without a refit."""
 
     method: str
+    returns: str
     target: Any
     effort: str | int
     confidence: float
@@ -61,6 +63,7 @@ class BoundarySearchMixin:
     def _method(self) -> Method:
         """The method of the table, where it supports the norm and the classifier."""
         method = choose_method(self.method, self.norm, self.response_, self.estimator_)
+        check_returns(self.returns, self.norm)
         method.settle(self.effort)
         return method
 
@@ -131,7 +134,8 @@ class BoundarySearchMixin:
             self.verbose,
         )
         classifier = self._within() if method.uses_training else self._classifier
-        return find_pairs(classifier, options, starts, source, target)
+        pairs = find_pairs(classifier, options, starts, source, target)
+        return replace(pairs, feature_names=getattr(self, "feature_names_in_", None))
 
     def _class_distances(self, starts: Starts) -> NDArray[Any]:
         """Distances (n, n_classes) to the boundary of each class, all of them in one search."""
@@ -143,9 +147,5 @@ class BoundarySearchMixin:
         pairs = self._find(repeated, source[index], target, pairs=False)
         warn_of_failures(self._classifier, pairs, repeated.X)
         distances = np.zeros((len(source), len(self.classes_)), dtype=repeated.X.dtype)
-        distances[index, target] = self._lengths(pairs.outer - repeated.X, ~pairs.success)
+        distances[index, target] = successful_distances(pairs)
         return distances
-
-    def _lengths(self, perturbations: NDArray[Any], failed: NDArray[np.bool_]) -> NDArray[Any]:
-        lengths = to_numpy(norms(torch.from_numpy(perturbations), self.norm))
-        return np.where(failed, lengths.dtype.type(np.nan), lengths)

@@ -4,16 +4,40 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from skboundary.boundary._classifier import FittedClassifier
-from skboundary.boundary._inputs import floating
+from skboundary.boundary._inputs import floating, label_code
 from skboundary.boundary._training_samples import Starts, TrainingSamples, finite_bounds
 
 Drawn = tuple[Starts, NDArray[np.intp], NDArray[np.intp]]
+
+
+def check_drawing(
+    n_pairs: int, source: Any, target: Any, init: Any, classes: NDArray[Any]
+) -> tuple[int | None, int | None]:
+    """Check the arguments of `extract`; the positions of source and target among the classes.
+
+    Raises
+    ------
+    ValueError
+        With the argument.
+    """
+    if not isinstance(n_pairs, Integral) or n_pairs < 1:
+        raise ValueError(f"n_pairs={n_pairs!r}: use an integer of at least 1.")
+    if isinstance(init, str) and init not in ("data", "random", "nearest"):
+        raise ValueError(f"init={init!r}: use 'data', 'random', 'nearest' or an array of samples.")
+    s, t = (
+        None if label is None else label_code(label, classes, name)
+        for label, name in ((source, "source"), (target, "target"))
+    )
+    if s is not None and s == t:
+        raise ValueError(f"source and target are both {source!r}. Use two different classes.")
+    return s, t
 
 
 def draw_pairs(
@@ -41,7 +65,8 @@ def draw_noise_pairs(
     classes = np.union1d(training.codes[training.usable], given).astype(np.intp)
     sources, targets = class_cycle(n, source, target, classes, classifier.classes)
     X = draw_noise(training, n, bounds, np.random.default_rng(classifier.seed))
-    return Starts(X.astype(floating(training.X))), sources, targets
+    starts = Starts(X.astype(floating(training.X)), place=np.full(n, -1))
+    return starts, sources, targets
 
 
 def draw_samples(

@@ -21,9 +21,11 @@ from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing, check_targets
 from skboundary.boundary._boundary_search import BoundarySearchMixin
 from skboundary.boundary._classifier import FittedClassifier
-from skboundary.boundary._drawing import draw_noise_pairs, draw_pairs
+from skboundary.boundary._drawing import check_drawing, draw_noise_pairs, draw_pairs
 from skboundary.boundary._inputs import data_range, label_code, numbers
+from skboundary.boundary._interval import lower_bounds
 from skboundary.boundary._pairs import BoundaryPairs
+from skboundary.boundary._returns import RETURNS, names_of, partners, successful_distances
 from skboundary.boundary._solve import warn_of_failures
 from skboundary.boundary.methods._registry import EFFORT_CONSTRAINT, METHODS
 from skboundary.networks._host import NetworkHostMixin
@@ -59,10 +61,14 @@ class BoundarySampleExtractor(
     target : {"nearest", "runner_up"} or class label, default="nearest"
         The class beyond the boundary: whichever is nearest, the one with the second largest
         score at the sample, or the given one.
-    returns : {"boundary", "perturbation", "distance", "class_distances"}, default="boundary"
+    returns : {"boundary", "perturbation", "distance", "interval", "class_distances"}, \
+            default="boundary"
         The output of `transform`: the partner, the partner minus the sample, the norm of this
-        difference in one column, or this norm for each class as the target (0 for the sample's
-        own). Norms depend on the units of the columns, see :ref:`pitfalls`.
+        difference in one column, a lower bound and this norm in two, or this norm for each class
+        as the target (0 for the sample's own). The lower bound is exact for linear models and
+        certified by CROWN [7]_ for chains of linear layers and ReLU; elsewhere it is NaN, and a
+        `NoLowerBoundWarning` gives the reason. It needs ``norm=2``. Norms depend on the units of
+        the columns, see :ref:`pitfalls`.
     effort : {"fast", "balanced", "thorough"} or int, default="balanced"
         The cost of a sample: gradients of "minimal", see the guide; 12, 30 or 300 iterations of
         "pm"; at most 100, 2000 or 10000 queries of "score" and "label". An int limits gradients
@@ -140,6 +146,9 @@ class BoundarySampleExtractor(
        networks", `arXiv 1912.11460 <https://arxiv.org/abs/1912.11460>`_.
     .. [6] Cai, Zheng, Xiang, Gao, "Borderline sample extraction from a trained classifier", ICLR
        2024 Tiny Papers.
+    .. [7] H. Zhang et al., "Efficient neural network robustness certification with general
+       activation functions", NeurIPS 2018, `arXiv 1811.00866
+       <https://arxiv.org/abs/1811.00866>`_.
 
     Examples
     --------
@@ -156,7 +165,7 @@ class BoundarySampleExtractor(
         **NETWORK_CONSTRAINTS,
         "method": [StrOptions({"auto", *METHODS})],
         "target": [str, Real, np.bool_],
-        "returns": [StrOptions({"boundary", "perturbation", "distance", "class_distances"})],
+        "returns": [StrOptions(set(RETURNS))],
         "effort": EFFORT_CONSTRAINT,
         "confidence": [Interval(Real, 0.5, 1, closed="neither")],
         "penalty": [Interval(Real, 0, None, closed="neither"), None],
@@ -260,7 +269,8 @@ class BoundarySampleExtractor(
         Returns
         -------
         result : ndarray
-            See `returns`: of the shape of X, (n_samples, 1) or (n_samples, n_classes).
+            See `returns`: of the shape of X, or (n_samples, 1), (n_samples, 2) or (n_samples,
+            n_classes).
 
         Raises
         ------
@@ -278,16 +288,17 @@ class BoundarySampleExtractor(
             )
         if self.returns == "class_distances":
             return self._class_distances(starts)
-        pairs = self._find(*self._aim(starts, starts.predicted), pairs=False)
+        aim = self._aim(starts, starts.predicted)
+        pairs = self._find(*aim, pairs=False)
         warn_of_failures(self._classifier, pairs, X)
-        failed = ~pairs.success
-        partner = pairs.outer
-        partner[failed] = X[failed]
         if self.returns == "boundary":
-            return partner
+            return partners(pairs)
         if self.returns == "perturbation":
-            return partner - X
-        return self._lengths(partner - X, failed)[:, None]
+            return partners(pairs) - X
+        distances = successful_distances(pairs)
+        if self.returns == "distance":
+            return distances[:, None]
+        return np.column_stack([lower_bounds(self._classifier, X, *aim[1:]), distances])
 
     def extract_pairs(self, X: ArrayLike, y: ArrayLike | None = None) -> BoundaryPairs:
         """Find a pair of points for each sample, one on either side of the boundary.
@@ -340,18 +351,7 @@ class BoundarySampleExtractor(
         """
         check_is_fitted(self)
         self._validate_params()
-        if not isinstance(n_pairs, Integral) or n_pairs < 1:
-            raise ValueError(f"n_pairs={n_pairs!r}: use an integer of at least 1.")
-        if isinstance(init, str) and init not in ("data", "random", "nearest"):
-            raise ValueError(
-                f"init={init!r}: use 'data', 'random', 'nearest' or an array of samples."
-            )
-        s, t = (
-            None if label is None else label_code(label, self.classes_, name)
-            for label, name in ((source, "source"), (target, "target"))
-        )
-        if s is not None and s == t:
-            raise ValueError(f"source and target are both {source!r}. Use two different classes.")
+        s, t = check_drawing(n_pairs, source, target, init, self.classes_)
         if not isinstance(init, str):
             starts = self._check(init)
             if len(starts.X) != n_pairs:
@@ -380,18 +380,12 @@ class BoundarySampleExtractor(
         Returns
         -------
         names : ndarray of str
-            Those of X; `perturbation_` and those of X; `boundary_distance`; or `distance_` and
-            a class each.
+            Those of X; `perturbation_` and those of X; `boundary_distance`; `lower_distance` and
+            `upper_distance`; or `distance_` and a class each.
         """
         check_is_fitted(self)
-        names = _check_feature_names_in(self, input_features)
-        if self.returns == "boundary":
-            return names
-        if self.returns == "perturbation":
-            return np.array([f"perturbation_{name}" for name in names], dtype=object)
-        if self.returns == "distance":
-            return np.array(["boundary_distance"], dtype=object)
-        return np.array([f"distance_{label}" for label in self.classes_], dtype=object)
+        columns = _check_feature_names_in(self, input_features)
+        return names_of(self.returns, columns, self.classes_)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

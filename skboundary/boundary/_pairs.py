@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils._optional_dependencies import check_pandas_support
 
 STATUSES = np.array(["ok", "collapsed", "third_class", "already_target", "not_found"])
 OK, COLLAPSED, THIRD_CLASS, ALREADY_TARGET, NOT_FOUND = range(5)
@@ -33,6 +35,13 @@ class BoundaryPairs:
         cancel in them allows. The middle if only predicted labels are used.
     distance : ndarray of shape (n_pairs,)
         Between inner and outer, in the extractor's norm; NaN where there is no pair.
+    start : ndarray of shape (n_pairs, ...)
+        The sample that the search of a pair started from.
+    start_distance : ndarray of shape (n_pairs,)
+        Between start and outer: what `transform` calls the distance.
+    index : ndarray of shape (n_pairs,) of int
+        Position of the start among the samples given to `extract_pairs`, or as `init` to `extract`;
+        otherwise among the training samples, and -1 for noise.
     source, target : ndarray of shape (n_pairs,)
         Class labels.
     margin_inner, margin_outer : ndarray of shape (n_pairs,)
@@ -47,6 +56,8 @@ class BoundaryPairs:
     n_evaluations : ndarray of shape (n_pairs,)
         Forward and backward passes of a pair, to predict, to search and to verify; the training
         of "deepdig" is not counted.
+    feature_names : ndarray of shape (n_features,), default=None
+        Names of the columns, where the extractor was fitted on a DataFrame.
 
     Examples
     --------
@@ -66,6 +77,9 @@ class BoundaryPairs:
     outer: NDArray[Any]
     midpoint: NDArray[Any]
     distance: NDArray[Any]
+    start: NDArray[Any]
+    start_distance: NDArray[Any]
+    index: NDArray[np.intp]
     source: NDArray[Any]
     target: NDArray[Any]
     margin_inner: NDArray[Any]
@@ -73,6 +87,7 @@ class BoundaryPairs:
     success: NDArray[np.bool_]
     status: NDArray[Any]
     n_evaluations: NDArray[np.int64]
+    feature_names: NDArray[Any] | None = None
 
     def __len__(self) -> int:
         return len(self.success)
@@ -95,3 +110,44 @@ class BoundaryPairs:
         ok = self.success
         X = np.concatenate([self.inner[ok], self.outer[ok]])
         return X, np.concatenate([self.source[ok], self.target[ok]])
+
+    def to_frame(self) -> Any:
+        """List what changes from each sample to its point beyond the boundary.
+
+        Returns
+        -------
+        frame : pandas.DataFrame
+            For each successful pair one row per changed column, indexed by "sample" (`index`) and
+            "column": the value "before" (of `start`) and "after" (of `outer`), and the "change",
+            all in the units of X. The change of a value that is no number is NaN.
+
+        Raises
+        ------
+        ImportError
+            Where pandas is not installed.
+        ValueError
+            For samples that are no vectors.
+        """
+        pandas = check_pandas_support("BoundaryPairs.to_frame")
+        if self.start.ndim != 2:
+            raise ValueError(
+                f"to_frame lists columns, but samples have the shape {self.start.shape[1:]}. Use "
+                "outer - start."
+            )
+        before, after = self.start[self.success], self.outer[self.success]
+        names = self.feature_names
+        if names is None:
+            names = np.array([f"x{i}" for i in range(before.shape[1])], dtype=object)
+        pair, column = (before != after).nonzero()
+        old, new = before[pair, column], after[pair, column]
+        if old.dtype == object:
+            change = [
+                b - a if isinstance(a, Real) else np.nan for a, b in zip(old, new, strict=True)
+            ]
+        else:
+            change = new - old
+        index = [self.index[self.success][pair], names[column]]
+        return pandas.DataFrame(
+            {"before": old, "after": new, "change": change},
+            index=pandas.MultiIndex.from_arrays(index, names=["sample", "column"]),
+        )

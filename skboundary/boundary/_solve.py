@@ -107,7 +107,7 @@ def _merge(
     n, outer, target = len(X), X.copy(), target.copy()
     inner, midpoint = (X.copy(), X.copy()) if settings.pairs else (X, X)
     margins, status = np.full((2, n), np.nan, X.dtype), np.full(n, ALREADY_TARGET)
-    distance = np.full(n, np.nan, X.dtype)
+    distance, start_distance = np.full((2, n), np.nan, X.dtype)
     n_evaluations = np.full(n, starts.n_runs)
     for index, part in zip(shares, found, strict=True):
         outer[index] = part.outer
@@ -117,12 +117,16 @@ def _merge(
         n_evaluations[index] += part.n_evaluations.numpy()
         margins[:, index] = part.margin_inner, part.margin_outer
         distance[index] = norms(part.outer - part.inner, settings.norm)
-    distance[status == NOT_FOUND] = np.nan
+        start_distance[index] = norms(part.outer - torch.from_numpy(X[index]), settings.norm)
+    distance[status == NOT_FOUND] = start_distance[status == NOT_FOUND] = np.nan
     return BoundaryPairs(
         inner=inner,
         outer=outer,
         midpoint=midpoint,
         distance=distance,
+        start=X,
+        start_distance=start_distance,
+        index=np.arange(n) if starts.place is None else starts.place,
         source=classes[source],
         target=classes[target],
         margin_inner=margins[0],

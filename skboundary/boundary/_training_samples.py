@@ -27,6 +27,7 @@ class Starts(NamedTuple):
     logits: Tensor | None = None  # (n, n_classes)
     latent: Tensor | None = None  # (n, n_latent)
     n_runs: int = 0  # times that the classifier has run each of them
+    place: NDArray[np.intp] | None = None  # (n,) `index` of their pairs, where not 0 to n - 1
 
     @property
     def predicted(self) -> NDArray[np.intp]:
@@ -42,6 +43,7 @@ class Starts(NamedTuple):
             None if self.logits is None else self.logits[index],
             None if self.latent is None else self.latent[index],
             self.n_runs,
+            None if self.place is None else self.place[index],
         )
 
 
@@ -68,7 +70,7 @@ class TrainingSamples(NamedTuple):
     def starts(self, index: NDArray[np.intp]) -> Starts:
         """Some of the samples to start from."""
         known = Starts(self.X, self.codes, self.logits, self.latent).select(index)
-        return known._replace(X=known.X.astype(floating(self.X)))
+        return known._replace(X=known.X.astype(floating(self.X)), place=index)
 
     def of_class(self, code: int, *, other: bool = False) -> NDArray[np.intp]:
         """Find the usable samples of a class, or those of all other classes."""

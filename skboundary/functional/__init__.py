@@ -9,6 +9,7 @@ Functions are imported from their modules, ``skboundary.functional.<module>``:
 - `nearest_boundary`: nearest boundary points by gradients (DeepFool in a box, refined).
 - `ddn`: the same by steps of decoupled direction and norm (DDN).
 - `query_search`: the same from scores or labels alone.
+- `certified_distance`: certified lower bounds of distances, for chains of ReLU (CROWN).
 - `perturbation_minimization`: pairs on either side of a boundary (PM).
 - `deepdig`: autoencoders that generate such pairs (DeepDIG).
 - `boundary_complexity`: oscillation and linearity of a boundary (DeepDIG).
@@ -27,6 +28,7 @@ where the source class is still predicted.
 
 __all__ = [
     "boundary_complexity",
+    "certified_distance",
     "cosine_transform",
     "ddn",
     "deepdig",
