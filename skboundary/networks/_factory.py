@@ -154,7 +154,7 @@ def _trained(
         return _train_default(X, y, device, draw_seed(random_state), verbose)
     if isinstance(estimator, FrozenNetwork):
         return estimator
-    return _fit_clone(estimator, X, y, device, draw_seed(random_state))
+    return _fit_clone(estimator, X, y, device, random_state)
 
 
 def _adapt(
@@ -248,12 +248,16 @@ def _is_skorch(estimator: Any) -> bool:
     return net is not None and isinstance(estimator, net.NeuralNet)
 
 
-def _fit_clone(estimator: Any, X: Any, y: NDArray[Any], device: DeviceLike, seed: int) -> Any:
+def _fit_clone(
+    estimator: Any, X: Any, y: NDArray[Any], device: DeviceLike, random_state: RandomStateLike
+) -> Any:
     if X.shape[0] < 2:  # some classifiers would return NaN
         raise ValueError(
             f"X has 1 sample; {type(estimator).__name__} needs at least 2 to be trained."
         )
-    estimator = clone(estimator)
+    estimator, seed = clone(estimator), draw_seed(random_state)
+    if random_state is not None:
+        _seed_parameters(estimator, seed)
     pipeline, head = _last_step(estimator)
     if not _is_skorch(head):
         return estimator.fit(X, y)
@@ -270,6 +274,20 @@ def _fit_clone(estimator: Any, X: Any, y: NDArray[Any], device: DeviceLike, seed
     estimator.fit(X, codes)
     pipeline.steps[-1] = (name, fit.net)
     return estimator
+
+
+def _seed_parameters(estimator: Any, seed: int) -> None:
+    """Seed every parameter `random_state` that is None, of an estimator and those inside it.
+
+    `BaggingClassifier` does so for all of them; here a value that the user has set counts.
+    """
+    random = np.random.RandomState(seed)
+    names = [
+        name
+        for name, value in sorted(estimator.get_params().items())
+        if value is None and name.rpartition("__")[2] == "random_state"
+    ]
+    estimator.set_params(**{name: draw_seed(random) for name in names})
 
 
 def _last_step(estimator: Any) -> tuple[Pipeline | None, Any]:

@@ -72,7 +72,8 @@ batch_size : "auto" or int, default="auto"
     Samples per batch; "auto" limits the memory of a batch. Halved when memory runs out.""",
     "random_state": """\
 random_state : int, RandomState instance or None, default=None
-    Seeds the training of the default network and of skorch nets.""",
+    Seeds the training of the default network and of skorch nets. An int or instance also seeds
+    each `random_state` that is None among the parameters of `estimator` and its steps.""",
     "verbose": """\
 verbose : int, default=0
     If positive, shows a progress bar.""",

@@ -376,3 +376,22 @@ def test_frames_reach_a_pipeline_that_selects_columns(iris):
     np.testing.assert_allclose(clf.predict_proba(X), clf.estimator_.predict_proba(X))
     net_pipe = make_pipeline(pipe[0], skorch_net(nn.Linear(4, 3), max_epochs=2))
     assert LatentTransformer(net_pipe, random_state=0).fit_transform(X, iris[1]).shape == (150, 4)
+
+
+def test_random_state_reaches_the_random_parameters_of_the_classifier(iris):
+    pipe = make_pipeline(PCA(2), RandomForestClassifier(5), memory=None)
+    a, b = (LatentKNNClassifier(pipe, random_state=0).fit(*iris) for _ in range(2))
+    seeds = {name: v for name, v in a.estimator_.get_params().items() if "random_state" in name}
+    assert len(seeds) == 2 and len(set(seeds.values())) == 2 and None not in seeds.values()
+    np.testing.assert_array_equal(a.predict_proba(iris[0]), b.predict_proba(iris[0]))
+    c = LatentKNNClassifier(pipe, random_state=1).fit(*iris)
+    assert (a.predict_proba(iris[0]) != c.predict_proba(iris[0])).any()
+    assert pipe[1].random_state is None
+
+
+def test_a_random_state_of_the_classifier_is_kept(iris):
+    forest = RandomForestClassifier(5, random_state=7)
+    clf = LatentKNNClassifier(forest, random_state=0).fit(*iris)
+    assert clf.estimator_.random_state == 7
+    clf = LatentKNNClassifier(RandomForestClassifier(5)).fit(*iris)
+    assert clf.estimator_.random_state is None
