@@ -392,6 +392,7 @@ EXACT_SEARCH = [
 TIMES = {
     "black_box_curve",
     "boundary",
+    "first_call",
     "fixed_costs",
     "latent_knn",
     "margins_speed",
@@ -416,6 +417,7 @@ MEASURED = {
         "boundary/_pair_report.py",
     ],
     "extrapolation": [*SAMPLER, "over_sampling/_classifier.py"],
+    "first_call": [],  # an import and a call of everything
     "fixed_costs": [
         "networks/_batched.py",
         "networks/_module_state.py",

@@ -20,6 +20,7 @@ GUIDES = {
     "device_traffic": "networks",
     "equivalence": None,
     "extrapolation": "biased_extrapolation",
+    "first_call": None,
     "fixed_costs": "networks",
     "hold_me_tight": "subspace_margins",
     "lasenn": "latent_knn",
@@ -102,8 +103,14 @@ def latent_knn() -> Iterator[list[str]]:
         yield [name, f"{ratio:.2f}"]
 
 
+def first_call() -> Iterator[list[str]]:
+    yield ["milliseconds", "import", "first call", "later call"]
+    for name, seconds in load("first_call")["seconds"].items():
+        yield [name, *(f"{1e3 * s:.0f}" for s in seconds.values())]
+
+
 TABLES = {f.__name__: f for f in (neighbors, gradient_search, black_box, resample_speed)}
-TABLES |= {f.__name__: f for f in (over_samplers, latent_knn)}
+TABLES |= {f.__name__: f for f in (over_samplers, latent_knn, first_call)}
 
 
 def runs(results) -> Iterator[dict]:
