@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 
 # Largest batch in bytes of input and in samples. The activations of a convolutional network take
@@ -94,6 +95,61 @@ def map_batches(
             yield result
             bar.update(stop - start)
             start = stop
+
+
+def joined(parts: Iterable[Sequence[Any]], n_samples: int) -> list[Any]:
+    """Join the consecutive parts of several arrays, each of which is allocated once.
+
+    A concatenation would hold the parts and the result at the same time.
+
+    Parameters
+    ----------
+    parts : iterable of sequences of Tensor or ndarray
+        The same number of arrays in each part, on the CPU and of one length (m, ...).
+    n_samples : int
+        Sum of the lengths.
+
+    Returns
+    -------
+    arrays : list of Tensor or ndarray
+        Of shape (n_samples, ...); a single part is returned as it is.
+
+    Raises
+    ------
+    ValueError
+        If the shapes after the first axis differ between parts.
+    """
+    arrays: list[Any] = []
+    start = 0
+    for part in parts:
+        stop = start + len(part[0])
+        if not arrays:
+            arrays = [*part] if stop == n_samples else [_room(p, n_samples) for p in part]
+        if stop - start < n_samples:
+            arrays = [_written(a, p, start, stop) for a, p in zip(arrays, part, strict=True)]
+        start = stop
+    return arrays
+
+
+def _room(like: Any, n: int) -> Any:
+    shape = (n, *like.shape[1:])
+    return like.new_empty(shape) if isinstance(like, torch.Tensor) else np.empty(shape, like.dtype)
+
+
+def _written(whole: Any, part: Any, start: int, stop: int) -> Any:
+    """Write a part to its place; in a wider dtype if the part has one, as concatenation does."""
+    if part.shape[1:] != whole.shape[1:]:
+        shapes = tuple(whole.shape[1:]), tuple(part.shape[1:])
+        raise ValueError(
+            f"Samples before number {start} have results of shape {shapes[0]}, and those from it "
+            f"on {shapes[1]}. They must have one shape."
+        )
+    if part.dtype != whole.dtype and isinstance(part, torch.Tensor):
+        whole = whole.to(torch.promote_types(whole.dtype, part.dtype))
+    elif part.dtype != whole.dtype:
+        whole = whole.astype(np.result_type(whole, part))
+    whole[start:stop] = part
+    return whole
 
 
 def progress(total: int, desc: str, verbose: int) -> Any:

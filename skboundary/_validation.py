@@ -18,8 +18,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
 from torch.utils.data import DataLoader, Dataset
 
-from skboundary._batching import BATCH_BYTES
 from skboundary._device import is_number, to_numpy
+from skboundary._sample_array import SampleArray, blocks, is_sliceable
 
 
 def all_or_nothing(*keep: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -70,7 +70,8 @@ def check_input(estimator: Any, X: Any, *, reset: bool, keep_frame: bool = False
     estimator : estimator
         The estimator whose method was called.
     X : array-like of shape (n_samples, ...), torch.Tensor, DataFrame or sparse matrix
-        Integers stay integers, and a memory map is not read into memory as a whole.
+        Integers stay integers. A memory map, and any other container with shape, dtype and
+        slices of samples (h5py, zarr, dask), is not read into memory as a whole.
     reset : bool
         True in fit, False afterwards.
     keep_frame : bool, default=False
@@ -79,7 +80,7 @@ def check_input(estimator: Any, X: Any, *, reset: bool, keep_frame: bool = False
 
     Returns
     -------
-    X : ndarray, CSR matrix or DataFrame
+    X : ndarray, CSR matrix, DataFrame or SampleArray
 
     Raises
     ------
@@ -100,6 +101,10 @@ def check_input(estimator: Any, X: Any, *, reset: bool, keep_frame: bool = False
         array = X
         if reset:
             estimator.n_features_in_ = X.shape[1]
+        check_finite(array)
+    elif is_sliceable(X) and is_number(X.dtype) and 0 not in X.shape[:2]:
+        array = SampleArray(X)
+        validate_data(estimator, array, reset=reset, skip_check_array=True)
         check_finite(array)
     else:
         array = validate_data(
@@ -203,12 +208,13 @@ def check_finite(X: Any, name: str = "X") -> None:
     values = X.data if sparse.issparse(X) else X
     if values.dtype.kind != "f":
         return
-    block = max(1, BATCH_BYTES // max(1, values[:1].nbytes))
-    for start in range(0, len(values), block):
-        finite = np.isfinite(values[start : start + block])
+    for part in blocks(values):
+        block = values[part]
+        finite = np.isfinite(block)
         if not finite.all():
-            first = start + int(np.argwhere(~finite)[0, 0])
-            value = values[first].ravel()
+            first = int(np.argwhere(~finite)[0, 0])
+            value = block[first].ravel()
+            first += part.start
             what = "NaN" if np.isnan(value[~np.isfinite(value)][0]) else "infinity"
             if sparse.issparse(X):
                 first = int(np.searchsorted(X.indptr, first, side="right")) - 1

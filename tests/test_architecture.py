@@ -12,7 +12,16 @@ PACKAGE = Path(skboundary.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 BANK = ("_bank_folder", "_bank_state", "_part_array", "_part_writer")
-SHARED = ("_random", "_device", "_batching", "_validation", "_site", "exceptions", *BANK)
+SHARED = (
+    "_random",
+    "_device",
+    "_batching",
+    "_sample_array",
+    "_validation",
+    "_site",
+    "exceptions",
+    *BANK,
+)
 
 # What a package or module may import of skboundary, besides itself.
 ALLOWED = {
@@ -22,7 +31,8 @@ ALLOWED = {
     "_device": set(),
     "_batching": set(),
     "_site": {"__version__"},
-    "_validation": {"_batching", "_device"},
+    "_sample_array": {"_batching"},
+    "_validation": {"_device", "_sample_array"},
     **{module: set(BANK) for module in BANK},
     "networks": {"functional", *SHARED},
     "neighbors": {"functional", *SHARED, "networks"},

@@ -31,7 +31,7 @@ def test_first_sample_that_is_not_finite_is_named(bad, kind, monkeypatch):
     X = np.ones((9, 4, 2) if kind == "images" else (9, 4))
     X[6, 2] = bad
     if kind == "long":  # several blocks
-        monkeypatch.setattr("skboundary._validation.BATCH_BYTES", 64)
+        monkeypatch.setattr("skboundary._sample_array.BATCH_BYTES", 64)
     X = {"sparse": sparse.csr_matrix, "frame": pd.DataFrame, "tensor": torch.tensor}.get(
         kind, np.asarray
     )(X)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils import check_random_state
@@ -270,7 +271,7 @@ class BoundaryCharacterizer(NetworkHostMixin, BaseEstimator):
         if isinstance(self.estimator, FrozenNetwork):  # which holds more than its parameters
             params["estimator"] = self.estimator.get_params(deep=False)
         given = [(X, y) for X, y in sets if X is not None]
-        data = [(list(getattr(X, "columns", ())), numbers(X), y) for X, y in given]
+        data = [(list(getattr(X, "columns", ())), np.asarray(numbers(X)), y) for X, y in given]
         try:
             return self.random_state, digest(parameters=params, data=data)
         except ValueError as error:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from skboundary.boundary._response import find_response
 from skboundary.boundary._training_samples import Starts, TrainingSamples, within
 from skboundary.networks import Network, as_network
 from skboundary.networks._labels import resolve_labels
+
+SEARCH_NUMBERS = 2**22  # in the samples that go through a black box at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,10 +103,11 @@ class FittedClassifier:
         network.verbose = 0  # searches show progress
         batch_size = network.batch_size
         if not network.is_module and batch_size == "auto":
-            network.batch_size = 2**31  # black boxes get all samples of a step in one call
+            # black boxes get all samples of a step in one call, unless they are many
+            network.batch_size = max(1, SEARCH_NUMBERS // math.prod(X.shape[1:]))
         classes, codes = resolve_labels(y, network.classes_)
         columns, seed = columns_of(estimator, X), draw_seed(random_state)
-        nothing = TrainingSamples(samples[:0], np.empty(0, np.intp), np.empty(0, bool))
+        nothing = _no_samples(samples)
         classifier = cls(
             network, estimator, classes, columns, batch_size, seed, response or "", nothing
         )
@@ -151,6 +155,10 @@ class FittedClassifier:
             return to_tensor(training.X).flatten(1).to(self.network.dtype)
         return self.latent(training.X) if training.latent is None else training.latent
 
+    def without_samples(self) -> FittedClassifier:
+        """This classifier alone, for searches that start from no training samples."""
+        return replace(self, training=_no_samples(self.training.X))
+
     def inside(self, bounds: tuple[NDArray[Any], NDArray[Any]]) -> FittedClassifier:
         """This classifier, its training samples moved into bounds."""
         training = within(self.training, bounds, self.labels)
@@ -179,3 +187,7 @@ class FittedClassifier:
                 f"{name} refuses points between the samples of X, where the boundary lies "
                 f"({error}). Encode columns that hold categories before."
             ) from error
+
+
+def _no_samples(X: Any) -> TrainingSamples:
+    return TrainingSamples(X[:0], np.empty(0, np.intp), np.empty(0, bool))

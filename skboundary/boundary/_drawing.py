@@ -86,8 +86,8 @@ def draw_noise(
     """Draw n samples uniformly inside the bounds, or with the mean and deviation of all."""
     shape = n, *training.X.shape[1:]
     if bounds is None:
-        axis = 0 if training.X.ndim == 2 else None
-        mean, deviation = training.X.mean(axis, dtype=float), training.X.std(axis, dtype=float)
+        X, axis = np.asarray(training.X), 0 if training.X.ndim == 2 else None
+        mean, deviation = X.mean(axis, dtype=float), X.std(axis, dtype=float)
         return mean + deviation * rng.standard_normal(shape)
     low, high = finite_bounds(bounds, training.X)
     t = rng.random(shape)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -25,7 +26,7 @@ from skboundary.boundary._drawing import check_drawing, draw_noise_pairs, draw_p
 from skboundary.boundary._inputs import data_range, label_code, numbers
 from skboundary.boundary._interval import lower_bounds
 from skboundary.boundary._pairs import BoundaryPairs
-from skboundary.boundary._returns import RETURNS, names_of, partners, successful_distances
+from skboundary.boundary._returns import RETURNS, names_of
 from skboundary.boundary._solve import warn_of_failures
 from skboundary.boundary.methods._registry import EFFORT_CONSTRAINT, METHODS
 from skboundary.networks._host import NetworkHostMixin
@@ -278,8 +279,7 @@ class BoundarySampleExtractor(
             For samples that are not finite, of another shape than in fit, or outside the bounds.
         """
         check_is_fitted(self)
-        starts = self._check(X)
-        X = starts.X
+        X = self._check(X)
         per_value = self.returns in ("boundary", "perturbation")
         if per_value and X.ndim > 2 and _get_output_config("transform", self)["dense"] != "default":
             raise ValueError(
@@ -287,18 +287,14 @@ class BoundarySampleExtractor(
                 "set_output(transform='default'), or returns='distance' or 'class_distances'."
             )
         if self.returns == "class_distances":
-            return self._class_distances(starts)
-        aim = self._aim(starts, starts.predicted)
-        pairs = self._find(*aim, pairs=False)
-        warn_of_failures(self._classifier, pairs, X)
-        if self.returns == "boundary":
-            return partners(pairs)
-        if self.returns == "perturbation":
-            return partners(pairs) - X
-        distances = successful_distances(pairs)
-        if self.returns == "distance":
-            return distances[:, None]
-        return np.column_stack([lower_bounds(self._classifier, X, *aim[1:]), distances])
+            others = max(1, len(self.classes_) - 1)
+            result, status = self._by_blocks(self._class_distances, X, others)
+        else:
+            result, status, *aim = self._by_blocks(self._partners, X)
+        warn_of_failures(self._classifier, status, X)
+        if self.returns == "interval":
+            result = np.column_stack([lower_bounds(self._classifier, X, *aim), result])
+        return result
 
     def extract_pairs(self, X: ArrayLike, y: ArrayLike | None = None) -> BoundaryPairs:
         """Find a pair of points for each sample, one on either side of the boundary.
@@ -315,10 +311,11 @@ class BoundarySampleExtractor(
             In the order of the samples.
         """
         check_is_fitted(self)
-        starts = self._check(X)
-        y = None if y is None else check_targets(self, starts.X, y)
-        source = starts.predicted if y is None else encode_labels(y, self.classes_)
-        return self._find(*self._aim(starts, source))
+        X = self._check(X)
+        y = None if y is None else check_targets(self, X, y)
+        codes = None if y is None else encode_labels(y, self.classes_)
+        names = getattr(self, "feature_names_in_", None)
+        return BoundaryPairs(*self._by_blocks(partial(self._pairs, codes), X), names)
 
     def extract(
         self, n_pairs: int, *, source: Any = None, target: Any = None, init: Any = "data"
@@ -353,21 +350,23 @@ class BoundarySampleExtractor(
         self._validate_params()
         s, t = check_drawing(n_pairs, source, target, init, self.classes_)
         if not isinstance(init, str):
-            starts = self._check(init)
-            if len(starts.X) != n_pairs:
+            init = self._check(init)
+            if len(init) != n_pairs:
                 raise ValueError(
-                    f"init has {len(starts.X)} samples, but n_pairs={n_pairs}. Pass one sample "
+                    f"init has {len(init)} samples, but n_pairs={n_pairs}. Pass one sample "
                     "per pair."
                 )
+            starts = self._starts(init[:])
             sources = starts.predicted if s is None else np.full(n_pairs, s)
-            return self._find(starts, sources, np.full(n_pairs, -1 if t is None else t))
+            targets = np.full(n_pairs, -1 if t is None else t)
+            return self._find(self._searched(), starts, sources, targets)
         method = self._method()
         noise = init == "random" and not method.n_partners
         if noise:
             drawn = draw_noise_pairs(self._classifier, n_pairs, s, t, self.bounds_)
         else:
             drawn = draw_pairs(self._within(), n_pairs, s, t)
-        return self._find(*drawn, random_partners=init == "random")
+        return self._find(self._searched(), *drawn, random_partners=init == "random")
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
         """Get the names of the columns of the output of `transform`.

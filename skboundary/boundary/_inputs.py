@@ -15,6 +15,7 @@ from sklearn.utils._missing import is_pandas_na
 from sklearn.utils._set_output import ADAPTERS_MANAGER
 
 from skboundary._device import resolve_dtype
+from skboundary._sample_array import SampleArray, blocks
 from skboundary._validation import check_finite
 
 Columns = tuple[str, Any]  # library and names of the columns of a DataFrame
@@ -22,8 +23,8 @@ Columns = tuple[str, Any]  # library and names of the columns of a DataFrame
 _ROUNDINGS = 4  # of a bound, by which a sample that lies on it may come out beyond it
 
 
-def numbers(X: Any) -> NDArray[Any]:
-    """Turn samples of any container into a dense array of numbers.
+def numbers(X: Any) -> Any:
+    """Turn samples of any container into a dense array of numbers; a SampleArray stays one.
 
     Columns of a DataFrame are converted one by one: bool and nullable ones hold numbers, too.
 
@@ -35,6 +36,8 @@ def numbers(X: Any) -> NDArray[Any]:
     """
     if sparse.issparse(X):
         return X.toarray()
+    if isinstance(X, SampleArray):
+        return X
     if not hasattr(X, "columns"):
         return np.asarray(X)
     columns = [_values(_safe_indexing(X, i, axis=1)) for i in range(X.shape[1])]
@@ -99,10 +102,12 @@ def label_code(label: Any, classes: NDArray[Any], name: str) -> int:
     return known.index(label)
 
 
-def data_range(X: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def data_range(X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Lowest and highest values of X, of each column for vectors and of all elements else."""
     axis = 0 if X.ndim == 2 else None
-    return np.asarray(X.min(axis=axis), float), np.asarray(X.max(axis=axis), float)
+    ends = ((block.min(axis), block.max(axis)) for block in map(X.__getitem__, blocks(X)))
+    low, high = zip(*ends, strict=True)
+    return np.asarray(np.min(low, axis=0), float), np.asarray(np.max(high, axis=0), float)
 
 
 def find_bounds(
@@ -142,19 +147,21 @@ def outside(X: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> NDArray[n
     return (low - slack > X) | (high + slack < X)
 
 
-def check_inside(X: NDArray[Any], low: NDArray[Any], high: NDArray[Any]) -> None:
-    """Refuse samples that lie outside of bounds.
+def check_inside(X: Any, low: NDArray[Any], high: NDArray[Any]) -> None:
+    """Refuse samples (n, ...) that lie outside of bounds.
 
     Raises
     ------
     ValueError
         With the first such value and its sample.
     """
-    beyond = outside(X, low, high).reshape(len(X), -1)
-    if beyond.any():
-        sample, place = np.argwhere(beyond)[0]
-        value = X[sample].ravel()[place].item()
-        raise ValueError(
-            f"bounds exclude the value {value!r} of sample {sample} of X. Widen bounds, or use "
-            "bounds='data' or None."
-        )
+    for part in blocks(X):
+        block = X[part]
+        beyond = outside(block, low, high).reshape(len(block), -1)
+        if beyond.any():
+            sample, place = np.argwhere(beyond)[0]
+            value = block[sample].ravel()[place].item()
+            raise ValueError(
+                f"bounds exclude the value {value!r} of sample {part.start + sample} of X. Widen "
+                "bounds, or use bounds='data' or None."
+            )

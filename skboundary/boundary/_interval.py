@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from skboundary._batching import map_batches, resolve_batch_size
 from skboundary._device import to_numpy, to_tensor
 from skboundary.boundary._classifier import FittedClassifier
+from skboundary.boundary._inputs import floating
 from skboundary.exceptions import NoLowerBoundWarning, warn_caller
 from skboundary.functional.certified_distance import certified_distance
 from skboundary.networks._relu_chain import Layer, NotAChainError, relu_chain
@@ -21,17 +22,17 @@ from skboundary.networks._relu_chain import Layer, NotAChainError, relu_chain
 
 def lower_bounds(
     classifier: FittedClassifier,
-    X: NDArray[Any],
+    X: Any,
     source: NDArray[np.intp],
     target: NDArray[np.intp],
 ) -> NDArray[Any]:
     """Certified lower bounds (n,) of the distances of samples (n, ...) to the boundary.
 
-    They are computed in float64 and rounded down to the dtype of X. NaN, with a warning that gives
+    They are computed in float64 and rounded down to the dtype of points. NaN, with a warning that gives
     the reason, where the classifier is no chain of linear layers and ReLU; and for samples whose
     source is their target. Targets are all -1, any class but the source, or all classes.
     """
-    bounds = np.full(len(X), np.nan, X.dtype)
+    bounds = np.full(len(X), np.nan, floating(X))
     device = classifier.network.device
     device = torch.device("cpu") if device.type == "mps" else device  # which has no float64
     try:
@@ -43,18 +44,18 @@ def lower_bounds(
             NoLowerBoundWarning,
         )
         return bounds
-    flat, index = X.reshape(len(X), -1), (source != target).nonzero()[0]
+    index = (source != target).nonzero()[0]
 
     def step(batch: slice) -> NDArray[Any]:
         part = index[batch]
-        x = to_tensor(flat[part], device=device, dtype=torch.float64)
+        x = to_tensor(X[part], device=device, dtype=torch.float64).flatten(1)
         own, wanted = (to_tensor(codes[part], device=device) for codes in (source, target))
         some = wanted if (target >= 0).all() else None
         return to_numpy(certified_distance(layers, x, own, target=some))
 
     size = resolve_batch_size(classifier.batch_size, _sample_bytes(layers), device)
     found = [*map_batches(step, len(index), size)]
-    bounds[index] = _round_down(np.concatenate([np.empty(0), *found]), X.dtype)
+    bounds[index] = _round_down(np.concatenate([np.empty(0), *found]), bounds.dtype)
     return bounds
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from skboundary._batching import map_batches, resolve_batch_size
 from skboundary._device import to_tensor
-from skboundary.boundary._inputs import Columns
+from skboundary.boundary._inputs import Columns, data_range
 from skboundary.boundary._oracle import Oracle
 from skboundary.boundary._points import along
 from skboundary.exceptions import ScoreMismatchWarning, warn_caller
@@ -27,8 +27,8 @@ _EQUAL = 1e-3  # probabilities that differ by less are equal
 _STEP = 1e-4  # of the range of X: a score that stays the same over it is a step function
 
 
-def count_nan_gradients(network: Network, X: NDArray[Any]) -> int:
-    """Count the samples (n, ...) at which the gradient of a network's logits is NaN."""
+def count_nan_gradients(network: Network, X: Any, index: NDArray[np.intp]) -> int:
+    """Count those of some samples of X at which the gradient of a network's logits is NaN."""
     sample_bytes = int(np.prod(X.shape[1:])) * network.dtype.itemsize
     size = resolve_batch_size(network.batch_size, sample_bytes, network.device)
     with (
@@ -38,16 +38,16 @@ def count_nan_gradients(network: Network, X: NDArray[Any]) -> int:
     ):
 
         def step(batch: slice) -> int:
-            x = to_tensor(X[batch], device=network.device, dtype=network.input_dtype)
+            x = to_tensor(X[index[batch]], device=network.device, dtype=network.input_dtype)
             x.requires_grad_()
             (gradient,) = torch.autograd.grad(forward(x).sum(), x)
             return int(gradient.isnan().flatten(1).any(1).sum())
 
-        return sum(map_batches(step, len(X), size))
+        return sum(map_batches(step, len(index), size))
 
 
 def find_response(
-    network: Network, name: str, X: NDArray[Any], columns: Columns | None, rng: np.random.Generator
+    network: Network, name: str, X: Any, columns: Columns | None, rng: np.random.Generator
 ) -> str:
     """Determine the response of a classifier of the class `name`: "gradient", "score" or "label".
 
@@ -61,9 +61,8 @@ def find_response(
     oracle = Oracle(network, "score", columns)
     index, others = rng.choice(len(X), (2, min(len(X), _PROBES)))
     probes = np.concatenate([X[index], X[index] / 2 + X[others] / 2])
-    axis = 0 if X.ndim == 2 else None
-    width = X.max(axis=axis).astype(np.float64) - X.min(axis=axis)
-    steps = _STEP * width * rng.choice([-1.0, 1.0], probes.shape)
+    low, high = data_range(X)
+    steps = _STEP * (high - low) * rng.choice([-1.0, 1.0], probes.shape)
     x = to_tensor(probes, device=oracle.device, dtype=oracle.dtype)
     moved = to_tensor(probes + steps, device=oracle.device, dtype=oracle.dtype)
     scores, labels = oracle.logits(x), oracle.labels(x)

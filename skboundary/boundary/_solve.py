@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -13,10 +14,10 @@ from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skboundary._batching import map_batches, resolve_batch_size
+from skboundary._batching import joined, map_batches, resolve_batch_size
 from skboundary._device import move, to_tensor
 from skboundary._random import forked_rng
-from skboundary.boundary._classifier import FittedClassifier
+from skboundary.boundary._classifier import SEARCH_NUMBERS, FittedClassifier
 from skboundary.boundary._ends import Box, Verified, verify
 from skboundary.boundary._oracle import Oracle, Outputs
 from skboundary.boundary._pairs import ALREADY_TARGET, NOT_FOUND, OK, STATUSES, BoundaryPairs
@@ -29,7 +30,6 @@ from skboundary.exceptions import BoundaryNotFoundWarning, warn_caller
 from skboundary.functional.margins import margin_band
 
 _WIDENINGS = (8, 64)  # of a band
-_NUMBERS = 2**22  # in the samples that go through a black box at a time
 
 Codes = NDArray[np.intp]
 
@@ -137,16 +137,24 @@ def _merge(
     )
 
 
-def warn_of_failures(classifier: FittedClassifier, pairs: BoundaryPairs, X: NDArray[Any]) -> None:
-    """Warn of samples (n, ...) without a boundary point, and name the reason where it is known."""
-    failed = ~pairs.success
-    if not failed.any():
+def warn_of_failures(classifier: FittedClassifier, status: NDArray[Any], X: Any) -> None:
+    """Warn of samples without a boundary point, and name the reason where it is known.
+
+    Parameters
+    ----------
+    classifier : FittedClassifier
+    status : ndarray of shape (n,) or (n, n_searches)
+    X : array-like of shape (n, ...)
+    """
+    failed = status[status != STATUSES[OK]]
+    if not len(failed):
         return
-    status, counts = np.unique(pairs.status[failed], return_counts=True)
-    counted = ", ".join(f"{name}: {n}" for name, n in zip(status, counts, strict=True))
+    names, counts = np.unique(failed, return_counts=True)
+    counted = ", ".join(f"{name}: {n}" for name, n in zip(names, counts, strict=True))
     why = ""
     if classifier.network.differentiable:
-        n = count_nan_gradients(classifier.network, X[pairs.status == "not_found"])
+        lost = (status == STATUSES[NOT_FOUND]).nonzero()[0]
+        n = count_nan_gradients(classifier.network, X, lost)
         why = f" The gradient is NaN at {n} of them." if n else ""
     predicted = np.unique(classifier.training.codes)
     if len(predicted) == 1:
@@ -155,7 +163,7 @@ def warn_of_failures(classifier: FittedClassifier, pairs: BoundaryPairs, X: NDAr
             f"{classifier.classes.tolist()[predicted[0]]!r}: it may be constant."
         )
     warn_caller(
-        f"No boundary point was found for {counts.sum()} of {len(pairs)} samples ({counted}). "
+        f"No boundary point was found for {len(failed)} of {status.size} samples ({counted}). "
         f"They are returned unchanged, with the distance NaN.{why}",
         BoundaryNotFoundWarning,
     )
@@ -201,9 +209,9 @@ def _solve(
             found = found._replace(n_evaluations=found.n_evaluations + n_runs)
             return move(found, torch.device("cpu"))
 
-        size = _batch_size(classifier, X, method.batched)
-        parts = [*map_batches(step, len(X), size, verbose=options.verbose, desc="boundary")]
-    return Verified(*(torch.cat(part) for part in zip(*parts, strict=True)))
+        size = batch_size(classifier, X.shape, method)
+        parts = map_batches(step, len(X), size, verbose=options.verbose, desc="boundary")
+        return Verified(*joined(parts, len(X)))
 
 
 def _nearest_partners(
@@ -307,13 +315,13 @@ def _search(
     return found
 
 
-def _batch_size(classifier: FittedClassifier, X: NDArray[Any], batched: bool) -> int:
-    """Number of samples in a search batch."""
-    if not batched:
-        return len(X)
-    network, numbers = classifier.network, int(np.prod(X.shape[1:]))
+def batch_size(classifier: FittedClassifier, shape: tuple[int, ...], method: Method) -> int:
+    """Number of samples in a search batch, for samples (n, ...) of a shape."""
+    if not method.batched:
+        return shape[0]
+    network, numbers = classifier.network, math.prod(shape[1:])
     if classifier.batch_size == "auto" and not network.differentiable:
-        return max(1, _NUMBERS // numbers)
+        return max(1, SEARCH_NUMBERS // numbers)
     return resolve_batch_size(
         classifier.batch_size, numbers * network.dtype.itemsize, network.device
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing
 from torch import Tensor
 
-from skboundary._batching import map_batches, resolve_batch_size
+from skboundary._batching import joined, map_batches, resolve_batch_size
 from skboundary._device import move, to_tensor
 from skboundary._validation import sample_shape
 from skboundary.boundary._classifier import FittedClassifier
@@ -90,9 +90,9 @@ def gradient_margins(
 
     n_pairs, together = X.shape[0] * n, _BATCHES * size
     with network.differentiable_logits() as logits:
-        parts = [*map_batches(step, n_pairs, together, verbose=verbose, desc="margins")]
-    distance, flipped = (torch.cat(part).view(-1, n) for part in zip(*parts, strict=True))
-    return distance, flipped
+        parts = map_batches(step, n_pairs, together, verbose=verbose, desc="margins")
+        distance, flipped = joined(parts, n_pairs)
+    return distance.view(-1, n), flipped.view(-1, n)
 
 
 def label_margins(
@@ -157,8 +157,8 @@ def label_margins(
             distance = torch.where(success, (1 + overshoot) * length, torch.inf)
             return move((distance, success), torch.device("cpu"))
 
-        parts = [*map_batches(step, len(X), size, verbose=verbose, desc="margins")]
-    distance, flipped = (torch.cat(part) for part in zip(*parts, strict=True))
+        parts = map_batches(step, len(X), size, verbose=verbose, desc="margins")
+        distance, flipped = joined(parts, len(X))
     return distance, flipped
 
 

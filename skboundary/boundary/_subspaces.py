@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from skboundary._device import to_tensor
+from skboundary._sample_array import blocks
 from skboundary._validation import sample_shape
+from skboundary.boundary._inputs import data_range
 from skboundary.functional.subspaces import (
     Subspaces,
     WholeSpace,
@@ -79,7 +81,7 @@ def make_subspaces(
     limit = d if kind == "random" or n > d else n - 1
     _check_limit("n_components", n_components, limit, f"subspaces={kind!r} of these samples")
     if kind == "pca":
-        components = pca_components(to_tensor(X).flatten(1), n_components, dtype=dtype)
+        components = _principal_components(X, n_components, dtype)
     else:
         size = n_components or min(limit, _RANDOM_COMPONENTS)
         components = random_components(size, d, generator=generator, dtype=dtype)
@@ -91,6 +93,26 @@ def make_subspaces(
     _check_limit("window", window, size, f"{size} components")
     starts = range(0, size - window + 1, step)
     return component_windows(components, window, step), _names(kind, starts, window)
+
+
+def _principal_components(X: Any, n_components: int | None, dtype: torch.dtype) -> torch.Tensor:
+    """`pca_components` of all samples, which are read block by block where that is possible."""
+    (n, d), parts = (X.shape[0], math.prod(X.shape[1:])), [*blocks(X)]
+    if n <= d or len(parts) == 1:
+        return pca_components(to_tensor(X).flatten(1), n_components, dtype=dtype)
+
+    def vectors(part: slice) -> torch.Tensor:
+        return to_tensor(X[part], dtype=torch.float64).flatten(1)
+
+    low, high = (torch.as_tensor(end).expand(sample_shape(X)).flatten() for end in data_range(X))
+    mean = sum(vectors(part).sum(0) for part in parts) / n
+    # squares must not leave the range
+    largest = torch.maximum(high - mean, mean - low).max()
+    scatter = torch.zeros(d, d, dtype=torch.float64)
+    for part in parts:
+        centered = (vectors(part) - mean) / largest.clamp_min(torch.finfo(largest.dtype).tiny)
+        scatter.addmm_(centered.T, centered)
+    return torch.linalg.eigh(scatter).eigenvectors.T.flip(0)[:n_components].to(dtype)
 
 
 def _cosines(

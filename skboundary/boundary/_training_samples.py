@@ -14,6 +14,7 @@ from sklearn.utils import _safe_indexing
 from torch import Tensor
 
 from skboundary._device import to_tensor
+from skboundary._sample_array import blocks
 from skboundary.boundary._inputs import data_range, floating, outside
 from skboundary.boundary._oracle import Outputs
 from skboundary.functional.nearest_neighbors import build_index, search
@@ -50,7 +51,7 @@ class Starts(NamedTuple):
 class TrainingSamples(NamedTuple):
     """The training samples of a classifier."""
 
-    X: NDArray[Any]  # (n, ...)
+    X: Any  # (n, ...) array or SampleArray
     codes: NDArray[np.intp]  # (n,) predicted classes
     usable: NDArray[np.bool_]  # (n,) predicted rightly, or all where no y was given
     logits: Tensor | None = None  # (n, n_classes), where a method needs them
@@ -145,7 +146,7 @@ def within(
 
     Those that are then predicted as another class are not usable. `labels` predicts samples.
     """
-    if not outside(training.X, *bounds).any():
+    if not any(outside(training.X[part], *bounds).any() for part in blocks(training.X)):
         return training
-    X = np.clip(training.X, *bounds).astype(floating(training.X))
+    X = np.clip(np.asarray(training.X), *bounds).astype(floating(training.X))
     return TrainingSamples(X, training.codes, training.usable & (labels(X) == training.codes))

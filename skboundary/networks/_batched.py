@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing
 from torch import Tensor
 
-from skboundary._batching import map_batches, resolve_batch_size
+from skboundary._batching import joined, map_batches, resolve_batch_size
 from skboundary._device import move, to_tensor
+from skboundary._sample_array import SampleArray
 
 
 class BatchedNetwork(ABC):
@@ -104,7 +105,20 @@ class BatchedNetwork(ABC):
         index: NDArray[np.intp] | None = None,
         bar: Any = None,
     ) -> list[Tensor]:
-        """Compute the outputs in `names` ("latent", "logits"), with columns as in the classifier.
+        """Compute the outputs in `names`; see `batches`."""
+        return joined(
+            self.batches(X, names, index, bar), X.shape[0] if index is None else len(index)
+        )
+
+    @torch.inference_mode(False)
+    def batches(
+        self,
+        X: Any,
+        names: list[str],
+        index: NDArray[np.intp] | None = None,
+        bar: Any = None,
+    ) -> Iterator[list[Tensor]]:
+        """Yield the outputs in `names` ("latent", "logits"), with columns as in the classifier.
 
         Parameters
         ----------
@@ -115,16 +129,18 @@ class BatchedNetwork(ABC):
         bar : object, default=None
             See `map_batches`.
 
-        Returns
-        -------
-        outputs : list of Tensor of first dimension n
+        Yields
+        ------
+        outputs : list of Tensor
+            One per name, of the samples of a batch, on the CPU.
         """
         latent, logits = "latent" in names, "logits" in names
         n = X.shape[0] if index is None else len(index)
 
         def pick(part: slice) -> Any:
             where = part if index is None else index[part]
-            return X[where] if isinstance(X, np.ndarray) else _safe_indexing(X, where)
+            is_array = isinstance(X, (np.ndarray, SampleArray))
+            return X[where] if is_array else _safe_indexing(X, where)
 
         self._begin(lambda: pick(slice(0, 2)), latent)
         sample_bytes = int(np.prod(X.shape[1:])) * self.dtype.itemsize
@@ -138,9 +154,7 @@ class BatchedNetwork(ABC):
                 self._check(t, X, number)
             return out
 
-        parts = map_batches(step, n, size, verbose=self.verbose, desc="network", bar=bar)
-        columns = zip(*parts, strict=True)
-        return [torch.cat(column) if len(column) > 1 else column[0] for column in columns]
+        yield from map_batches(step, n, size, verbose=self.verbose, desc="network", bar=bar)
 
     def finish(self, outputs: list[Tensor], names: list[str]) -> list[Tensor]:
         """Store the numbers of latent features and classes, and sort the columns of the logits."""

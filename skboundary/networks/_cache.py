@@ -99,6 +99,9 @@ class CachedNetwork:
         arrays = SampleStore(self.folder / key, self._warned).through(
             X if index is None else _safe_indexing(X, index),
             names,
-            lambda new: [to_numpy(t) for t in self.network.compute(X, names, position[new], bar)],
+            lambda new: (
+                [to_numpy(t) for t in outputs]
+                for outputs in self.network.batches(X, names, position[new], bar)
+            ),
         )
         return self.network.finish([torch.from_numpy(array) for array in arrays], names)

@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 from skboundary._batching import map_batches
 from skboundary._device import holds_integers, module_dtype, to_tensor
 from skboundary._random import forked_rng, one_thread
+from skboundary._sample_array import SampleArray
 from skboundary.networks._layers import begins_with_embedding
 from skboundary.networks._lift import Affine
 from skboundary.networks._module_state import evaluation_mode, tree_of
@@ -76,7 +77,7 @@ class SkorchFit(ClassifierMixin, BaseEstimator):
             self.net.initialize()
             if isinstance(self.net.criterion_, (nn.BCELoss, nn.BCEWithLogitsLoss)):
                 y = y.astype(np.float32)
-            X = X if sparse.issparse(X) else np.asarray(X)
+            X = X if sparse.issparse(X) or isinstance(X, SampleArray) else np.asarray(X)
             self.net.partial_fit(CastSamples(X, y, _input_dtype(self.net.module_, X)), y)
         return self
 

@@ -14,7 +14,9 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from torch import Tensor
 
+from skboundary._batching import joined
 from skboundary._device import to_tensor
+from skboundary._sample_array import SampleArray, blocks
 from skboundary.networks._batched import BatchedNetwork
 from skboundary.networks._digest import digest
 from skboundary.networks._layers import flatten_latent
@@ -81,7 +83,11 @@ class EstimatorNetwork(BatchedNetwork):
 
     def labels(self, X: Any) -> Tensor:
         """Positions (n_samples,) in `classes_` of what `predict` returns."""
-        predicted = predicted_labels(self.estimator, X)
+        if isinstance(X, (np.ndarray, SampleArray)):
+            calls = ([predicted_labels(self.estimator, X[part])] for part in blocks(X))
+            (predicted,) = joined(calls, len(X))
+        else:
+            predicted = predicted_labels(self.estimator, X)
         return torch.from_numpy(np.searchsorted(self.classes_, predicted))
 
     def differentiable_logits(self) -> NoReturn:

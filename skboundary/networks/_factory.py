@@ -19,6 +19,7 @@ from torch import nn
 
 from skboundary._device import DeviceLike, resolve_device, resolve_dtype
 from skboundary._random import RandomStateLike, draw_seed
+from skboundary._sample_array import SampleArray
 from skboundary.networks._agreement import check_agreement, pick_probes, warn_of_probabilities
 from skboundary.networks._cache import CachedNetwork
 from skboundary.networks._estimator_network import EstimatorNetwork, predicted_labels, split
@@ -259,6 +260,8 @@ def _fit_clone(
     if random_state is not None:
         _seed_parameters(estimator, seed)
     pipeline, head = _last_step(estimator)
+    if not _is_skorch(head) or pipeline is not None:
+        X = np.asarray(X) if isinstance(X, SampleArray) else X
     if not _is_skorch(head):
         return estimator.fit(X, y)
     from skboundary.networks._default import SkorchFit

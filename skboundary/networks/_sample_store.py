@@ -12,7 +12,7 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,13 +22,15 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils import _safe_indexing
 
+from skboundary._sample_array import blocks
 from skboundary.exceptions import CacheWarning, warn_caller
 from skboundary.networks._digest import digest
 
 Arrays = list[NDArray[Any]]
 
 _KEY, _SUM, _TOTAL = 16, 8, 32  # bytes of a sample's key, and of checksums of entry and table
-_LARGE = 64 * 2**20  # bytes above which a file is not merged
+_LARGE = 2**24  # bytes above which results are not collected before they are written, nor merged
+_TOGETHER = 4096  # the same in samples
 _ABANDONED = 3600  # seconds after which an unfinished file is considered abandoned
 
 
@@ -51,9 +53,12 @@ class SampleStore:
         self._warned = set() if warned is None else warned
 
     def through(
-        self, X: Any, names: Sequence[str], compute: Callable[[NDArray[np.intp]], Arrays]
+        self, X: Any, names: Sequence[str], compute: Callable[[NDArray[np.intp]], Iterable[Arrays]]
     ) -> Arrays:
         """Return the results of `compute` for all samples of X, calling it only for new ones.
+
+        Results are stored while they are computed. An error or an interruption keeps what was
+        finished before.
 
         Parameters
         ----------
@@ -61,60 +66,91 @@ class SampleStore:
         names : sequence of str
             Names of the arrays, which are stored separately.
         compute : callable
-            Maps indices (m,) of samples to an array of first dimension m for each name.
+            Maps indices (m,) of samples to batches of them, each with an array for each name.
 
         Returns
         -------
         arrays : list of ndarray of first dimension n_samples
         """
-        samples = np.frombuffer(b"".join(sample_keys(X)), f"S{_KEY}")
+        samples = np.fromiter(_keys(X), f"S{_KEY}", X.shape[0])
         keys, first, back = np.unique(samples, return_index=True, return_inverse=True)
-        stored = [self._look_up(name, keys) for name in names]
+        owner = first[back]
+        stored = [self._look_up(name, keys, first, len(owner)) for name in names]
         known = np.all([there for there, _ in stored], axis=0)
-        if known.all():
-            return [values[back] for _, values in stored]
-        in_order = np.argsort(first)
-        new = in_order[~known[in_order]]
-        fresh = compute(first[new])
-        if known.any() and any(
-            _form(v) != _form(f) for (_, v), f in zip(stored, fresh, strict=True)
-        ):
-            # the stored outputs have another shape or dtype and are out of date
-            new = in_order
-            fresh = compute(first[new])
-        out = []
-        for name, (there, values), array in zip(names, stored, fresh, strict=True):
-            self._add(name, keys[new][~there[new]], array[~there[new]])
-            whole = np.empty((len(keys), *array.shape[1:]), array.dtype)
-            if len(new) < len(keys):
-                whole[known] = values[known]
-            whole[new] = array
-            out.append(whole[back])
-        return out
+        arrays = self._compute(names, compute, keys, first, stored, known)
+        if arrays is None:  # the stored results have another shape or dtype and are out of date
+            arrays = self._compute(names, compute, keys, first, stored, np.zeros_like(known))
+            assert arrays is not None
+        repeated = np.flatnonzero(owner != np.arange(len(owner)))
+        for array in arrays:
+            array[repeated] = array[owner[repeated]]
+        return arrays
 
-    def _look_up(self, name: str, keys: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
-        """Mask of the sorted keys that are stored (n,), and their entries (n, ...)."""
+    def _compute(
+        self,
+        names: Sequence[str],
+        compute: Callable[[NDArray[np.intp]], Iterable[Arrays]],
+        keys: NDArray[Any],
+        first: NDArray[np.intp],
+        stored: list[tuple[NDArray[np.bool_], NDArray[Any]]],
+        known: NDArray[np.bool_],
+    ) -> Arrays | None:
+        """Arrays with the results of all keys at their first samples; None if forms differ."""
+        arrays = [values for _, values in stored]
+        new = np.argsort(first)
+        new = new[~known[new]]
+        done = saved = 0
+
+        def save() -> int:
+            some = new[saved:done]
+            for name, (there, _), array in zip(names, stored, arrays, strict=True):
+                missing = some[~there[some]]
+                self._add(name, keys[missing], array[first[missing]])
+            return done
+
+        try:
+            for batch in compute(first[new]) if len(new) else ():
+                forms = [_form(part) for part in batch]
+                if not done and not known.any():
+                    n = len(arrays[0])
+                    arrays = [np.empty((n, *shape), dtype) for dtype, shape in forms]
+                if forms != [_form(array) for array in arrays]:
+                    if not done:
+                        return None
+                    raise ValueError(f"Results of samples differ in dtype and shape: {forms}.")
+                at = first[new[done : done + len(batch[0])]]
+                for array, part in zip(arrays, batch, strict=True):
+                    array[at] = part
+                done += len(at)
+                if done - saved >= _TOGETHER or sum(p[saved:done].nbytes for p in arrays) > _LARGE:
+                    saved = save()
+        finally:
+            save()
+        return arrays
+
+    def _look_up(
+        self, name: str, keys: NDArray[Any], first: NDArray[np.intp], n: int
+    ) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+        """Mask of the sorted keys that are stored, and their entries at `first`, in (n, ...)."""
         known = np.zeros(len(keys), dtype=bool)
-        values: NDArray[Any] = np.empty(len(keys))
+        values: NDArray[Any] = np.empty(n)
         for _ in range(3):  # other processes merge files between the listing and the reading
             vanished = False
             for path in self._files(name):
                 missing = np.flatnonzero(~known)
                 try:
                     table, entries = _open(path)
-                    hit, entry = table.find(keys[missing], entries)
+                    for hit, entry in table.find(keys[missing], entries):
+                        if not known.any():
+                            values = np.empty((n, *entry.shape[1:]), entry.dtype)
+                        if _form(values) == _form(entry):
+                            values[first[missing[hit]]] = entry
+                            known[missing[hit]] = True
                 except FileNotFoundError:
                     vanished = True
                 except (OSError, ValueError) as error:
+                    known[missing] = False
                     self._discard(path, error)
-                else:
-                    if not len(hit):
-                        continue
-                    if not known.any():
-                        values = np.empty((len(keys), *entry.shape[1:]), entry.dtype)
-                    if _form(values) == _form(entry):
-                        values[missing[hit]] = entry
-                        known[missing[hit]] = True
             if not vanished:
                 break
         return known, values
@@ -194,8 +230,10 @@ class _Table(NamedTuple):
     form: tuple[np.dtype[Any], tuple[int, ...]]
     start: int
 
-    def find(self, keys: NDArray[Any], entries: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Indices of the keys in this table (m,), and copies of their entries (m, ...).
+    def find(
+        self, keys: NDArray[Any], entries: NDArray[Any]
+    ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Yield indices of keys in this table (m,), and copies of their entries (m, ...).
 
         Raises
         ------
@@ -204,10 +242,12 @@ class _Table(NamedTuple):
         """
         place = np.searchsorted(self.keys, keys).clip(max=len(self.keys) - 1)
         hit = np.flatnonzero(self.keys[place] == keys)
-        found = np.array(entries[place[hit]])
-        if len(hit) and b"".join(map(_sum, _entry_bytes(found))) != self.sums[place[hit]].tobytes():
-            raise ValueError("a checksum does not match")
-        return hit, found
+        for start in range(0, len(hit), _TOGETHER):
+            some = hit[start : start + _TOGETHER]
+            found = np.array(entries[place[some]])
+            if b"".join(map(_sum, _entry_bytes(found))) != self.sums[place[some]].tobytes():
+                raise ValueError("a checksum does not match")
+            yield some, found
 
 
 def _open(path: Path) -> tuple[_Table, NDArray[Any]]:
@@ -266,23 +306,26 @@ def _remove(path: Path) -> None:
 
 def sample_keys(X: Any) -> list[bytes]:
     """Digest every sample (16 bytes each) from its values, dtype, shape and column names."""
+    return [*_keys(X)]
+
+
+def _keys(X: Any) -> Iterator[bytes]:
     head, samples = _samples(X)
     key = hashlib.blake2b(head.encode(), digest_size=_KEY).digest()
-    return [hashlib.blake2b(s, digest_size=_KEY, key=key).digest() for s in samples]
+    return (hashlib.blake2b(s, digest_size=_KEY, key=key).digest() for s in samples)
 
 
 def _samples(X: Any) -> tuple[str, Iterator[bytes]]:
     """Description common to all samples, and the bytes of each."""
     if sparse.issparse(X):
-        blocks = (X[i : i + 1024].toarray() for i in range(0, X.shape[0], 1024))
-        return f"{X.dtype} {X.shape[1:]}", (
-            sample.tobytes() for block in blocks for sample in block
-        )
+        dense = (X[i : i + 1024].toarray() for i in range(0, X.shape[0], 1024))
+        return f"{X.dtype} {X.shape[1:]}", (sample.tobytes() for block in dense for sample in block)
     if not hasattr(X, "columns"):
-        dtype = X.dtype
-        if dtype.hasobject:
-            return f"{dtype} {X.shape[1:]}", (_text(sample.ravel().tolist()) for sample in X)
-        return f"{dtype} {X.shape[1:]}", (sample.tobytes() for sample in X)
+        samples = (sample for part in blocks(X) for sample in X[part])
+        as_text = X.dtype.hasobject
+        return f"{X.dtype} {X.shape[1:]}", (
+            _text(s.ravel().tolist()) if as_text else s.tobytes() for s in samples
+        )
     columns = [np.asarray(_safe_indexing(X, j, axis=1)) for j in range(X.shape[1])]
     numbers = [c for c in columns if not c.dtype.hasobject]
     others = [c.tolist() for c in columns if c.dtype.hasobject]

@@ -27,6 +27,7 @@ from threadpoolctl import ThreadpoolController
 
 from skboundary._device import DeviceLike, to_numpy
 from skboundary._random import RandomStateLike, draw_seed, spawn_generators
+from skboundary._sample_array import SampleArray
 from skboundary._validation import check_finite, check_input
 from skboundary.exceptions import NoCrossingWarning, warn_caller
 from skboundary.networks import Network
@@ -235,6 +236,7 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         y, binarize_y = check_target_type(y, indicate_one_vs_all=True)
         self._container = Container(X)
         X = check_input(self, X, reset=True)
+        X = np.asarray(X) if isinstance(X, SampleArray) else X  # which is returned, too
         check_finite(y, "y")
         check_consistent_length(X, y)
         if X.dtype not in (np.float64, np.float32):

@@ -597,9 +597,9 @@ def test_gradients_that_are_nan_are_counted_batch_by_batch(monkeypatch):
     X, sizes, forward = np.ones((20, 3)), [], Broken.forward
     extractor = BoundarySampleExtractor(FrozenNetwork(Broken()), batch_size=7).fit(X)
     monkeypatch.setattr(Broken, "forward", lambda net, x: sizes.append(len(x)) or forward(net, x))
-    assert count_nan_gradients(extractor._classifier.network, X) == 20
+    assert count_nan_gradients(extractor._classifier.network, X, np.arange(len(X))) == 20
     assert sizes == [7, 7, 6]
-    assert count_nan_gradients(extractor._classifier.network, X[:0]) == 0
+    assert count_nan_gradients(extractor._classifier.network, X, np.arange(0)) == 0
 
 
 @pytest.mark.parametrize("target", ["nearest", "versicolor"])

@@ -423,7 +423,7 @@ def compute_from(X, asked=None):
     def compute(rows):
         if asked is not None:
             asked.append(list(rows))
-        return [X[rows] * 2, X[rows, :1]]
+        return [[X[rows] * 2, X[rows, :1]]]
 
     return compute
 
@@ -537,7 +537,7 @@ def test_entries_of_another_form_are_out_of_date(tmp_path):
     SampleStore(tmp_path).through(X[:3], NAMES, compute_from(X[:3]))
     asked = []
     out = SampleStore(tmp_path).through(
-        X, NAMES, lambda rows: [a.astype("f4") for a in compute_from(X, asked)(rows)]
+        X, NAMES, lambda rows: [[a.astype("f4") for a in compute_from(X, asked)(rows)[0]]]
     )
     assert out[0].dtype == np.float32
     np.testing.assert_array_equal(out[0], (X * 2).astype("f4"))
