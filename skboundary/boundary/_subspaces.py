@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from skboundary._device import to_tensor
-from skboundary._sample_array import blocks
+from skboundary._sample_array import SampleArray, blocks
 from skboundary._validation import sample_shape
 from skboundary.boundary._inputs import data_range
 from skboundary.functional.subspaces import (
@@ -97,8 +97,9 @@ def make_subspaces(
 
 def _principal_components(X: Any, n_components: int | None, dtype: torch.dtype) -> torch.Tensor:
     """`pca_components` of all samples, which are read block by block where that is possible."""
-    (n, d), parts = (X.shape[0], math.prod(X.shape[1:])), [*blocks(X)]
-    if n <= d or len(parts) == 1:
+    n, d = X.shape[0], math.prod(X.shape[1:])
+    parts = [*blocks(X)] if isinstance(X, (np.ndarray, SampleArray)) else []
+    if n <= d or len(parts) < 2:
         return pca_components(to_tensor(X).flatten(1), n_components, dtype=dtype)
 
     def vectors(part: slice) -> torch.Tensor:
