@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 from typing import Any
@@ -315,7 +316,8 @@ class BoundarySampleExtractor(
         y = None if y is None else check_targets(self, X, y)
         codes = None if y is None else encode_labels(y, self.classes_)
         names = getattr(self, "feature_names_in_", None)
-        return BoundaryPairs(*self._by_blocks(partial(self._pairs, codes), X), names)
+        arrays = self._by_blocks(partial(self._pairs, codes), X)
+        return replace(BoundaryPairs(*arrays), feature_names=names)
 
     def extract(
         self, n_pairs: int, *, source: Any = None, target: Any = None, init: Any = "data"

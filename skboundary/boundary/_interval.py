@@ -28,11 +28,11 @@ def lower_bounds(
 ) -> NDArray[Any]:
     """Certified lower bounds (n,) of the distances of samples (n, ...) to the boundary.
 
-    They are computed in float64 and rounded down to the dtype of points. NaN, with a warning that gives
-    the reason, where the classifier is no chain of linear layers and ReLU; and for samples whose
-    source is their target. Targets are all -1, any class but the source, or all classes.
+    They are computed in float64 and rounded down to the dtype of points. NaN, with a warning that
+    gives the reason, where the classifier is no chain of linear layers and ReLU; and for samples
+    whose source is their target. Targets are all -1, any class but the source, or all classes.
     """
-    bounds = np.full(len(X), np.nan, floating(X))
+    bounds: NDArray[Any] = np.full(len(X), np.nan, floating(X))
     device = classifier.network.device
     device = torch.device("cpu") if device.type == "mps" else device  # which has no float64
     try:
