@@ -100,7 +100,6 @@ class FittedClassifier:
         estimator, network = as_network(
             estimator, X, y, random_state=random_state, latent=False, labels=True, **params
         )
-        network.verbose = 0  # searches show progress
         batch_size = network.batch_size
         if not network.is_module and batch_size == "auto":
             # black boxes get all samples of a step in one call, unless they are many
@@ -112,8 +111,10 @@ class FittedClassifier:
             network, estimator, classes, columns, batch_size, seed, response or "", nothing
         )
         if not keep_samples:
+            network.verbose = 0
             return classifier
         known = classifier.predict(samples, latent=latent)
+        network.verbose = 0  # searches show progress
         usable = np.full(len(samples), True) if codes is None else codes == known.predicted
         training = TrainingSamples(samples, known.predicted, usable)
         if latent:

@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -650,3 +651,70 @@ def test_writers_side_by_side(tmp_path):
     with warnings.catch_warnings(), ThreadPoolExecutor(4) as pool:
         warnings.simplefilter("error")
         list(pool.map(work, range(4)))
+
+
+# --------------------------------------------------------------------------------- interruptions
+
+
+class Interrupting(nn.Module):
+    """Count the samples that pass, and raise at a call if a file says so."""
+
+    def __init__(self, body, path):
+        super().__init__()
+        self.body, self.path = body, str(path)
+
+    def forward(self, x):
+        state = json.loads(Path(self.path).read_text())
+        state["calls"] += 1
+        if state["calls"] == state["stop"]:
+            raise KeyboardInterrupt
+        state["samples"] += len(x)
+        Path(self.path).write_text(json.dumps(state))
+        return self.body(x)
+
+
+@pytest.mark.parametrize("together", [4096, 60])
+def test_an_interrupted_call_keeps_what_is_finished(mlp, iris, tmp_path, monkeypatch, together):
+    monkeypatch.setattr(_sample_store, "_TOGETHER", together)
+    path, X = tmp_path / "state", np.unique(iris[0], axis=0)
+    net = Interrupting(mlp, path)
+    model = LatentKNNClassifier(net, memory=str(tmp_path / "cache"), batch_size=20)
+    path.write_text(json.dumps({"calls": 0, "samples": 0, "stop": -1}))
+    model.fit(X[:64])  # all are the probes of fit
+    path.write_text(json.dumps({"calls": 0, "samples": 0, "stop": 3}))
+    with pytest.raises(KeyboardInterrupt):
+        model.predict(X)
+    assert json.loads(path.read_text())["samples"] == 40
+    path.write_text(json.dumps({"calls": 0, "samples": 0, "stop": -1}))
+    np.testing.assert_array_equal(model.predict(X), LatentKNNClassifier(mlp).fit(X[:64]).predict(X))
+    assert json.loads(path.read_text())["samples"] == len(X) - 64 - 40
+
+
+def test_results_of_several_blocks_are_stored_and_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(_sample_store, "_TOGETHER", 7)
+    X = np.random.default_rng(0).normal(size=(100, 3))
+    X[50] = X[3]
+
+    def compute(rows):
+        return (compute_from(X)(rows[i : i + 5])[0] for i in range(0, len(rows), 5))
+
+    for rows in (np.arange(40), np.arange(20, 100), np.arange(100)[::-1]):
+        out = SampleStore(tmp_path).through(X[rows], NAMES, lambda new: compute(rows[new]))
+        np.testing.assert_array_equal(out[0], X[rows] * 2)
+        np.testing.assert_array_equal(out[1], X[rows, :1])
+    out = SampleStore(tmp_path).through(X, NAMES, None)
+    np.testing.assert_array_equal(out[0], X * 2)
+    assert len(list(tmp_path.iterdir())) < 2 * 7
+
+
+def test_results_that_change_their_form_are_refused(tmp_path):
+    X = np.random.default_rng(0).normal(size=(10, 3))
+
+    def compute(rows):
+        yield [X[rows[:5]] * 2]
+        yield [X[rows[5:], :2] * 2]
+
+    with pytest.raises(ValueError, match="differ in dtype and shape"):
+        SampleStore(tmp_path).through(X, ["latent"], compute)
+    out = SampleStore(tmp_path).through(X[:5], ["latent"], None)  # the first part was stored
+    np.testing.assert_array_equal(out[0], X[:5] * 2)
