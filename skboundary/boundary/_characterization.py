@@ -182,7 +182,7 @@ def _report(
 ) -> Bunch:
     """Measure the class pairs that are not in the cache, and collect all."""
     METHODS[plan.method].settle(plan.effort)
-    classes, latent = classifier.classes, classifier.training_vectors("latent")
+    classes, latent = classifier.classes, classifier.training_latent()
     train = Labeled(latent, encode_labels(y, classes))
     test = Labeled(latent[:0], train.codes[:0])
     wanted = _resolve_pairs(pairs, classes, np.unique(train.codes))

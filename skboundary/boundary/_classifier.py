@@ -16,7 +16,8 @@ from torch import Tensor
 
 from skboundary._device import to_numpy, to_tensor
 from skboundary._random import draw_seed
-from skboundary.boundary._inputs import Columns, as_container, columns_of, numbers
+from skboundary.boundary._columns import Columns, Levels, as_container, columns_of
+from skboundary.boundary._inputs import numbers
 from skboundary.boundary._oracle import Oracle
 from skboundary.boundary._response import find_response
 from skboundary.boundary._training_samples import Starts, TrainingSamples, within
@@ -36,8 +37,8 @@ class FittedClassifier:
     estimator : fitted classifier
     classes : ndarray of shape (n_classes,)
         By position; not those of the network where `fit` was given positions.
-    columns : tuple (str, array) or None
-        Library and names of the columns of a DataFrame, where the classifier was fitted on one.
+    columns : Columns or None
+        Those of the DataFrame on which the classifier was fitted.
     batch_size : "auto" or int
         Number of samples in a search batch.
     seed : int
@@ -66,6 +67,7 @@ class FittedClassifier:
         response: str | None = None,
         keep_samples: bool = True,
         latent: bool = False,
+        levels: Levels | None = None,
         **params: Any,
     ) -> FittedClassifier:
         """Fit the classifier if it is not trained, and determine its response.
@@ -83,6 +85,8 @@ class FittedClassifier:
             Whether searches start from training samples, or compare with them.
         latent : bool, default=False
             Keep their latent vectors and logits, too.
+        levels : Levels, default=None
+            Categories of the columns of a DataFrame that do not hold numbers.
         **params
             `device`, `batch_size` and `verbose` of the host.
 
@@ -96,7 +100,7 @@ class FittedClassifier:
             See `as_network`; for columns that do not hold numbers, and for a classifier that
             refuses points between its training samples.
         """
-        samples = numbers(X) if keep_samples else np.empty((0, *X.shape[1:]))
+        samples = numbers(X, levels) if keep_samples else np.empty((0, *X.shape[1:]))
         estimator, network = as_network(
             estimator, X, y, random_state=random_state, latent=False, labels=True, **params
         )
@@ -105,7 +109,7 @@ class FittedClassifier:
             # black boxes get all samples of a step in one call, unless they are many
             network.batch_size = max(1, SEARCH_NUMBERS // math.prod(X.shape[1:]))
         classes, codes = resolve_labels(y, network.classes_)
-        columns, seed = columns_of(estimator, X), draw_seed(random_state)
+        columns, seed = columns_of(estimator, X, levels), draw_seed(random_state)
         nothing = _no_samples(samples)
         classifier = cls(
             network, estimator, classes, columns, batch_size, seed, response or "", nothing
@@ -149,11 +153,9 @@ class FittedClassifier:
             return to_tensor(X).flatten(1).to(self.network.dtype)
         return self.network.latent(as_container(X, self.columns))
 
-    def training_vectors(self, space: str) -> Tensor:
-        """Training samples as vectors in the space "latent" or "input"."""
+    def training_latent(self) -> Tensor:
+        """Latent vectors (n, n_latent) of the training samples."""
         training = self.training
-        if space == "input":
-            return to_tensor(training.X).flatten(1).to(self.network.dtype)
         return self.latent(training.X) if training.latent is None else training.latent
 
     def without_samples(self) -> FittedClassifier:

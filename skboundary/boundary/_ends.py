@@ -21,6 +21,27 @@ MIDPOINT = 12  # evaluations of the search for a midpoint at most
 Box = tuple[Tensor, Tensor]
 
 
+class Limits(NamedTuple):
+    """Samples and their bounds in the dtype of the result, for ends that a search has rounded."""
+
+    x: Tensor  # (n, ...)
+    box: Box | None = None  # broadcastable to x
+
+    def select(self, index: Tensor) -> Limits:
+        """Those of some of the samples."""
+        box = self.box
+        return Limits(self.x[index], None if box is None else (box[0][index], box[1][index]))
+
+    def restore(self, points: Tensor) -> Tensor:
+        """Points (n, ...) in the dtype of x: values that equal those of x, or lie in the box."""
+        rounded = points.to(self.x.dtype).where(points != self.x.to(points.dtype), self.x)
+        if self.box is None:
+            return rounded
+        low, high = self.box
+        inside = torch.minimum(torch.maximum(rounded, low), high)
+        return inside.where(rounded.isfinite(), rounded)
+
+
 class Ends(NamedTuple):
     """What a method found for each of n samples; without a find both ends are the sample."""
 
@@ -50,10 +71,9 @@ def verify(
     oracle: Oracle,
     ends: Ends,
     source: Tensor,
-    dtype: torch.dtype,
+    limits: Limits,
     *,
     pairs: bool = True,
-    box: Box | None = None,
 ) -> Verified:
     """Run ends, rounded to the dtype of the result, through the classifier, and mark failures.
 
@@ -64,19 +84,17 @@ def verify(
         A target of -1 becomes the class that the outer end is predicted as, or the strongest
         rival there where that is the source.
     source : Tensor of shape (n,)
-    dtype : torch.dtype
-        Of the samples that will be returned.
+    limits : Limits
+        Ends are restored to them.
     pairs : bool, default=True
         False verifies the outer end alone: a third class may then lie before it, and the
         midpoint is the middle.
-    box : (low, high), default=None
-        Bounds of the samples, in `dtype`, into which rounded points are put back.
 
     Returns
     -------
     verified : Verified
     """
-    inner, outer = (_put_back(end.to(dtype), box) for end in (ends.inner, ends.outer))
+    inner, outer = limits.restore(ends.inner), limits.restore(ends.outer)
     points = torch.stack([inner, outer] if pairs else [outer]).to(oracle.dtype)
     labels, logits = oracle.inspect(points.flatten(0, 1))
     labels = labels.view(points.shape[:2])
@@ -96,7 +114,7 @@ def verify(
         t[index] = root.t
         n_evaluations = n_evaluations.index_add(0, index, root.n_evaluations)
     start, end = (side.to(oracle.dtype) for side in (inner, outer))
-    middle = _put_back(along(start, end, t).to(dtype), box)
+    middle = limits.restore(along(start, end, t))
     return Verified(inner, outer, middle, target, margin_inner, margin_outer, status, n_evaluations)
 
 
@@ -122,12 +140,6 @@ def _status(ends: Ends, points: Tensor, labels: Tensor, source: Tensor, target: 
     if ends.found is not None:
         status[~ends.found] = NOT_FOUND
     return status
-
-
-def _put_back(points: Tensor, box: Box | None) -> Tensor:
-    if box is None:
-        return points
-    return torch.minimum(torch.maximum(points, box[0]), box[1]).where(points.isfinite(), points)
 
 
 def _midpoint(

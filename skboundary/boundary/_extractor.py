@@ -4,31 +4,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from skboundary._device import DeviceLike
 from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing, check_targets
 from skboundary.boundary._boundary_search import BoundarySearchMixin
-from skboundary.boundary._classifier import FittedClassifier
 from skboundary.boundary._drawing import check_drawing, draw_noise_pairs, draw_pairs
-from skboundary.boundary._inputs import data_range, label_code, numbers
-from skboundary.boundary._interval import lower_bounds
 from skboundary.boundary._pairs import BoundaryPairs
 from skboundary.boundary._returns import RETURNS, names_of
-from skboundary.boundary._solve import warn_of_failures
 from skboundary.boundary.methods._registry import EFFORT_CONSTRAINT, METHODS
 from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import encode_labels
@@ -49,7 +41,8 @@ class BoundarySampleExtractor(
     Parameters
     ----------
     {estimator}
-    method : {"auto", "pm", "minimal", "deepdig", "score", "label", "segment"}, default="auto"
+    method : {"auto", "pm", "minimal", "deepdig", "score", "label", "segment", "sparse"}, \
+            default="auto"
         "minimal" follows gradients to the nearest boundary point (DeepFool [1]_, refined by
         DDN [2]_). "pm" [6]_ minimizes a perturbation together with its start, so that both ends
         are predicted with `confidence`. "score" and "label" use only scores, or only predicted
@@ -59,7 +52,10 @@ class BoundarySampleExtractor(
         has no `torch.nn.Linear`). "deepdig" [5]_ trains two generators for each pair of classes,
         which move a sample across the boundary and back, and searches in between; it takes
         seconds a pair, needs a network, and is meant for `extract` rather than `transform`.
-        "auto" is the first of "minimal", "score" and "label" that `response_` allows.
+        "sparse" changes as few columns as possible, with values of training samples, of any
+        classifier; `inner` is then the sample and `outer` its counterfactual [8]_. "auto" is the
+        first of "minimal", "score" and "label" that `response_` allows, or "sparse" with
+        `categorical`.
     target : {"nearest", "runner_up"} or class label, default="nearest"
         The class beyond the boundary: whichever is nearest, the one with the second largest
         score at the sample, or the given one.
@@ -98,6 +94,15 @@ class BoundarySampleExtractor(
         For method "deepdig": from the shape of a sample to an autoencoder, a module with inputs
         and outputs in [0, 1], without dropout and batch statistics. None is that of the paper,
         `skboundary.functional.deepdig.autoencoder`.
+    categorical : list of int or str, default=None
+        Positions or names of columns whose values have no order and none in between, for method
+        "sparse". In a DataFrame they may hold anything. Takes effect in `fit`.
+    immutable : list of int or str, default=None
+        Positions or names of columns that keep the value of their sample, with every method but
+        "deepdig".
+    max_changes : int, default=None
+        Columns that method "sparse" may change at most. Samples that need more stay as they are,
+        with the status "not_found".
     n_jobs : int, default=None
         Processes among which class pairs are distributed, through joblib. None computes all pairs
         together in this process.
@@ -151,6 +156,9 @@ class BoundarySampleExtractor(
     .. [7] H. Zhang et al., "Efficient neural network robustness certification with general
        activation functions", NeurIPS 2018, `arXiv 1811.00866
        <https://arxiv.org/abs/1811.00866>`_.
+    .. [8] D. Brughmans, P. Leyman, D. Martens, "NICE: an algorithm for nearest instance
+       counterfactual explanations", Data Mining and Knowledge Discovery 2023, `arXiv 2104.07411
+       <https://arxiv.org/abs/2104.07411>`_.
 
     Examples
     --------
@@ -175,6 +183,9 @@ class BoundarySampleExtractor(
         "margin_tol": [Interval(Real, 0, None, closed="neither")],
         "bounds": [StrOptions({"data"}), tuple, list, np.ndarray, None],
         "generator": [callable, None],
+        "categorical": ["array-like", None],
+        "immutable": ["array-like", None],
+        "max_changes": [Interval(Integral, 1, None, closed="left"), None],
         "n_jobs": [Integral, None],
     }
 
@@ -192,6 +203,9 @@ class BoundarySampleExtractor(
         margin_tol: float = 1e-3,
         bounds: Any = "data",
         generator: Any = None,
+        categorical: Any = None,
+        immutable: Any = None,
+        max_changes: int | None = None,
         n_jobs: int | None = None,
         device: DeviceLike = "auto",
         batch_size: int | str = "auto",
@@ -209,6 +223,9 @@ class BoundarySampleExtractor(
         self.margin_tol = margin_tol
         self.bounds = bounds
         self.generator = generator
+        self.categorical = categorical
+        self.immutable = immutable
+        self.max_changes = max_changes
         self.n_jobs = n_jobs
         self.device = device
         self.batch_size = batch_size
@@ -240,25 +257,7 @@ class BoundarySampleExtractor(
             method that does not support the classifier, or a norm or an effort that the method
             does not support.
         """
-        X, y = self._check_fit(X, y)
-        method = METHODS.get(self.method)  # None is "auto", which needs no latent vectors
-        classifier = self._classifier = FittedClassifier.fit(
-            self.estimator,
-            numbers(X) if sparse.issparse(X) else X,
-            y,
-            latent=method is not None and method.uses_latent,
-            device=self.device,
-            batch_size=self.batch_size,
-            random_state=check_random_state(self.random_state),
-            verbose=self.verbose,
-        )
-        self.estimator_, self.classes_ = classifier.estimator, classifier.classes
-        self.device_, self.response_ = classifier.network.device, classifier.response
-        self._range = data_range(classifier.training.X)
-        self._check_bounds(classifier.training.X)
-        self._method()
-        if self.target not in ("nearest", "runner_up"):
-            label_code(self.target, self.classes_, "target")
+        self._fit_classifier(*self._check_fit(X, y))
         return self
 
     def transform(self, X: ArrayLike) -> NDArray[Any]:
@@ -272,7 +271,7 @@ class BoundarySampleExtractor(
         -------
         result : ndarray
             See `returns`: of the shape of X, or (n_samples, 1), (n_samples, 2) or (n_samples,
-            n_classes).
+            n_classes). Points of a DataFrame with columns that hold no numbers are one, too.
 
         Raises
         ------
@@ -280,22 +279,7 @@ class BoundarySampleExtractor(
             For samples that are not finite, of another shape than in fit, or outside the bounds.
         """
         check_is_fitted(self)
-        X = self._check(X)
-        per_value = self.returns in ("boundary", "perturbation")
-        if per_value and X.ndim > 2 and _get_output_config("transform", self)["dense"] != "default":
-            raise ValueError(
-                f"Samples of shape {X.shape[1:]} do not fit into a DataFrame: use "
-                "set_output(transform='default'), or returns='distance' or 'class_distances'."
-            )
-        if self.returns == "class_distances":
-            others = max(1, len(self.classes_) - 1)
-            result, status = self._by_blocks(self._class_distances, X, others)
-        else:
-            result, status, *aim = self._by_blocks(self._partners, X)
-        warn_of_failures(self._classifier, status, X)
-        if self.returns == "interval":
-            result = np.column_stack([lower_bounds(self._classifier, X, *aim), result])
-        return result
+        return self._transform(X)
 
     def extract_pairs(self, X: ArrayLike, y: ArrayLike | None = None) -> BoundaryPairs:
         """Find a pair of points for each sample, one on either side of the boundary.
@@ -315,9 +299,7 @@ class BoundarySampleExtractor(
         X = self._check(X)
         y = None if y is None else check_targets(self, X, y)
         codes = None if y is None else encode_labels(y, self.classes_)
-        names = getattr(self, "feature_names_in_", None)
-        arrays = self._by_blocks(partial(self._pairs, codes), X)
-        return replace(BoundaryPairs(*arrays), feature_names=names)
+        return self._for_user(BoundaryPairs(*self._by_blocks(partial(self._pairs, codes), X)))
 
     def extract(
         self, n_pairs: int, *, source: Any = None, target: Any = None, init: Any = "data"
@@ -361,14 +343,15 @@ class BoundarySampleExtractor(
             starts = self._starts(init[:])
             sources = starts.predicted if s is None else np.full(n_pairs, s)
             targets = np.full(n_pairs, -1 if t is None else t)
-            return self._find(self._searched(), starts, sources, targets)
+            return self._for_user(self._find(self._searched(), starts, sources, targets))
         method = self._method()
         noise = init == "random" and not method.n_partners
         if noise:
             drawn = draw_noise_pairs(self._classifier, n_pairs, s, t, self.bounds_)
         else:
             drawn = draw_pairs(self._within(), n_pairs, s, t)
-        return self._find(self._searched(), *drawn, random_partners=init == "random")
+        pairs = self._find(self._searched(), *drawn, random_partners=init == "random")
+        return self._for_user(pairs)
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
         """Get the names of the columns of the output of `transform`.

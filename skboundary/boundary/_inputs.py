@@ -11,22 +11,20 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils import _safe_indexing
-from sklearn.utils._missing import is_pandas_na
-from sklearn.utils._set_output import ADAPTERS_MANAGER
 
 from skboundary._device import resolve_dtype
 from skboundary._sample_array import SampleArray, blocks
 from skboundary._validation import check_finite
-
-Columns = tuple[str, Any]  # library and names of the columns of a DataFrame
+from skboundary.boundary._columns import Levels, encode, values_of
 
 _ROUNDINGS = 4  # of a bound, by which a sample that lies on it may come out beyond it
 
 
-def numbers(X: Any) -> Any:
+def numbers(X: Any, levels: Levels | None = None) -> Any:
     """Turn samples of any container into a dense array of numbers; a SampleArray stays one.
 
-    Columns of a DataFrame are converted one by one: bool and nullable ones hold numbers, too.
+    Columns of a DataFrame are converted one by one: bool and nullable ones hold numbers, too, and
+    those in `levels` become the positions of their categories.
 
     Raises
     ------
@@ -40,7 +38,10 @@ def numbers(X: Any) -> Any:
         return X
     if not hasattr(X, "columns"):
         return np.asarray(X)
-    columns = [_values(_safe_indexing(X, i, axis=1)) for i in range(X.shape[1])]
+    columns = []
+    for position, name in enumerate(X.columns):
+        column, level = _safe_indexing(X, position, axis=1), (levels or {}).get(position)
+        columns.append(values_of(column) if level is None else encode(column, level, name))
     names = [
         name
         for name, values in zip(X.columns, columns, strict=True)
@@ -49,43 +50,18 @@ def numbers(X: Any) -> Any:
     if names:
         raise ValueError(
             f"Columns {names[:10]} of X do not hold numbers, so there are no points between their "
-            "values. Encode them before."
+            "values. Encode them before, or use BoundarySampleExtractor(method='sparse', "
+            "categorical=[...])."
         )
     array = np.column_stack(columns)
     check_finite(array)
     return array
 
 
-def _values(column: Any) -> NDArray[Any]:
-    """Turn a column of a DataFrame into an array, with NaN where a value is missing."""
-    values = np.asarray(column.to_numpy())
-    if str(column.dtype) == "category":  # numbers may name categories, but do not measure
-        return values.astype(object)
-    if values.dtype.kind == "O":  # of a nullable column with missing values
-        values = np.array([np.nan if v is None or is_pandas_na(v) else v for v in values])
-    return values
-
-
 def floating(X: NDArray[Any]) -> type:
     """Floating dtype of the points that are found for samples of X."""
     narrow = resolve_dtype(X, torch.device("cpu")) == torch.float32
     return np.float32 if narrow else np.float64
-
-
-def columns_of(estimator: Any, X: Any) -> Columns | None:
-    """Library and names of the columns on which a classifier was fitted, None for arrays."""
-    names = getattr(estimator, "feature_names_in_", None)
-    if names is None:
-        return None
-    return type(X).__module__.split(".")[0] if hasattr(X, "columns") else "pandas", names
-
-
-def as_container(X: NDArray[Any], columns: Columns | None) -> Any:
-    """Put samples (n, d) into a DataFrame where the classifier was fitted on one."""
-    if columns is None:
-        return X
-    library, names = columns
-    return ADAPTERS_MANAGER.adapters[library].create_container(X, X, names)
 
 
 def label_code(label: Any, classes: NDArray[Any], name: str) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from skboundary._batching import map_batches, resolve_batch_size
 from skboundary._device import to_numpy
-from skboundary.boundary._inputs import Columns, as_container
+from skboundary.boundary._columns import Columns, as_container
 from skboundary.functional.margins import class_margin, pairwise_margin
 from skboundary.networks import Network
 
@@ -42,8 +42,8 @@ class Oracle:
     network : Network
     response : {"gradient", "score", "label"}
         What a search uses; with "label" scores are never computed.
-    columns : tuple (str, array), default=None
-        Library and names of the columns of a DataFrame, where the classifier was fitted on one.
+    columns : Columns, default=None
+        Those of the DataFrame on which the classifier was fitted.
     forward : callable, default=None
         Differentiable logits, from `Network.differentiable_logits`.
 

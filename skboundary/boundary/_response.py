@@ -13,7 +13,8 @@ from torch import Tensor
 
 from skboundary._batching import map_batches, resolve_batch_size
 from skboundary._device import to_tensor
-from skboundary.boundary._inputs import Columns, data_range
+from skboundary.boundary._columns import Columns
+from skboundary.boundary._inputs import data_range
 from skboundary.boundary._oracle import Oracle
 from skboundary.boundary._points import along
 from skboundary.exceptions import ScoreMismatchWarning, warn_caller

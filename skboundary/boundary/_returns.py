@@ -14,14 +14,24 @@ from skboundary.boundary._pairs import BoundaryPairs
 RETURNS = ("boundary", "perturbation", "distance", "interval", "class_distances")
 
 
-def check_returns(returns: str, norm: Any) -> None:
-    """Refuse lower bounds in other norms than 2.
+def check_returns(returns: str, norm: Any, has_categories: bool, has_levels: bool) -> None:
+    """Refuse lower bounds in other norms than 2, and differences of what is no number.
 
     Raises
     ------
     ValueError
-        With the norm.
+        With the parameter to change.
     """
+    if returns == "interval" and has_categories:
+        raise ValueError(
+            "returns='interval' has lower bounds of distances through values in between, which "
+            "categorical columns do not have: use returns='distance'."
+        )
+    if returns == "perturbation" and has_levels:
+        raise ValueError(
+            "returns='perturbation' are differences, and some categorical columns hold no numbers: "
+            "use returns='boundary', or extract_pairs(X).to_frame()."
+        )
     if returns == "interval" and norm != 2:
         raise ValueError(
             f"returns='interval' has lower bounds in the norm 2 only, not norm={norm!r}: use "

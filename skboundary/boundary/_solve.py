@@ -18,11 +18,13 @@ from skboundary._batching import joined, map_batches, resolve_batch_size
 from skboundary._device import move, to_tensor
 from skboundary._random import forked_rng
 from skboundary.boundary._classifier import SEARCH_NUMBERS, FittedClassifier
-from skboundary.boundary._ends import Box, Verified, verify
+from skboundary.boundary._ends import Box, Limits, Verified, verify
 from skboundary.boundary._oracle import Oracle, Outputs
 from skboundary.boundary._pairs import ALREADY_TARGET, NOT_FOUND, OK, STATUSES, BoundaryPairs
+from skboundary.boundary._partners import count_partners, keep_columns, nearest_partners
 from skboundary.boundary._points import norms
 from skboundary.boundary._response import count_nan_gradients
+from skboundary.boundary._table import Table
 from skboundary.boundary._training_samples import Starts, find_partners
 from skboundary.boundary.methods._problem import Partners, Problem, Settings
 from skboundary.boundary.methods._registry import Method
@@ -44,6 +46,17 @@ class SolveOptions(NamedTuple):
     random_partners: bool = False
     n_jobs: int | None = None
     verbose: int = 0
+
+    @property
+    def n_partners(self) -> int:
+        """Number of training samples that are looked up for each sample."""
+        return count_partners(self.method, self.settings.table, self.settings.budget)
+
+    @property
+    def kept(self) -> Table | None:
+        """Rules for columns, where partners get the immutable ones of their samples."""
+        table = self.settings.table
+        return table if self.method.n_partners and table is not None and table.keeps else None
 
     @property
     def pairs(self) -> bool:
@@ -74,7 +87,7 @@ def find_pairs(
     pairs : BoundaryPairs
     """
     todo = (source != target).nonzero()[0]
-    partners = np.full((len(source), options.method.n_partners), -1)
+    partners = np.full((len(source), options.n_partners), -1)
     if options.random_partners:  # drawn here, so that they do not depend on the jobs
         rng = np.random.default_rng(classifier.seed)
         partners[todo] = find_partners(
@@ -116,8 +129,8 @@ def _merge(
         target[index], status[index] = part.target, part.status
         n_evaluations[index] += part.n_evaluations.numpy()
         margins[:, index] = part.margin_inner, part.margin_outer
-        distance[index] = norms(part.outer - part.inner, settings.norm)
-        start_distance[index] = norms(part.outer - torch.from_numpy(X[index]), settings.norm)
+        for lengths, ends in ((distance, part.inner), (start_distance, torch.from_numpy(X[index]))):
+            lengths[index] = norms(_differences(part.outer, ends, settings.table), settings.norm)
     distance[status == NOT_FOUND] = start_distance[status == NOT_FOUND] = np.nan
     return BoundaryPairs(
         inner=inner,
@@ -135,6 +148,10 @@ def _merge(
         status=STATUSES[status],
         n_evaluations=n_evaluations,
     )
+
+
+def _differences(points: Tensor, x: Tensor, table: Table | None) -> Tensor:
+    return points - x if table is None else table.differences(points, x)
 
 
 def warn_of_failures(classifier: FittedClassifier, status: NDArray[Any], X: Any) -> None:
@@ -189,9 +206,10 @@ def _solve(
 ) -> Verified:
     """Find pairs for the samples of one job, batch by batch."""
     method, X = options.method, starts.X
-    n_runs = 0
-    if method.n_partners and not options.random_partners:
-        partners, n_runs = _nearest_partners(classifier, method, starts, source, target)
+    n_runs, k = 0, options.n_partners
+    if k and not options.random_partners:
+        table = options.settings.table
+        partners, n_runs = nearest_partners(classifier, method, table, starts, source, target, k)
     dtype = torch.float32 if X.dtype == np.float32 else torch.float64
     # before the network is locked: a training in another thread may be waiting for it
     with (
@@ -201,33 +219,18 @@ def _solve(
         classifier.open() as oracle,
     ):
         oracle.eps = max(oracle.eps, torch.finfo(dtype).eps)  # ends are rounded to it
+        n_runs += k * oracle.n_runs if options.kept is not None else 0
 
         def step(batch: slice) -> Verified:
             codes = source[batch], target[batch], partners[batch]
-            problem, box = _problem(classifier, oracle, options, starts, batch, *codes)
-            found = _search(oracle, options, problem, dtype, box)
+            problem, limits = _problem(classifier, oracle, options, starts, batch, *codes)
+            found = _search(oracle, options, problem, limits)
             found = found._replace(n_evaluations=found.n_evaluations + n_runs)
             return move(found, torch.device("cpu"))
 
         size = batch_size(classifier, X.shape, method)
         parts = map_batches(step, len(X), size, verbose=options.verbose, desc="boundary")
         return Verified(*joined(parts, len(X)))
-
-
-def _nearest_partners(
-    classifier: FittedClassifier, method: Method, starts: Starts, source: Codes, target: Codes
-) -> tuple[NDArray[np.intp], int]:
-    """Nearest training samples (n, k) across the boundary, and how often it took to run x."""
-    n_runs = 0
-    if method.space == "input":
-        queries = to_tensor(starts.X).flatten(1)
-    elif starts.latent is not None:
-        queries = starts.latent
-    else:
-        queries, n_runs = classifier.latent(starts.X), int(classifier.network.has_linear)
-    space = classifier.training_vectors(method.space)
-    partners = find_partners(classifier.training, space, queries, source, target, method.n_partners)
-    return partners, n_runs
 
 
 def _problem(
@@ -239,8 +242,8 @@ def _problem(
     source: Codes,
     target: Codes,
     partners: NDArray[np.intp],
-) -> tuple[Problem, Box | None]:
-    """The problem of a batch on the device, in one transfer, and the box in the dtype of X."""
+) -> tuple[Problem, Limits]:
+    """The problem of a batch on the device, in one transfer, and the limits of its points."""
     x, training = to_tensor(starts.X[batch]), classifier.training
     known = near = None
     if starts.codes is not None:
@@ -250,14 +253,18 @@ def _problem(
         exist = torch.from_numpy(partners >= 0)
         near = Partners(training.take(partners), exist, training.outputs(partners))
     codes = torch.from_numpy(source), torch.from_numpy(target)
-    box = _limits(x, options.bounds, options.widen)
+    box = _limits(x, options.bounds, options.widen, options.settings.table)
     x, codes, known, near, box = move((x, codes, known, near, box), oracle.device)
-    dtype, limit = oracle.dtype, options.settings.budget
+    dtype, budget = oracle.dtype, options.settings.budget
     low, high = (None, None) if box is None else (b.to(dtype) for b in box)
+    limits, x = Limits(x, box), x.to(dtype)
     if near is not None:
         near = near._replace(points=near.points.to(dtype), known=near.known.cast(dtype))
+        if options.kept is not None:
+            near = keep_columns(oracle, near, x, *codes, options.kept, options.method.n_partners)
+            budget = None if budget is None else budget - partners.shape[1] * oracle.n_runs
     problem = Problem(
-        x.to(dtype),
+        x,
         *codes,
         None if known is None else known.cast(dtype),
         low,
@@ -266,26 +273,24 @@ def _problem(
         near,
         training,
         classifier.seed,
-        None if limit is None else torch.full_like(codes[0], limit),
+        None if budget is None else torch.full_like(codes[0], budget),
     )
-    return problem, box
+    return problem, limits
 
 
-def _search(
-    oracle: Oracle, options: SolveOptions, problem: Problem, dtype: torch.dtype, box: Box | None
-) -> Verified:
+def _search(oracle: Oracle, options: SolveOptions, problem: Problem, limits: Limits) -> Verified:
     """Find the pairs of a batch; with wider bands where rounding changed a label in the end.
 
     A band accounts for the size of the logits, but not of terms that cancel in them.
     """
     method, settings = options.method, options.settings
 
-    def find(problem: Problem, box: Box | None) -> tuple[Verified, Tensor]:
+    def find(problem: Problem, limits: Limits) -> tuple[Verified, Tensor]:
         ends = method.search(oracle, problem, settings)
-        found = verify(oracle, ends, problem.source, dtype, pairs=options.pairs, box=box)
+        found = verify(oracle, ends, problem.source, limits, pairs=options.pairs)
         return found, found.n_evaluations if ends.n_gradients is None else ends.n_gradients
 
-    (found, spent), eps = find(problem, box), oracle.eps
+    (found, spent), eps = find(problem, limits), oracle.eps
     for widening in _WIDENINGS if method.batched else ():  # "deepdig" would train again
         apart = (found.inner != found.outer).flatten(1).any(1)
         again = apart & (found.status == NOT_FOUND)
@@ -306,7 +311,7 @@ def _search(
         if not len(index):
             break
         oracle.eps = widening * eps
-        new, more = find(part, None if box is None else (box[0][index], box[1][index]))
+        new, more = find(part, limits.select(index))
         new = new._replace(n_evaluations=new.n_evaluations + found.n_evaluations[index])
         spent[index] += more
         for all_, values in zip(found, new, strict=True):
@@ -327,13 +332,22 @@ def batch_size(classifier: FittedClassifier, shape: tuple[int, ...], method: Met
     )
 
 
-def _limits(x: Tensor, bounds: tuple[Any, Any] | None, widen: bool) -> Box | None:
-    """Bounds of each sample: of its columns for vectors, of all its elements for others."""
-    if bounds is None:
+def _limits(
+    x: Tensor, bounds: tuple[Any, Any] | None, widen: bool, table: Table | None = None
+) -> Box | None:
+    """Bounds of each sample: of its columns for vectors, of all its elements for others.
+
+    Those of immutable columns are the values of the sample.
+    """
+    keeps = table is not None and table.keeps
+    if bounds is None and not keeps:
         return None
     low, high = (
-        torch.as_tensor(bound, dtype=x.dtype).expand(x.shape[1:])[None] for bound in bounds
+        torch.as_tensor(bound, dtype=x.dtype).expand(x.shape[1:])[None]
+        for bound in ((-torch.inf, torch.inf) if bounds is None else bounds)
     )
+    if table is not None and keeps:
+        low, high = table.fix(low, x), table.fix(high, x)
     if widen and x.ndim > 2:
         axes = tuple(range(1, x.ndim))
         low = torch.minimum(low, x.amin(axes, keepdim=True))

@@ -14,7 +14,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from skboundary._device import to_numpy
-from skboundary.boundary._inputs import as_container, columns_of
+from skboundary.boundary._columns import as_container, columns_of
 from skboundary.display._response import samples_of
 from skboundary.display._style import (
     TEXT,

@@ -15,7 +15,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from skboundary._batching import BATCH_BYTES
 from skboundary._device import to_numpy
-from skboundary.boundary._inputs import as_container, columns_of, floating, numbers
+from skboundary.boundary._columns import as_container, columns_of
+from skboundary.boundary._inputs import floating, numbers
 from skboundary.neighbors import LatentKNNClassifier
 from skboundary.networks import FrozenNetwork
 from skboundary.networks._labels import encode_labels

@@ -10,6 +10,7 @@ Functions are imported from their modules, ``skboundary.functional.<module>``:
 - `ddn`: the same by steps of decoupled direction and norm (DDN).
 - `query_search`: the same from scores or labels alone.
 - `certified_distance`: certified lower bounds of distances, for chains of ReLU (CROWN).
+- `sparse_search`: changes of the fewest coordinates, from scores or labels.
 - `perturbation_minimization`: pairs on either side of a boundary (PM).
 - `deepdig`: autoencoders that generate such pairs (DeepDIG).
 - `boundary_complexity`: oscillation and linearity of a boundary (DeepDIG).
@@ -41,6 +42,7 @@ __all__ = [
     "perturbation_minimization",
     "query_search",
     "root_finding",
+    "sparse_search",
     "subspace_deepfool",
     "subspaces",
 ]

@@ -519,7 +519,7 @@ def test_gradient_methods_on_a_black_box(iris, method):
 
 def test_score_on_labels_alone(iris):
     X, y = iris
-    words = r"method='score' needs scores, and .*'auto' or one of \['label', 'segment'\]"
+    words = r"method='score' needs scores, and .*'auto' or one of \['label', 'segment', 'sparse'\]"
     with pytest.raises(ValueError, match=words):
         BoundarySampleExtractor(Labels(), method="score").fit(X, y)
     with pytest.raises(ValueError, match="target='runner_up' needs scores, and Labels has none"):

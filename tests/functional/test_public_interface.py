@@ -22,6 +22,7 @@ from skboundary.functional.perturbation_minimization import (
     minimize_perturbation,
 )
 from skboundary.functional.query_search import label_search, score_search, segment_search
+from skboundary.functional.sparse_search import sparse_search
 
 SEARCHES = [
     nearest_boundary,
@@ -29,6 +30,7 @@ SEARCHES = [
     segment_search,
     label_search,
     score_search,
+    sparse_search,
     fast_start,
     minimize_perturbation,
 ]

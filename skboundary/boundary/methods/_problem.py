@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skboundary.boundary._oracle import Outputs
+from skboundary.boundary._table import Table
 from skboundary.boundary._training_samples import TrainingSamples
 
 
@@ -24,6 +25,7 @@ class Settings(NamedTuple):
     generator: Any = None  # of method "deepdig": from the shape of a sample to an autoencoder
     pairs: bool = True  # False: only the outer end is needed
     budget: int | None = None  # gradients or queries per sample, where `effort` is a number
+    table: Table | None = None  # rules for columns, where there are any
 
 
 class Partners(NamedTuple):

@@ -7,10 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from skboundary.boundary._ends import MIDPOINT, Ends
+from skboundary.boundary._inputs import data_range
 from skboundary.boundary._line_search import margin_on, sides_by_margin
 from skboundary.boundary._oracle import Oracle, source_margin
 from skboundary.boundary._points import along
@@ -25,6 +27,7 @@ from skboundary.functional.query_search import (
 
 _RESERVED = 20  # queries that turn a bracket into ends
 _BEYOND = 0.02, 10.0  # shares of the segment by which it is prolonged, least and most
+_FAR = 2**12  # ranges of the data: farther than any random ray
 
 
 class Queries(NamedTuple):
@@ -134,8 +137,16 @@ def _flatten(problem: Problem) -> tuple[Tensor, Tensor]:
 
 
 def _flat_bounds(problem: Problem) -> tuple[Tensor, Tensor] | None:
+    """Bounds (n, d), finite ones in place of infinite: searches draw points from the whole box."""
     bounds = problem.bounds()
-    return None if bounds is None else (bounds[0].flatten(1), bounds[1].flatten(1))
+    if bounds is None:
+        return None
+    x, (low, high) = problem.x.flatten(1), (bound.flatten(1) for bound in bounds)
+    if low.isfinite().all() and high.isfinite().all():
+        return low, high
+    least, largest = data_range(problem.training.X)
+    far = _FAR * float(np.max(largest - least) or 1)
+    return low.where(low.isfinite(), x - far), high.where(high.isfinite(), x + far)
 
 
 def _as_ends(

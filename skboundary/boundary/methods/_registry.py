@@ -13,12 +13,14 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from skboundary.boundary._ends import Ends
 from skboundary.boundary._oracle import Oracle
+from skboundary.boundary._table import Table
 from skboundary.boundary.methods._deepdig import TrainingEffort, deepdig
 from skboundary.boundary.methods._minimal import minimal
 from skboundary.boundary.methods._pm import pm
 from skboundary.boundary.methods._problem import Problem, Settings
 from skboundary.boundary.methods._query import Queries, label, score
 from skboundary.boundary.methods._segment import segment
+from skboundary.boundary.methods._sparse import Sparsity, sparse
 from skboundary.functional.nearest_boundary import EFFORTS, LEAST_GRADIENTS, Effort
 
 
@@ -30,13 +32,15 @@ class Method(NamedTuple):
     norms: tuple[Any, ...]
     efforts: Mapping[str, Any]  # what `Settings.effort` holds for each level
     n_partners: int = 0  # training samples across the boundary that it starts from
-    space: str = "latent"  # in which they are the nearest: "latent" or "input"
+    space: str = "latent"  # in which they are the nearest: "latent", "input" or "scaled" columns
     batched: bool = True  # False: all samples of a call at once
     one_sided: bool = True  # `transform` needs the outer end alone
     within: Callable[[int], Any] | None = None  # what `Settings.effort` holds for a number
     least: int = 0  # such number
     uses_training: bool = True  # it looks at training samples
     trains: bool = False  # networks of its own
+    in_between: bool = True  # it moves columns to values that no sample has
+    keeps_columns: bool = True  # it can leave columns as they are
 
     @property
     def uses_latent(self) -> bool:
@@ -135,6 +139,20 @@ METHODS: dict[str, Method] = {
         },
         batched=False,
         trains=True,
+        keeps_columns=False,
+    ),
+    "sparse": Method(
+        sparse,
+        "label",
+        (1, 2, math.inf),
+        {
+            "fast": Sparsity(4, 1, 1),
+            "balanced": Sparsity(8, 2, 3),
+            "thorough": Sparsity(16, 4, 10),
+        },
+        n_partners=10,
+        space="scaled",
+        in_between=False,
     ),
 }
 
@@ -150,15 +168,19 @@ AUTO = {"gradient": "minimal", "score": "score", "label": "label"}
 _RESPONSES = ("label", "score", "gradient")  # each includes those before it
 
 
-def choose_method(name: str, norm: Any, response: str, estimator: Any) -> Method:
-    """Resolve "auto", and check that method, norm and classifier go together.
+def choose_method(
+    name: str, norm: Any, response: str, estimator: Any, table: Table | None = None
+) -> Method:
+    """Resolve "auto", and check that method, norm, classifier and rules for columns go together.
 
     Raises
     ------
     ValueError
         The message names the methods that support the classifier.
     """
-    name = AUTO[response] if name == "auto" else name
+    if name == "auto":
+        has_categories = table is not None and table.categorical.any()
+        name = "sparse" if has_categories else AUTO[response]
     method, offered = METHODS[name], _RESPONSES[: _RESPONSES.index(response) + 1]
     if method.needs not in offered:
         serving = sorted(m for m in METHODS if METHODS[m].needs in offered)
@@ -172,4 +194,28 @@ def choose_method(name: str, norm: Any, response: str, estimator: Any) -> Method
             f"method={name!r} supports the norms {list(method.norms)}, not norm={norm!r}; the "
             f"methods that support it are {having}."
         )
+    if table is not None:
+        _check_table(name, method, table)
     return method
+
+
+def _check_table(name: str, method: Method, table: Table) -> None:
+    if method.in_between and table.categorical.any():
+        raise ValueError(
+            f"method={name!r} moves columns to values in between, which categorical columns do "
+            "not have. Use method='sparse'."
+        )
+    if method.in_between and table.max_changes is not None:
+        raise ValueError(
+            f"max_changes={table.max_changes!r}: method={name!r} changes all columns. Use "
+            "method='sparse', or max_changes=None."
+        )
+    if not method.keeps_columns and table.keeps:
+        keeping = sorted(m for m in METHODS if METHODS[m].keeps_columns)
+        raise ValueError(
+            f"method={name!r} cannot keep immutable columns; the methods that can are {keeping}."
+        )
+    if table.immutable.all():
+        raise ValueError(
+            f"immutable names all {len(table.immutable)} columns, so that nothing can change."
+        )
