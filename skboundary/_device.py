@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from skboundary.exceptions import DeviceWarning, warn_caller
+
 DeviceLike = str | torch.device
 T = TypeVar("T")
 
@@ -59,6 +61,26 @@ def resolve_device(device: DeviceLike, module: torch.nn.Module | None = None) ->
             f"({str(error).splitlines()[0]}). Use device='auto' or device='cpu'."
         ) from None
     return value.device
+
+
+def available_device(device: torch.device) -> torch.device:
+    """Return the device of a stored estimator if this machine has it, else the best there is.
+
+    Warns
+    -----
+    DeviceWarning
+        If it is another device.
+    """
+    try:
+        return resolve_device(device)
+    except ValueError:
+        best = resolve_device("auto")
+        warn_caller(
+            f"The estimator was fitted on {str(device)!r}, which is not available on this machine; "
+            f"it runs on {str(best)!r}. Results may differ by rounding.",
+            DeviceWarning,
+        )
+        return best
 
 
 def resolve_dtype(X: Any, device: torch.device) -> torch.dtype:

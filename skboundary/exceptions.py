@@ -10,11 +10,13 @@ import warnings
 __all__ = [
     "BoundaryNotFoundWarning",
     "CacheWarning",
+    "DeviceWarning",
     "EncodedLabelsWarning",
     "FewParentsWarning",
     "NoCrossingWarning",
     "NoLowerBoundWarning",
     "ProbabilityOutputWarning",
+    "SavedVersionWarning",
     "ScoreMismatchWarning",
 ]
 
@@ -25,6 +27,10 @@ class BoundaryNotFoundWarning(UserWarning):
 
 class CacheWarning(UserWarning):
     """`memory` cannot be written, or holds damaged results, which are computed again."""
+
+
+class DeviceWarning(UserWarning):
+    """A stored estimator was fitted on a device that this machine lacks, so another one is used."""
 
 
 class EncodedLabelsWarning(UserWarning):
@@ -54,6 +60,10 @@ class ProbabilityOutputWarning(UserWarning):
 
     The softmax of probabilities is nearly uniform: use ``FrozenNetwork(output="proba")``.
     """
+
+
+class SavedVersionWarning(UserWarning):
+    """A saved estimator was written with other versions of its packages."""
 
 
 class ScoreMismatchWarning(UserWarning):

@@ -12,6 +12,7 @@ PACKAGE = Path(skboundary.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 BANK = ("_bank_folder", "_bank_state", "_part_array", "_part_writer")
+STATE = ("_npy", "_plain")
 SHARED = (
     "_random",
     "_device",
@@ -21,6 +22,7 @@ SHARED = (
     "_site",
     "exceptions",
     *BANK,
+    *STATE,
 )
 
 # What a package or module may import of skboundary, besides itself.
@@ -28,17 +30,20 @@ ALLOWED = {
     "functional": set(),
     "exceptions": set(),
     "_random": set(),
-    "_device": set(),
+    "_device": {"exceptions"},
     "_batching": set(),
     "_site": {"__version__"},
     "_sample_array": {"_batching"},
     "_validation": {"_device", "_sample_array"},
     **{module: set(BANK) for module in BANK},
+    **{module: set() for module in STATE},
     "networks": {"functional", *SHARED},
     "neighbors": {"functional", *SHARED, "networks"},
     "boundary": {"functional", *SHARED, "networks", "neighbors._exact"},
     "over_sampling": {"functional", *SHARED, "networks", "neighbors._exact"},
     "display": {"functional", *SHARED, "networks", "neighbors", "boundary", "over_sampling"},
+    "io": {*SHARED, "networks", "neighbors", "boundary", "over_sampling", "_saved"},
+    "_saved": {*SHARED, "networks", "neighbors"},
     "datasets": {"_device", "_random"},
     "utils": set(SHARED),
 }

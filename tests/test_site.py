@@ -44,7 +44,14 @@ def public_objects():
     """The dotted names of each public object."""
     packages = {p.parent.name for p in PACKAGE.glob("[!_]*/__init__.py")} - {"functional", "utils"}
     functional = importlib.import_module("skboundary.functional").__all__
-    names = ["", "datasets", "exceptions", *packages, *(f"functional.{n}" for n in functional)]
+    names = [
+        "",
+        "datasets",
+        "exceptions",
+        "io",
+        *packages,
+        *(f"functional.{n}" for n in functional),
+    ]
     objects = {}
     for module in (importlib.import_module(f"skboundary.{name}".rstrip(".")) for name in names):
         own = {

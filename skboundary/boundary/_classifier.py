@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skboundary._device import to_numpy, to_tensor
+from skboundary._plain import storable
 from skboundary._random import draw_seed
 from skboundary.boundary._columns import Columns, Levels, as_container, columns_of
 from skboundary.boundary._inputs import numbers
@@ -27,6 +28,7 @@ from skboundary.networks._labels import resolve_labels
 SEARCH_NUMBERS = 2**22  # in the samples that go through a black box at a time
 
 
+@storable
 @dataclass(frozen=True, eq=False)
 class FittedClassifier:
     """A fitted classifier, the response that searches use, and its training samples.

@@ -12,10 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from skboundary._device import to_tensor
+from skboundary._plain import storable
 from skboundary._sample_array import SampleArray, blocks
 from skboundary._validation import sample_shape
 from skboundary.boundary._inputs import data_range
 from skboundary.functional.subspaces import (
+    Bases,
+    DCTWindows,
     Subspaces,
     WholeSpace,
     component_windows,
@@ -26,6 +29,9 @@ from skboundary.functional.subspaces import (
 )
 
 _RANDOM_COMPONENTS = 640  # ten times the dimensions of the paper's windows on gray images
+
+for _kind in (Bases, DCTWindows, WholeSpace):
+    storable(_kind)
 
 Named = tuple[Subspaces, NDArray[Any]]
 

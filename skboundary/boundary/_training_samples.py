@@ -14,6 +14,7 @@ from sklearn.utils import _safe_indexing
 from torch import Tensor
 
 from skboundary._device import to_tensor
+from skboundary._plain import storable
 from skboundary._sample_array import blocks
 from skboundary.boundary._inputs import data_range, floating, outside
 from skboundary.boundary._oracle import Outputs
@@ -48,6 +49,7 @@ class Starts(NamedTuple):
         )
 
 
+@storable
 class TrainingSamples(NamedTuple):
     """The training samples of a classifier."""
 

@@ -16,6 +16,7 @@ from torch.nn.functional import one_hot
 
 from skboundary._batching import progress
 from skboundary._device import to_numpy, to_tensor
+from skboundary._plain import storable
 from skboundary.functional.latent_mixing import average_neighbors, class_means, merge_lists, mix
 from skboundary.neighbors._exact import TorchNearestNeighbors
 from skboundary.neighbors._votes import Vote, neighbor_weights
@@ -41,6 +42,7 @@ class Found(NamedTuple):
         return self._replace(distances=self.distances[:, :k], indices=self.indices[:, :k])
 
 
+@storable
 class Stored(NamedTuple):
     """Latent vectors and outputs of the training samples, in memory; a `BankFolder` is the same."""
 

@@ -17,16 +17,18 @@ from sklearn.utils.validation import check_is_fitted
 
 from skboundary._batching import map_batches, resolve_batch_size
 from skboundary._device import DeviceLike, move, resolve_device, resolve_dtype, to_tensor
+from skboundary._plain import State
 from skboundary._site import DocLinkMixin
 from skboundary._validation import all_or_nothing, check_input
 from skboundary.functional.nearest_neighbors import build_index, search
+from skboundary.networks._carrier import StoredStateMixin
 
 # Batches of queries searched together: queries that need a float64 search share one pass over the
 # samples.
 _BATCHES_TOGETHER = 16
 
 
-class TorchNearestNeighbors(DocLinkMixin, BaseEstimator):
+class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
     """Exact k nearest neighbors on the CPU or a GPU.
 
     The result equals that of a brute-force search in float64: the same samples, nearest first,
@@ -270,21 +272,28 @@ class TorchNearestNeighbors(DocLinkMixin, BaseEstimator):
         tags.input_tags.sparse = True
         return tags
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
+    def _stored_state(self) -> State:
+        state = super()._stored_state()
         if "_index" in state:  # the index is as large as the samples and quickly rebuilt
-            state = {**state, "_index": state["_index"].samples.cpu()}
+            state["_index"] = state["_index"].samples
         return state
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if hasattr(self, "_index"):
-            samples: Any = self._index
-            try:
-                self.device_ = resolve_device(self.device_)
-            except ValueError:
-                self.device_ = resolve_device("auto")
+    def _restore(self, state: State) -> None:
+        super()._restore(state)
+        if "_index" in state:
+            samples: Any = state["_index"]
+            if samples.ndim != 2 or samples.shape[1] != self.n_features_in_:
+                raise ValueError(
+                    f"its samples have shape {tuple(samples.shape)} instead of "
+                    f"(n_samples, {self.n_features_in_})"
+                )
             self._keep(self._to_device(samples))
+
+    def _without_samples(self) -> TorchNearestNeighbors:
+        """A shallow copy that is stored without its samples, for an owner that stores them."""
+        copied = object.__new__(type(self))
+        copied.__dict__.update({k: v for k, v in vars(self).items() if k != "_index"})
+        return copied
 
     def _keep(self, samples: torch.Tensor) -> TorchNearestNeighbors:
         self._index = build_index(samples, self.effective_metric_)

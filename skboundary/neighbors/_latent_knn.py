@@ -18,7 +18,9 @@ from sklearn.utils._param_validation import (
 )
 from sklearn.utils.validation import check_is_fitted
 
+from skboundary._bank_folder import BankFolder
 from skboundary._device import DeviceLike, to_numpy
+from skboundary._plain import State
 from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing
 from skboundary.neighbors._bank import Bank, Found, Stored
@@ -303,6 +305,29 @@ class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseE
         scores : ndarray of shape (n_samples,)
         """
         return -self.kneighbors(X)[0][:, -1]
+
+    def _stored_state(self) -> State:
+        state = super()._stored_state()
+        if "_bank" in state:
+            state["_bank"] = self._bank.stored
+            if isinstance(self.neighbors_, TorchNearestNeighbors):
+                state["neighbors_"] = self.neighbors_._without_samples()
+        return state
+
+    def _restore(self, state: State) -> None:
+        super()._restore(state)
+        if "_bank" not in state:
+            return
+        stored, n, codes = state["_bank"], self.n_samples_fit_, self._codes
+        if isinstance(stored, BankFolder):  # saved as such
+            stored = Stored(np.asarray(stored.latent), np.asarray(stored.outputs))
+        if {n} != {*map(len, stored), n if codes is None else len(codes)}:
+            raise ValueError(f"its latent vectors, outputs or labels are not {n}")
+        if isinstance(self.neighbors_, TorchNearestNeighbors):
+            self.neighbors_._keep(self.neighbors_._to_device(stored.latent))
+        elif self.neighbors_ is None:  # a search of the user, which is not saved
+            self.neighbors_ = clone(self.neighbors, safe=False).fit(stored.latent)
+        self._bank = Bank(stored, self.neighbors_, self._network.link, self._network)
 
     def _check(self, X: Any) -> Any:
         self._validate_params()  # n_neighbors and query_weight may have been set since fit

@@ -23,12 +23,11 @@ from skboundary._batching import map_batches
 from skboundary._device import holds_integers, module_dtype, to_tensor
 from skboundary._random import forked_rng, one_thread
 from skboundary._sample_array import SampleArray
+from skboundary.networks._default_network import DefaultNetwork
 from skboundary.networks._layers import begins_with_embedding
-from skboundary.networks._lift import Affine
 from skboundary.networks._module_state import evaluation_mode, tree_of
 from skboundary.networks._torch_network import TorchNetwork
 
-_HIDDEN = 64
 _STEPS = 300
 _BATCH = 256
 
@@ -178,15 +177,7 @@ def train_default(
     for _ in map_batches(learn, n, max(1, 2**22 // n_features)):
         pass
     with torch.inference_mode(False), forked_rng(seed):
-        module = nn.Sequential(
-            nn.Flatten(),
-            Affine(scaler.mean_, 1 / scaler.scale_),
-            nn.Linear(n_features, _HIDDEN),
-            nn.ReLU(),
-            nn.Linear(_HIDDEN, _HIDDEN),
-            nn.ReLU(),
-            nn.Linear(_HIDDEN, int(y.max()) + 1),
-        ).to(dtype)
+        module = DefaultNetwork(scaler.mean_, scaler.scale_, int(y.max()) + 1).to(dtype)
     net = NeuralNetClassifier(
         module,
         criterion=nn.CrossEntropyLoss,

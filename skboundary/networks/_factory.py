@@ -112,7 +112,7 @@ def as_network(
     trained = is_trained(estimator)
     estimator = _trained(estimator, X, y, device, random_state, verbose)
     fitted_here = not trained and _is_skorch(_last_step(estimator)[1])
-    adapter = _adapt(
+    adapter = adapt(
         estimator,
         X,
         classes=np.unique(y) if fitted_here else None,
@@ -122,11 +122,7 @@ def as_network(
         batch_size=batch_size,
         verbose=verbose,
     )
-    network = cast(Network, adapter)
-    location = getattr(memory, "location", memory)
-    if trained and location is not None:
-        folder = Path(location, "joblib", "skboundary")  # `joblib.Memory.clear` also clears it
-        network = cast(Network, CachedNetwork(adapter, folder, memory_key))
+    network = with_memory(adapter, memory, memory_key) if trained else cast(Network, adapter)
     if not logits:
         network.latent(_safe_indexing(X, slice(0, 1)))
         return estimator, network
@@ -139,6 +135,15 @@ def as_network(
     if isinstance(head, FrozenNetwork) or _is_skorch(head):
         warn_of_probabilities(network, scores, one=adapter.order.index(1))
     return estimator, network
+
+
+def with_memory(network: Any, memory: Any, memory_key: str | None) -> Network:
+    """Return the network of a trained classifier with the cache of the parameter `memory`."""
+    location = getattr(memory, "location", memory)
+    if location is not None:
+        folder = Path(location, "joblib", "skboundary")  # `joblib.Memory.clear` also clears it
+        network = CachedNetwork(network, folder, memory_key)
+    return cast(Network, network)
 
 
 def _trained(
@@ -158,7 +163,7 @@ def _trained(
     return _fit_clone(estimator, X, y, device, random_state)
 
 
-def _adapt(
+def adapt(
     estimator: Any,
     X: Any,
     *,
@@ -169,7 +174,10 @@ def _adapt(
     batch_size: int | str,
     verbose: int,
 ) -> TorchNetwork | EstimatorNetwork:
-    """Build the network of a fitted estimator; `classes` are those of a skorch net fitted here."""
+    """Build the network of a fitted estimator.
+
+    `classes` are those of a skorch net fitted here, and of X only the dtype is used.
+    """
     steps, head = split(estimator)
     shared: dict[str, Any] = dict(pool=pool, batch_size=batch_size, verbose=verbose)
     if isinstance(head, FrozenNetwork):
@@ -200,13 +208,15 @@ def _adapt(
         module = lifted.module.to(dtype)
         own = dict(module=module, classes=head.classes_, device=where, link=lifted.link)
     front = lift_steps(steps) if steps else None
-    return TorchNetwork(
+    network = TorchNetwork(
         **{**own, **shared},
         layer=layer,
         steps=steps if front is None else (),
         front=front,
         front_dtype=None if front is None else resolve_dtype(X, own["device"]),
     )
+    network.estimator = estimator
+    return network
 
 
 def _query(

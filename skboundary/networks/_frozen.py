@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-import pickle
-import sys
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -19,14 +16,14 @@ from torch import nn
 from skboundary._device import DeviceLike, resolve_device, to_numpy
 from skboundary._site import DocLinkMixin
 from skboundary._validation import all_or_nothing, check_input
+from skboundary.networks._carrier import StoredStateMixin
 from skboundary.networks._labels import resolve_labels
-from skboundary.networks._module_state import on_device
 from skboundary.networks._parameters import RUNTIME_CONSTRAINTS, fill_docstring
 from skboundary.networks._torch_network import TorchNetwork
 
 
 @fill_docstring
-class FrozenNetwork(DocLinkMixin, ClassifierMixin, BaseEstimator):
+class FrozenNetwork(StoredStateMixin, DocLinkMixin, ClassifierMixin, BaseEstimator):
     """A trained `torch.nn.Module` as an already fitted classifier.
 
     The module is never refitted or modified. :func:`sklearn.base.clone` does not copy it: a clone
@@ -261,29 +258,3 @@ class FrozenNetwork(DocLinkMixin, ClassifierMixin, BaseEstimator):
 
     def __sklearn_clone__(self) -> FrozenNetwork:
         return type(self)(**self.get_params(deep=False))
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
-        for key in ("module", "preprocess"):  # pickles can be loaded without an accelerator
-            if isinstance(state[key], nn.Module):
-                state[key] = on_device(state[key], torch.device("cpu"))
-        if not _can_be_pickled(self.preprocess):
-            raise pickle.PicklingError(
-                f"preprocess={self.preprocess!r} cannot be pickled, because it is not an "
-                "importable function. Define it with def at the top level of a module, or as an "
-                "nn.Module."
-            )
-        return state
-
-
-def _can_be_pickled(function: Any) -> bool:
-    """Whether the current pickler can pickle a function, by name or by its code."""
-    name = getattr(function, "__qualname__", "")
-    if "<lambda>" not in name and "<locals>" not in name:
-        return True
-    frame: FrameType | None = sys._getframe()
-    while frame is not None and not {"cloudpickle", "dill", "copy"} & {
-        *frame.f_globals.get("__name__", "").split(".")
-    }:
-        frame = frame.f_back
-    return frame is not None

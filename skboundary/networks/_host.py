@@ -11,14 +11,24 @@ from typing import Any
 from sklearn import get_config
 from sklearn.utils.metadata_routing import WARN, MetadataRouter, get_routing_for_object
 
+from skboundary._plain import State
 from skboundary._site import DocLinkMixin
 from skboundary._validation import check_input, check_targets
-from skboundary.networks._factory import as_network, is_trained, takes_frames, takes_sparse
+from skboundary.networks import _stored_network  # noqa: F401 - networks become storable
+from skboundary.networks._cache import CachedNetwork
+from skboundary.networks._carrier import StoredStateMixin
+from skboundary.networks._factory import (
+    as_network,
+    is_trained,
+    takes_frames,
+    takes_sparse,
+    with_memory,
+)
 from skboundary.networks._parameters import LATENT_CONSTRAINTS
 from skboundary.networks._protocol import Network
 
 
-class NetworkHostMixin(DocLinkMixin):
+class NetworkHostMixin(StoredStateMixin, DocLinkMixin):
     """Mixin for estimators that contain a network.
 
     A new estimator lists `NETWORK_CONSTRAINTS` (or `LATENT_CONSTRAINTS`) among its own, names
@@ -31,6 +41,7 @@ class NetworkHostMixin(DocLinkMixin):
     """
 
     estimator: Any
+    memory_key: str | None  # where there is a parameter `memory`
 
     def _check_fit(self, X: Any, y: Any) -> tuple[Any, Any]:
         """Validate the arguments of `fit`; y may be None where the tags do not require it."""
@@ -47,6 +58,19 @@ class NetworkHostMixin(DocLinkMixin):
         names = [name for name in LATENT_CONSTRAINTS if hasattr(self, name)]
         params = {name: getattr(self, name) for name in names} | other
         return as_network(params.pop("estimator"), X, y, **params)
+
+    def _stored_state(self) -> State:
+        state = super()._stored_state()
+        network = state.get("_network")
+        if isinstance(network, CachedNetwork):
+            state["_network"] = network.network
+        return state
+
+    def _restore(self, state: State) -> None:
+        super()._restore(state)
+        memory = getattr(self, "memory", None)
+        if memory is not None and "_network" in state and is_trained(self.estimator):
+            self._network = with_memory(state["_network"], memory, self.memory_key)
 
     def _refuse_metadata(self) -> None:
         """Refuse requests that an estimator inside makes, instead of dropping them.

@@ -12,9 +12,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from skboundary._plain import storable
+
 Layer = str | int | Callable[[nn.Module, Tensor], Tensor]
 
 
+@storable
 class Tap(NamedTuple):
     """An activation: a submodule, its input or output, and the number of the call in a pass."""
 

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from skboundary.networks._default_network import DefaultNetwork
 from skboundary.networks._lift import Affine
 from skboundary.networks._protocol import Network
 from skboundary.networks._torch_network import TorchNetwork
 
 Layer = tuple[Tensor, Tensor]  # weight (n_out, n_in) and bias (n_out,)
 
+_CHAINS = (nn.Sequential, DefaultNetwork)
 _UNCHANGED = (nn.Flatten, nn.Dropout, nn.Identity)  # of the values, in evaluation mode
 
 
@@ -145,7 +147,7 @@ class _Chain:
 
 def _flat(module: nn.Module) -> Iterator[nn.Module]:
     """The layers of nested `nn.Sequential` in their order."""
-    if type(module) is not nn.Sequential:
+    if not isinstance(module, nn.Sequential) or type(module) not in _CHAINS:
         yield module
         return
     _refuse_changed(module)

@@ -73,6 +73,7 @@ class TorchNetwork(BatchedNetwork):
     """
 
     is_module = has_scores = True
+    estimator: Any = None  # the fitted classifier, where one was reduced to this network
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from threadpoolctl import ThreadpoolController
 
 from skboundary._device import DeviceLike, to_numpy
+from skboundary._plain import State
 from skboundary._random import RandomStateLike, draw_seed, spawn_generators
 from skboundary._sample_array import SampleArray
 from skboundary._validation import check_finite, check_input
@@ -230,6 +231,11 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         self.random_state = random_state
         self.verbose = verbose
         self.settings = settings
+
+    def _stored_state(self) -> State:
+        state = super()._stored_state()
+        state.pop("_container", None)  # of the last X, and set anew for each
+        return state
 
     def _check_X_y(self, X: Any, y: Any) -> tuple[Any, NDArray[Any], bool]:
         self._refuse_metadata()

@@ -11,9 +11,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from skboundary._site import DocLinkMixin
+from skboundary.networks._carrier import StoredStateMixin
 
 
-class BiasSettings(DocLinkMixin, BaseEstimator):
+class BiasSettings(StoredStateMixin, DocLinkMixin, BaseEstimator):
     """Settings of the bias of :class:`BiasedExtrapolationSampler`.
 
     They are an estimator only so that ``settings__gamma`` and the like work in `set_params` and
