@@ -1,14 +1,17 @@
 """Over-samplers on 24 imbalanced tables: mean ranks, with a critical difference.
 
-    python benchmarks/oversampling.py peers             everything but ours
+    python benchmarks/oversampling.py peers             everything but ours, by default settings
+    python benchmarks/oversampling.py settings          their other settings, on the choosing half
+    python benchmarks/oversampling.py chosen            the best of them, on the reported half
     python benchmarks/oversampling.py candidates        settings of ours, on the choosing half, once
     python benchmarks/oversampling.py ours              the defaults, on the reported half
     python benchmarks/oversampling.py report            ranks and choice from the results file
 
 Repeated stratified folds, columns standardized on the training samples; tables with more than
 --rows samples are cut by a stratified draw. Each finished cell (table, method) is written at once;
-a second run continues where the first stopped. Twelve tables choose the defaults of the sampler;
-only the other twelve are reported. Needs the folder named by SKBOUNDARY_DATA.
+a second run continues where the first stopped. Twelve tables choose the defaults of the sampler
+and the settings of its peers; only the other twelve are reported. Needs the folder named by
+SKBOUNDARY_DATA.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -28,8 +31,9 @@ import torch
 from data_folder import data_folder
 from imblearn.metrics import geometric_mean_score
 from imblearn.over_sampling import ADASYN, SMOTE, SVMSMOTE, BorderlineSMOTE, RandomOverSampler
+from latent_samplers import EOS, Mixup
 from provenance import machine, versions
-from scipy.stats import friedmanchisquare, rankdata, studentized_range
+from scipy.stats import friedmanchisquare, rankdata, studentized_range, wilcoxon
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
@@ -62,7 +66,19 @@ PEERS: dict[str, Any] = {
     "BorderlineSMOTE": BorderlineSMOTE,
     "SVMSMOTE": SVMSMOTE,
     "ADASYN": ADASYN,
+    "EOS": EOS,
+    "latent mixup": Mixup,
 }
+# Settings beside the default: a parameter and its values.
+SETTINGS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "SMOTE": ("k_neighbors", (3, 10)),
+    "BorderlineSMOTE": ("m_neighbors", (5, 20)),
+    "SVMSMOTE": ("m_neighbors", (5, 20)),
+    "ADASYN": ("n_neighbors", (3, 10)),
+    "EOS": ("n_neighbors", (5, 20)),
+    "latent mixup": ("alpha", (0.2, 1.0)),
+}
+WHAT = ("peers", "settings", "chosen", "candidates", "ours", "report")
 CONTROLS = ("none", "class weights", "logit adjustment")
 OURS = "BiasedExtrapolation"
 # Candidates for the defaults of the sampler; the first is the paper's.
@@ -126,10 +142,17 @@ def table_names() -> list[str]:
     return [*CHOOSING, *(name for name in names if name not in CHOOSING)]
 
 
+def settings_of(peer: str) -> dict[str, dict[str, Any]]:
+    """Names and parameters of the settings of a peer, the default first."""
+    name, values = SETTINGS.get(peer, ("", ()))
+    return {peer: {}} | {f"{peer}, {name} {value}": {name: value} for value in values}
+
+
 def make_sampler(method: str) -> Any:
     """Make the over-sampler of that name."""
-    if method in PEERS:
-        return PEERS[method](random_state=0)
+    peer = method.split(", ")[0]
+    if peer in PEERS:
+        return PEERS[peer](random_state=0, **settings_of(peer)[method])
     return BiasedExtrapolationSampler(random_state=0, **CANDIDATES.get(method, {}))
 
 
@@ -238,15 +261,44 @@ def rank_table(records: Any, names: list[str], methods: list[str]) -> dict[str, 
 
 def place(ranks: dict[str, float], name: str) -> int:
     """Place of a method among the over-samplers, 1 for the best."""
-    rivals = [ranks[peer] for peer in PEERS]
+    rivals = [rank for method, rank in ranks.items() if method not in CONTROLS]
     return 1 + sum(rank < ranks[name] for rank in rivals)
+
+
+def choose_settings(records: Any) -> dict[str, str]:
+    """For each peer the setting with the best mean rank among its own, in both metrics together."""
+    chosen = {}
+    for peer in PEERS:
+        settings = list(settings_of(peer))
+        ranks = [rank_blocks(records, list(TUNED_ON), settings, metric) for metric in range(2)]
+        chosen[peer] = settings[int(np.mean(ranks, axis=(0, 1, 2)).argmin())]
+    return chosen
+
+
+def paired_tests(records: Any, names: list[str], methods: list[str]) -> dict[str, Any]:
+    """Ours minus each method: mean difference, and p of Wilcoxon's test over the tables."""
+
+    def mean(table: str, method: str, metric: int) -> float:
+        found = records[table][method]["scores"]
+        return float(np.mean([fold[metric] for c in CLASSIFIERS for fold in found[c]]))
+
+    tests: dict[str, Any] = {}
+    for metric, label in enumerate(METRICS):
+        ours = np.array([mean(table, OURS, metric) for table in names])
+        for method in methods:
+            difference = ours - [mean(table, method, metric) for table in names]
+            tests.setdefault(label, {})[method] = {
+                "difference": round(float(difference.mean()), 4),
+                "p": float(f"{wilcoxon(difference).pvalue:.3g}"),
+            }
+    return tests
 
 
 def choose(records: Any) -> dict[str, Any]:
     """Choose the candidate with the best mean rank in balanced accuracy and PR-AUC together.
 
-    Each candidate is ranked alone among the peers. Nested: for each of those tables the choice
-    is made on the others, and its rank on that table is kept.
+    Each candidate is ranked alone among the controls and the defaults of the peers. Nested: for
+    each of those tables the choice is made on the others, and its rank on that table is kept.
     """
     names, candidates = list(TUNED_ON), list(CANDIDATES)
     ranks = np.array(
@@ -278,9 +330,11 @@ def report(results: Any) -> None:
     records = results["records"]
     if all(c in records[t] for t in TUNED_ON for c in CANDIDATES):
         results["choice"] = choose(records)
-    methods = [*CONTROLS, *PEERS, OURS]
+    results["settings of the peers"] = choose_settings(records)
+    methods = [*CONTROLS, *results["settings of the peers"].values(), OURS]
     reported = [name for name in table_names() if name not in CHOOSING]
     results["reported half"] = rank_table(records, reported, methods)
+    results["paired tests"] = paired_tests(records, reported, methods[:-1])
     places = {label: place(results["reported half"][label]["mean rank"], OURS) for label in METRICS}
     results["place among the over-samplers"] = places
     results["refused folds"] = {
@@ -316,7 +370,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="+", choices=["peers", "candidates", "ours", "report"])
+    parser.add_argument("what", nargs="+", choices=WHAT)
     parser.add_argument("--rows", type=int, default=2500)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="three tables, one repeat, a look")
@@ -340,6 +394,12 @@ def main() -> None:
     for what in args.what:
         if what == "peers":
             run(["none", "class weights", *PEERS], names, args.repeats, args.out, results)
+        elif what == "settings":
+            others = [s for peer in PEERS for s in settings_of(peer) if s != peer]
+            run(others, [n for n in names if n in TUNED_ON], 1, args.out, results)
+        elif what == "chosen":
+            chosen = list(choose_settings(results["records"]).values())
+            run(chosen, [n for n in names if n not in CHOOSING], args.repeats, args.out, results)
         elif what == "candidates":
             run(list(CANDIDATES), [n for n in names if n in TUNED_ON], 1, args.out, results)
         elif what == "ours":
