@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 
 from skboundary.neighbors._exact import TorchNearestNeighbors
+from skboundary.neighbors._label_issues import LabelIssues
 from skboundary.neighbors._latent_knn import LatentKNNClassifier
 from skboundary.neighbors._protocol import NeighborSearch
 
-__all__ = ["LatentKNNClassifier", "NeighborSearch", "TorchNearestNeighbors"]
+__all__ = ["LabelIssues", "LatentKNNClassifier", "NeighborSearch", "TorchNearestNeighbors"]

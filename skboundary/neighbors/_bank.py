@@ -140,6 +140,22 @@ class Bank:
             sums = sums + class_means(some, of_class, n_classes).nan_to_num(0.0) * counts
         return sums / torch.bincount(torch.from_numpy(codes), minlength=n_classes)[:, None]
 
+    def holds(self, found: Found) -> NDArray[np.bool_]:
+        """Whether samples (n,) are among the training samples, by latent vectors and logits.
+
+        The nearest training sample has the same up to rounding, as batches differ.
+        """
+        nearest = found.indices[:, 0]
+        same = np.ones(len(nearest), dtype=bool)
+        for ours, theirs in (
+            (found.latent, self.stored.latent[nearest]),
+            (found.logits, self.stored.outputs[nearest]),
+        ):
+            mine = to_numpy(ours)
+            largest = np.abs(mine).max(1)
+            same &= np.abs(mine - theirs).max(1) <= 64 * np.finfo(mine.dtype).eps * largest
+        return same
+
     def neighbor_outputs(self, indices: NDArray[np.intp], average: str) -> Tensor:
         """Probabilities or logits (n, k, n_classes) of training samples (n, k)."""
         logits = torch.from_numpy(self.stored.outputs[indices.ravel()])

@@ -25,6 +25,7 @@ from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing
 from skboundary.neighbors._bank import Bank, Found, Stored
 from skboundary.neighbors._exact import TorchNearestNeighbors
+from skboundary.neighbors._label_issues import LabelIssuesMixin
 from skboundary.neighbors._protocol import NeighborSearch
 from skboundary.neighbors._reports import ReportsMixin
 from skboundary.neighbors._votes import resolve_vote
@@ -34,7 +35,9 @@ from skboundary.networks._parameters import LATENT_CONSTRAINTS, fill_docstring
 
 
 @fill_docstring
-class LatentKNNClassifier(NetworkHostMixin, ReportsMixin, ClassifierMixin, BaseEstimator):
+class LatentKNNClassifier(
+    NetworkHostMixin, ReportsMixin, LabelIssuesMixin, ClassifierMixin, BaseEstimator
+):
     """Average a network's output for a sample with its outputs for nearest training samples.
 
     In LaSeNN [1]_ the neighbors are the training samples with the nearest activations in one
