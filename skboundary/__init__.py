@@ -21,6 +21,7 @@ _MODULES = {
     "ClassPairDisplay": "skboundary.display",
     "FrozenNetwork": "skboundary.networks",
     "LatentKNNClassifier": "skboundary.neighbors",
+    "LatentKNNClassifierCV": "skboundary.neighbors",
     "LatentProjectionDisplay": "skboundary.display",
     "LatentTransformer": "skboundary.networks",
     "LogitAdjustedClassifier": "skboundary.over_sampling",

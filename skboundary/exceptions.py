@@ -18,6 +18,7 @@ __all__ = [
     "ProbabilityOutputWarning",
     "SavedVersionWarning",
     "ScoreMismatchWarning",
+    "SeenSamplesWarning",
 ]
 
 
@@ -68,6 +69,14 @@ class SavedVersionWarning(UserWarning):
 
 class ScoreMismatchWarning(UserWarning):
     """The scores of a classifier contradict its `predict`, so only its labels are used."""
+
+
+class SeenSamplesWarning(UserWarning):
+    """Settings are chosen on samples that seem to have been seen in training.
+
+    A network that has memorized its training samples is right on them with any label, so the
+    choice there is the network without neighbors.
+    """
 
 
 # Frames of these packages are skipped when the line that a warning points at is chosen.

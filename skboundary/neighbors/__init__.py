@@ -5,6 +5,13 @@
 from skboundary.neighbors._exact import TorchNearestNeighbors
 from skboundary.neighbors._label_issues import LabelIssues
 from skboundary.neighbors._latent_knn import LatentKNNClassifier
+from skboundary.neighbors._latent_knn_cv import LatentKNNClassifierCV
 from skboundary.neighbors._protocol import NeighborSearch
 
-__all__ = ["LabelIssues", "LatentKNNClassifier", "NeighborSearch", "TorchNearestNeighbors"]
+__all__ = [
+    "LabelIssues",
+    "LatentKNNClassifier",
+    "LatentKNNClassifierCV",
+    "NeighborSearch",
+    "TorchNearestNeighbors",
+]

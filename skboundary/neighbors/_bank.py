@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,6 +40,13 @@ class Found(NamedTuple):
     def nearest(self, k: int) -> Found:
         """Keep the k nearest neighbors."""
         return self._replace(distances=self.distances[:, :k], indices=self.indices[:, :k])
+
+    @classmethod
+    def joined(cls, parts: Iterable[Found]) -> Found:
+        """Concatenate parts of the samples."""
+        latent, logits, distances, indices = zip(*parts, strict=True)
+        near = np.concatenate(distances), np.concatenate(indices)
+        return cls(torch.cat(latent), torch.cat(logits), *near)
 
 
 @storable
@@ -99,27 +106,13 @@ class Bank:
         ------
         found : Found
         """
-        network = self.network.snapshot()
-        n, passes = X.shape[0], 1 + len(transforms or ())
-        with progress(n * passes, "network", verbose) as bar:
-            for start in range(0, n, _BLOCK):
-                samples = _safe_indexing(X, slice(start, start + _BLOCK))
-                latent, logits = network.latent_and_logits(samples, bar)
-                found = [self.neighbors(latent, k)]
-                for transform in transforms or ():
-                    other = network.latent(_transformed(transform, samples), bar)
-                    found.append(self.neighbors(other, k))
-                yield Found(latent, logits, *_merged(found, k))
-                # samples in the cache did not pass through the network
-                bar.update(min(n, start + _BLOCK) * passes - bar.n)
+        for latents, logits in passes(self.network, X, transforms, verbose):
+            near = merged([self.neighbors(latent, k) for latent in latents], k)
+            yield Found(latents[0], logits, *near)
 
     def collect(self, X: Any, k: int, transforms: Transforms, verbose: int) -> Found:
         """Concatenate the blocks."""
-        parts = self.blocks(X, k, transforms, verbose)
-        latent, logits, distances, indices = zip(*parts, strict=True)
-        return Found(
-            torch.cat(latent), torch.cat(logits), np.concatenate(distances), np.concatenate(indices)
-        )
+        return Found.joined(self.blocks(X, k, transforms, verbose))
 
     def own_blocks(self, k: int) -> Iterator[Found]:
         """Yield what is stored, and the k nearest others of each training sample."""
@@ -167,9 +160,13 @@ class Bank:
 
     def mixed(self, found: Found, vote: Vote) -> Tensor:
         """Probabilities (n, n_classes) after averaging with the neighbors."""
-        mean = self.mean_of_neighbors(found, vote)
-        mixed = mix(self.outputs(found.logits, vote.average), mean[:, None], vote.query_weight)
-        return mixed if vote.average == "proba" else self.link(mixed)
+        return self.mix(found.logits, self.mean_of_neighbors(found, vote), vote)
+
+    def mix(self, logits: Tensor, mean: Tensor, vote: Vote) -> Tensor:
+        """Probabilities (n, n_classes) from logits and means of the neighbors (n, n_classes)."""
+        mixed = mix(self.outputs(logits, vote.average), mean[:, None], vote.query_weight)
+        # a sum of rounded weights may exceed 1, which scorers refuse
+        return mixed.clamp(max=1) if vote.average == "proba" else self.link(mixed)
 
     def mean_of_neighbors(self, found: Found, vote: Vote) -> Tensor:
         """Weighted mean (n, n_classes) of what the neighbors contribute, some samples at a time."""
@@ -192,7 +189,33 @@ class Bank:
         return self.search.kneighbors(to_numpy(latent), k)
 
 
-def _merged(
+def passes(
+    network: Network, X: Any, transforms: Transforms, verbose: int
+) -> Iterator[tuple[list[Tensor], Tensor]]:
+    """Run X and its transforms, some samples at a time; see `Bank.blocks`.
+
+    Yields
+    ------
+    latents : list of Tensor of shape (n, n_latent)
+        Latent vectors of some samples, and of each of their transforms.
+    logits : Tensor of shape (n, n_classes)
+    """
+    network = network.snapshot()
+    n, n_passes = X.shape[0], 1 + len(transforms or ())
+    with progress(n * n_passes, "network", verbose) as bar:
+        for start in range(0, n, _BLOCK):
+            samples = _safe_indexing(X, slice(start, start + _BLOCK))
+            latent, logits = network.latent_and_logits(samples, bar)
+            others = [
+                network.latent(_transformed(transform, samples), bar)
+                for transform in transforms or ()
+            ]
+            yield [latent, *others], logits
+            # samples in the cache did not pass through the network
+            bar.update(min(n, start + _BLOCK) * n_passes - bar.n)
+
+
+def merged(
     found: list[tuple[NDArray[Any], NDArray[np.intp]]], k: int
 ) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """Merge the neighbors of transformed samples; keep the k closest distinct ones."""

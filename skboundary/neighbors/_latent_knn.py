@@ -28,6 +28,7 @@ from skboundary.neighbors._exact import TorchNearestNeighbors
 from skboundary.neighbors._label_issues import LabelIssuesMixin
 from skboundary.neighbors._protocol import NeighborSearch
 from skboundary.neighbors._reports import ReportsMixin
+from skboundary.neighbors._sweep import SweepMixin
 from skboundary.neighbors._votes import resolve_vote
 from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import resolve_labels
@@ -36,7 +37,7 @@ from skboundary.networks._parameters import LATENT_CONSTRAINTS, fill_docstring
 
 @fill_docstring
 class LatentKNNClassifier(
-    NetworkHostMixin, ReportsMixin, LabelIssuesMixin, ClassifierMixin, BaseEstimator
+    NetworkHostMixin, SweepMixin, ReportsMixin, LabelIssuesMixin, ClassifierMixin, BaseEstimator
 ):
     """Average a network's output for a sample with its outputs for nearest training samples.
 

@@ -1,18 +1,15 @@
-"""Reports of LatentKNNClassifier: scores over a grid, explanations, a diagnosis."""
+"""Reports of LatentKNNClassifier: explanations, and a diagnosis."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import pearsonr, rankdata
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.metrics import check_scoring
-from sklearn.model_selection import ParameterGrid
+from scipy.stats import pearsonr
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted
 
@@ -25,7 +22,7 @@ from skboundary.networks._labels import encode_labels
 
 
 class ReportsMixin:
-    """`sweep`, `explain` and `diagnose` of `LatentKNNClassifier`."""
+    """`explain` and `diagnose` of `LatentKNNClassifier`."""
 
     n_neighbors: int
     query_weight: float
@@ -42,64 +39,6 @@ class ReportsMixin:
     _check_n_neighbors: Callable[[int], None]
     _validate: Callable[..., None]
     _validate_params: Callable[[], None]
-
-    def sweep(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        *,
-        n_neighbors: Iterable[int] = (1, 2, 3, 8),
-        query_weight: Iterable[float] = (0.0, 0.52, 0.76, 0.88, 0.94, 0.97, 1.0),
-        average: Iterable[str] = ("proba",),
-        scoring: Any = None,
-    ) -> dict[str, Any]:
-        """Score all combinations of parameters in one pass of the network.
-
-        Use data that the network was not trained on: its predictions for its own training
-        samples are near perfect.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...)
-        y : array-like of shape (n_samples,)
-        n_neighbors, query_weight, average : iterable
-            Values to combine, as allowed for the parameter.
-        scoring : str or callable, default=None
-            A scikit-learn scorer; None is accuracy.
-
-        Returns
-        -------
-        results : dict
-            In the form of `GridSearchCV.cv_results_` for a single split: `params`, `param_*`,
-            `split0_test_score`, `mean_test_score`, `std_test_score`, `rank_test_score`. Equal
-            scores share a rank, and the settings are in the order of `ParameterGrid`.
-
-        Raises
-        ------
-        ValueError
-            For a value that is not allowed for the parameter, or no values at all.
-        """
-        check_is_fitted(self)
-        X = self._check(X)
-        y = check_targets(self, X, y)
-        if y is None:
-            raise ValueError("sweep compares predictions with the labels of X: give y.")
-        grid = {
-            name: self._values_of(name, values)
-            for name, values in (
-                ("n_neighbors", n_neighbors),
-                ("query_weight", query_weight),
-                ("average", average),
-            )
-        }
-        grid["n_neighbors"] = sorted(set(grid["n_neighbors"]))
-        found = self._collect(X, grid["n_neighbors"][-1])
-
-        def proba(n_neighbors: int, **other: Any) -> NDArray[Any]:
-            vote = resolve_vote(self, self._codes, **other)
-            return to_numpy(self._bank.mixed(found.nearest(n_neighbors), vote))
-
-        return score_grid(proba, grid, self.classes_, X, y, scoring)
 
     def explain(self, X: ArrayLike) -> Bunch:
         """Show the neighbors behind each prediction.
@@ -209,74 +148,6 @@ class ReportsMixin:
             projections=positions,
             nearest_class=self.classes_[to_numpy(nearest)],
         )
-
-    def _values_of(self, name: str, values: Any) -> list[Any]:
-        """Check the values of one parameter."""
-        if isinstance(values, str) or not np.iterable(values):
-            raise ValueError(f"{name}={values!r} is not a list of values: pass [{values!r}].")
-        values = [*values]
-        if not values:
-            raise ValueError(f"{name} is empty: omit it for the default values.")
-        for value in values:
-            self._validate(**{name: value})
-        return values
-
-
-class _FixedOutputs(ClassifierMixin, BaseEstimator):
-    """A fitted classifier whose probabilities are known, for scorers."""
-
-    def __init__(self, classes: NDArray[Any], proba: NDArray[Any]) -> None:
-        self.classes = classes
-        self.proba = proba
-        self.classes_ = classes
-
-    def fit(self, X: Any, y: Any) -> _FixedOutputs:
-        return self
-
-    def predict_proba(self, X: Any) -> NDArray[Any]:
-        return self.proba
-
-    def predict(self, X: Any) -> NDArray[Any]:
-        return self.classes_[self.proba.argmax(1)]
-
-
-def score_grid(
-    proba: Callable[..., NDArray[Any]],
-    grid: dict[str, list[Any]],
-    classes: NDArray[Any],
-    X: Any,
-    y: NDArray[Any],
-    scoring: Any,
-) -> dict[str, Any]:
-    """Score the probabilities of every setting.
-
-    Parameters
-    ----------
-    proba : callable
-        Takes one setting as keywords, returns (n_samples, n_classes).
-    grid : dict of lists
-    classes : ndarray of shape (n_classes,)
-    X, y : what the scorer is given
-    scoring : str, callable or None
-
-    Returns
-    -------
-    results : dict
-        In the form of `cv_results_` for a single split.
-    """
-    params = list(ParameterGrid(grid))
-    scores = np.empty(len(params))
-    for i, setting in enumerate(params):
-        fixed = _FixedOutputs(classes, proba(**setting))
-        scores[i] = check_scoring(fixed, scoring=scoring)(fixed, X, y)
-    return {
-        **{f"param_{name}": np.ma.array([p[name] for p in params]) for name in sorted(grid)},
-        "params": params,
-        "split0_test_score": scores,
-        "mean_test_score": scores,
-        "std_test_score": np.zeros_like(scores),
-        "rank_test_score": rankdata(-scores, method="min").astype(np.int32),
-    }
 
 
 def diagnosis(

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from skboundary._plain import storable
 
 Layer = str | int | Callable[[nn.Module, Tensor], Tensor]
+Run = Callable[[nn.Module, Any], Any]
 
 
 @storable
@@ -159,7 +161,13 @@ def _leaf_at(position: int, leaves: list[Tap]) -> Tap:
 
 
 def run_tapped(
-    module: nn.Module, layer: Layer, tap: Tap | None, x: Tensor, *, logits: bool
+    module: nn.Module,
+    layer: Layer,
+    tap: Tap | None,
+    x: Any,
+    *,
+    logits: bool,
+    run: Run = operator.call,
 ) -> tuple[Tensor, Tensor | None]:
     """Run a batch and return the activation that `find_tap` found.
 
@@ -172,6 +180,8 @@ def run_tapped(
     x : Tensor of shape (n, ...)
     logits : bool
         False stops the pass once the latent vectors are computed.
+    run : callable, default=operator.call
+        Passes `x` to the module.
 
     Returns
     -------
@@ -180,7 +190,7 @@ def run_tapped(
     """
     if tap is None:
         assert callable(layer)
-        return layer(module, x), first_tensor(module(x)) if logits else None
+        return layer(module, x), first_tensor(run(module, x)) if logits else None
     caught: list[Tensor] = []
     calls = 0
 
@@ -202,7 +212,7 @@ def run_tapped(
         handle = sub.register_forward_hook(lambda _, args, output: catch(output))
     output = None
     try:
-        output = first_tensor(module(x))
+        output = first_tensor(run(module, x))
     except _StopForward:
         pass
     finally:

@@ -127,9 +127,7 @@ def test_what_is_missing_is_named(cnn, noisy):
             clf.label_issues(*arguments)
     with pytest.raises(ValueError, match="method='mean' .*neither 'vote' nor 'rank'"):
         clf.label_issues(method="mean")
-    with pytest.raises(
-        ValueError, match="n_neighbors=300 .* needs 301 .* there are 300. Lower"
-    ):
+    with pytest.raises(ValueError, match="n_neighbors=300 .* needs 301 .* there are 300. Lower"):
         clf.label_issues(n_neighbors=300)
     with pytest.raises(ValueError, match="not one of the 10 classes"):
         clf.label_issues(X, given + 50)

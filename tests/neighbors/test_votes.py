@@ -87,6 +87,19 @@ def test_the_distribution_of_knn_lm(cnn, split):
     np.testing.assert_allclose(clf.predict_proba(X), expected, atol=1e-10)
 
 
+@pytest.mark.parametrize("w", [0.0, 0.1, 0.37, 0.88])
+def test_probabilities_do_not_exceed_one(iris, w):
+    X, y = iris[0], np.zeros(150, int)
+    net = torch.nn.Linear(4, 2).double()
+    with torch.no_grad():
+        net.weight.zero_(), net.bias.copy_(torch.tensor([999.0, 0.0]))
+    clf = LatentKNNClassifier(net, n_neighbors=23, query_weight=w, weights="distance")
+    for contribute in ("outputs", "labels"):
+        proba = clf.set_params(contribute=contribute).fit(X, y).predict_proba(X)
+        np.testing.assert_allclose(proba[:, 0], 1, rtol=1e-12)
+        assert proba.max() <= 1
+
+
 @pytest.mark.parametrize("scale", [1e-300, 1e-30, 1.0, 1e30, 1e300])
 def test_weights_do_not_depend_on_the_unit(scale):
     d = np.array([[0.0, 0.0, 1.0], [1.0, 2.0, 4.0], [3.0, 3.0, 3.0]])

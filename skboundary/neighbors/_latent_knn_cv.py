@@ -1,0 +1,403 @@
+"""LatentKNNClassifierCV: neighbors whose number, weight, distance and layer are chosen in fit."""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from functools import partial
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.model_selection import ParameterGrid, check_cv, train_test_split
+from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import Interval, validate_parameter_constraints
+from sklearn.utils.validation import check_is_fitted
+
+from skboundary._device import DeviceLike
+from skboundary._random import RandomStateLike
+from skboundary._validation import all_or_nothing, check_targets
+from skboundary.neighbors._choice import (
+    Grid,
+    Spaces,
+    as_cv_results,
+    best_of,
+    find_in,
+    make_spaces,
+    score_grid,
+    values_of,
+    warn_of_seen_samples,
+)
+from skboundary.neighbors._latent_knn import LatentKNNClassifier
+from skboundary.neighbors._votes import resolve_vote
+from skboundary.networks._factory import is_trained
+from skboundary.networks._host import NetworkHostMixin
+from skboundary.networks._labels import encode_labels, resolve_labels
+from skboundary.networks._parameters import LATENT_CONSTRAINTS, fill_docstring
+from skboundary.networks._several_layers import several_layers
+
+_CHOSEN = ("n_neighbors", "query_weight", "average", "metric", "layer")
+
+
+class _Trained(NamedTuple):
+    """A network with its training samples in each latent space."""
+
+    estimator: Any
+    network: Any
+    spaces: Spaces
+    classes: NDArray[Any]
+    codes: NDArray[np.intp] | None
+
+
+@fill_docstring
+class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
+    """LatentKNNClassifier with parameters that are chosen on samples the network has not seen.
+
+    All combinations of the values are scored in one pass of the network, also for several layers:
+    by cross-validation, on a part of the samples (`validation_fraction`), or on the samples
+    `X_val` of `fit`, which a trained network requires. Of equal scores, the largest `query_weight`
+    wins, the setting nearest to the base network, and then the first.
+
+    Read more in the :ref:`User Guide <latent_knn_cv>`.
+
+    Parameters
+    ----------
+    {estimator}
+    layer : str, int, callable, or list of them, default="auto"
+        One or several latent spaces, as in :class:`LatentTransformer`.
+    {pool}
+    n_neighbors : iterable of int, default=(1, 3, 10, 30, 100)
+        Numbers of neighbors. Those above the number of training samples are left out.
+    query_weight : iterable of float, default=(0., .1, .25, .5, .75, .88, 1.)
+        Weights of the sample's own output; 1 is the base network.
+    average : iterable of {"proba", "logits"}, default=("proba",)
+        What is averaged.
+    metric : iterable of str, default=("euclidean", "cosine")
+        Distances in the latent space, as in :class:`LatentKNNClassifier`.
+    scoring : str or callable, default=None
+        A scikit-learn scorer; None is accuracy.
+    cv : int, cross-validation generator or iterable, default=5
+        The folds where there are neither `X_val` nor `validation_fraction`. The estimator is
+        trained in each.
+    validation_fraction : float in (0, 1), default=None
+        Share of the samples to choose on instead of folds, stratified: one training.
+    refit : bool, default=True
+        With `validation_fraction`, whether to train again on all samples after the choice. False
+        keeps the network, and neighbors among the samples that it was trained on.
+    weights : {"uniform", "distance"} or callable, default="uniform"
+        As in :class:`LatentKNNClassifier`, for all settings.
+    contribute : {"outputs", "labels"}, default="outputs"
+        As in :class:`LatentKNNClassifier`, for all settings.
+    query_transforms : list of callables, default=None
+        As in :class:`LatentKNNClassifier`, for all settings.
+    {memory}
+    {memory_key}
+    {device}
+    {batch_size}
+    {random_state}
+    {verbose}
+
+    Attributes
+    ----------
+    best_estimator_ : LatentKNNClassifier
+        With the chosen parameters, for `explain`, `kneighbors`, `label_issues`.
+    best_params_ : dict
+        The chosen `n_neighbors`, `query_weight`, `average`, `metric` and `layer`.
+    best_score_ : float
+        Their mean score.
+    cv_results_ : dict
+        Scores of all settings, as in :class:`~sklearn.model_selection.GridSearchCV`.
+    scores_ : ndarray of shape (n_splits, n_averages, n_layers, n_metrics, n_numbers, n_weights)
+        The same scores. Numbers of neighbors are in increasing order, without those left out.
+    {classes_}
+    {estimator_}
+    {device_}
+    {input_shape_}
+    {n_features_in_}
+    {feature_names_in_}
+
+    See Also
+    --------
+    LatentKNNClassifier.sweep : Scores of the settings of a fitted classifier.
+
+    References
+    ----------
+    .. [1] J. Schneider, "Improving classifier decision boundaries using nearest neighbors",
+       `arXiv 2310.03927 <https://arxiv.org/abs/2310.03927>`_.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skboundary import LatentKNNClassifierCV
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = LatentKNNClassifierCV(validation_fraction=0.3, random_state=0).fit(X, y)
+    >>> sorted(clf.best_params_)
+    ['average', 'layer', 'metric', 'n_neighbors', 'query_weight']
+    >>> clf.predict(X[:2])
+    array([0, 0])
+    """
+
+    _parameter_constraints: dict[str, Any] = {
+        **LATENT_CONSTRAINTS,
+        "layer": [*LATENT_CONSTRAINTS["layer"], list, tuple],
+        "n_neighbors": "no_validation",
+        "query_weight": "no_validation",
+        "average": "no_validation",
+        "metric": "no_validation",
+        "scoring": [str, callable, None],
+        "cv": ["cv_object"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
+        "refit": ["boolean"],
+        **{
+            name: LatentKNNClassifier._parameter_constraints[name]
+            for name in ("weights", "contribute", "query_transforms")
+        },
+    }
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        layer: Any = "auto",
+        pool: str | None = None,
+        n_neighbors: Any = (1, 3, 10, 30, 100),
+        query_weight: Any = (0.0, 0.1, 0.25, 0.5, 0.75, 0.88, 1.0),
+        average: Any = ("proba",),
+        metric: Any = ("euclidean", "cosine"),
+        scoring: Any = None,
+        cv: Any = 5,
+        validation_fraction: float | None = None,
+        refit: bool = True,
+        weights: Any = "uniform",
+        contribute: str = "outputs",
+        query_transforms: Any = None,
+        memory: Any = None,
+        memory_key: str | None = None,
+        device: DeviceLike = "auto",
+        batch_size: int | str = "auto",
+        random_state: RandomStateLike = None,
+        verbose: int = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.layer = layer
+        self.pool = pool
+        self.n_neighbors = n_neighbors
+        self.query_weight = query_weight
+        self.average = average
+        self.metric = metric
+        self.scoring = scoring
+        self.cv = cv
+        self.validation_fraction = validation_fraction
+        self.refit = refit
+        self.weights = weights
+        self.contribute = contribute
+        self.query_transforms = query_transforms
+        self.memory = memory
+        self.memory_key = memory_key
+        self.device = device
+        self.batch_size = batch_size
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    @all_or_nothing()
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+    ) -> LatentKNNClassifierCV:
+        """Choose the parameters, and index the training samples.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Training samples: the neighbors are among them alone.
+        y : array-like of shape (n_samples,), default=None
+            Optional for a trained network.
+        X_val : array-like of shape (n_val, ...), default=None
+            Samples to choose on, which are in no training. Required for a trained network.
+        y_val : array-like of shape (n_val,), default=None
+            Their labels.
+
+        Returns
+        -------
+        self : LatentKNNClassifierCV
+
+        Raises
+        ------
+        ValueError
+            If a trained network has no `X_val`, if a value is not allowed for its parameter, if no
+            number of neighbors is small enough, or if a score is NaN; and as in
+            :meth:`LatentKNNClassifier.fit`.
+
+        Warns
+        -----
+        SeenSamplesWarning
+            If `X_val` seems to have been seen in training.
+        """
+        if (X_val is None) != (y_val is None):
+            raise ValueError("Give X_val and y_val together, or neither.")
+        grid = self._grid()
+        X, y = self._check_fit(X, y)
+        if X_val is not None:
+            X_val = self._check_X(X_val)
+            scores, trained = self._choose_on(X, y, X_val, check_targets(self, X_val, y_val), grid)
+        elif is_trained(self.estimator):
+            raise ValueError(
+                "X may be what the trained network was trained on, where it is right with any "
+                "label, so query_weight=1 would always be chosen. Pass other samples as X_val and "
+                "y_val to fit, or give an estimator that is fitted here."
+            )
+        else:
+            scores, trained = self._choose_within(X, y, grid)
+        self._set_best(grid, scores)
+        if trained is None:
+            self.best_estimator_ = self._classifier().fit(X, y)
+        else:
+            self.best_estimator_ = self._fitted(trained, X)
+        self.classes_ = self.best_estimator_.classes_
+        self.estimator_ = self.best_estimator_.estimator_
+        self.device_ = self.best_estimator_.device_
+        return self
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Predict classes with the chosen parameters.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+        """
+        check_is_fitted(self)
+        return self.classes_[self.predict_proba(X).argmax(1)]
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
+        """Predict class probabilities with the chosen parameters.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        p : ndarray of shape (n_samples, n_classes)
+            Columns follow `classes_`.
+        """
+        check_is_fitted(self)
+        X = self._check_X(X)
+        return self.best_estimator_.predict_proba(X)
+
+    def _grid(self) -> Grid:
+        """The values to combine, each as a list."""
+
+        def validate(**params: Any) -> None:
+            constraints = LatentKNNClassifier._parameter_constraints
+            validate_parameter_constraints(constraints, params, caller_name=type(self).__name__)
+
+        given = {name: getattr(self, name) for name in _CHOSEN}
+        if not isinstance(self.layer, (list, tuple)):
+            given["layer"] = [self.layer]
+        grid = {name: values_of(name, values, validate) for name, values in given.items()}
+        grid["n_neighbors"] = sorted(set(grid["n_neighbors"]))
+        return grid
+
+    def _choose_on(
+        self, X: Any, y: Any, X_val: Any, y_val: Any, grid: Grid
+    ) -> tuple[NDArray[np.float64], _Trained]:
+        """Score the settings on given samples, after one training."""
+        self._leave_out(grid, X.shape[0])
+        trained = self._train(X, y, grid)
+        codes = encode_labels(y_val, trained.classes)
+        return self._score(trained, grid, X_val, y_val, codes)[None], trained
+
+    def _choose_within(
+        self, X: Any, y: Any, grid: Grid
+    ) -> tuple[NDArray[np.float64], _Trained | None]:
+        """Score the settings on parts of the samples; a training that is kept is returned."""
+        if self.validation_fraction is None:
+            splits = [*check_cv(self.cv, y, classifier=True).split(X, y)]
+        else:
+            share, seed = self.validation_fraction, self.random_state
+            index = np.arange(X.shape[0])
+            splits = [train_test_split(index, test_size=share, stratify=y, random_state=seed)]
+        self._leave_out(grid, min(len(train) for train, _ in splits))
+        scores = []
+        for train, other in splits:
+            trained = self._train(_safe_indexing(X, train), y[train], grid)
+            scores.append(self._score(trained, grid, _safe_indexing(X, other), y[other]))
+        kept = trained if self.validation_fraction is not None and not self.refit else None
+        return np.array(scores), kept
+
+    def _leave_out(self, grid: Grid, n_train: int) -> None:
+        """Remove numbers of neighbors above the number of training samples."""
+        grid["n_neighbors"] = [k for k in grid["n_neighbors"] if k <= n_train]
+        if not grid["n_neighbors"]:
+            raise ValueError(
+                f"n_neighbors={self.n_neighbors!r} are all above the number of training samples "
+                f"of a split, {n_train}. Add a smaller number."
+            )
+
+    def _train(self, X: Any, y: Any, grid: Grid) -> _Trained:
+        layers = grid["layer"]
+        estimator, network = self._as_network(X, y, layer=layers[0])
+        classes, codes = resolve_labels(y, network.classes_)
+        if len(layers) > 1:
+            network = several_layers(network, layers)
+        spaces, _ = make_spaces(network, X, layers, grid["metric"])
+        return _Trained(estimator, network, spaces, classes, codes)
+
+    def _score(
+        self,
+        trained: _Trained,
+        grid: Grid,
+        X: Any,
+        y: NDArray[Any],
+        codes: NDArray[np.intp] | None = None,
+    ) -> NDArray[np.float64]:
+        """Scores (n_settings,) on other samples, which are examined if their codes are given."""
+        k = grid["n_neighbors"][-1]
+        found = find_in(trained.spaces, trained.network, X, k, self.query_transforms, self.verbose)
+        if codes is not None:
+            warn_of_seen_samples(trained.spaces, found, codes)
+        vote_of = partial(resolve_vote, self, trained.codes)
+        return score_grid(grid, trained.spaces, found, vote_of, trained.classes, X, y, self.scoring)
+
+    def _set_best(self, grid: Grid, scores: NDArray[np.float64]) -> None:
+        if np.isnan(scores).any():
+            setting = ParameterGrid(grid)[int(np.isnan(scores).any(0).argmax())]
+            raise ValueError(
+                f"scoring={self.scoring!r} gives NaN for {setting}. Choose another scoring, or "
+                "samples on which it is defined."
+            )
+        self.cv_results_ = as_cv_results(grid, scores)
+        self.scores_ = scores.reshape(-1, *(len(grid[name]) for name in sorted(grid)))
+        best = best_of(self.cv_results_)
+        self.best_params_ = self.cv_results_["params"][best]
+        self.best_score_ = float(self.cv_results_["mean_test_score"][best])
+
+    def _classifier(self) -> LatentKNNClassifier:
+        """The classifier with the chosen parameters, before fit."""
+        own = LatentKNNClassifier().get_params(deep=False)
+        shared = {name: getattr(self, name) for name in own if hasattr(self, name)}
+        return LatentKNNClassifier(**{**shared, **self.best_params_})
+
+    def _fitted(self, trained: _Trained, X: Any) -> LatentKNNClassifier:
+        """The classifier with the chosen parameters, without another pass of the network."""
+        bank = trained.spaces[self.best_params_["layer"], self.best_params_["metric"]].bank
+        clf = self._classifier()
+        clf._check_X(X, reset=True)
+        clf.n_samples_fit_ = len(bank.stored.latent)
+        clf.estimator_, clf._network = trained.estimator, bank.network
+        clf.device_ = bank.network.device
+        clf.classes_, clf._codes = trained.classes, trained.codes
+        clf.neighbors_ = bank.search.set_params(n_neighbors=clf.n_neighbors)
+        clf._bank = bank
+        return clf
