@@ -36,6 +36,7 @@ from skboundary import (
     BoundarySampleExtractor,
     FrozenNetwork,
     LatentKNNClassifier,
+    LatentKNNClassifierCV,
     LatentTransformer,
     LogitAdjustedClassifier,
     SubspaceMargins,
@@ -140,6 +141,14 @@ ESTIMATORS = {
     ),
     "LatentKNNClassifier-forest": LatentKNNClassifier(RandomForestClassifier(10, random_state=0)),
     "LatentKNNClassifier-frozen": LatentKNNClassifier(frozen()),
+    "LatentKNNClassifierCV": LatentKNNClassifierCV(random_state=0),
+    "LatentKNNClassifierCV-fraction": LatentKNNClassifierCV(
+        LogisticRegression(),
+        n_neighbors=[1, 5],
+        query_weight=[0.2, 0.9],
+        validation_fraction=0.4,
+        refit=False,
+    ),
     "SubspaceMargins": SubspaceMargins(random_state=0),
     "SubspaceMargins-pipeline": SubspaceMargins(
         make_pipeline(StandardScaler(), LogisticRegression()), max_iter=5
@@ -174,6 +183,7 @@ ESTIMATORS = {
 }
 
 SLOW = {
+    "LatentKNNClassifierCV",  # six trainings in each fit; the configuration with one runs the same
     "BoundarySampleExtractor-deepdig-frozen",  # it trains generators in each search
     # 19 rounds for each of 13 index types; the configuration with one round runs them too
     "BiasedExtrapolationClassifier-check_estimator_sparse_array",

@@ -10,7 +10,7 @@ from numpydoc.validate import validate
 
 import skboundary
 from skboundary.boundary import BoundaryPairs
-from skboundary.neighbors import NeighborSearch
+from skboundary.neighbors import LabelIssues, NeighborSearch
 from skboundary.networks import Network
 from tests.test_site import listed_names, resolve
 
@@ -62,7 +62,7 @@ def members_of(module):
 
 def public_names():
     """Every public class, method and function, with the checks that do not apply to it."""
-    for cls in [*CLASSES, BoundaryPairs]:
+    for cls in [*CLASSES, BoundaryPairs, LabelIssues]:
         yield from ((name, OPTIONAL) for name in names_of(cls))
     yield "skboundary.boundary.characterize_boundary", OPTIONAL
     yield "skboundary.networks.as_network", OPTIONAL

@@ -196,7 +196,7 @@ class _FixedOutputs(ClassifierMixin, BaseEstimator):
 def as_cv_results(grid: Grid, scores: NDArray[np.float64]) -> dict[str, Any]:
     """Arrange scores of shape (n_splits, n_settings) in the form of `cv_results_`."""
     params, mean = list(ParameterGrid(grid)), scores.mean(0)
-    columns = {
+    columns: dict[str, Any] = {
         name: np.ma.array([p[name] for p in params], dtype=object if name == "layer" else None)
         for name in sorted(grid)
     }

@@ -23,6 +23,11 @@ class LabelIssues(Bunch):
 
     A dictionary whose keys are also attributes, arrays of shape (n_samples,).
 
+    Parameters
+    ----------
+    **kwargs : ndarray of shape (n_samples,)
+        The attributes.
+
     Attributes
     ----------
     score : ndarray of shape (n_samples,)
@@ -37,6 +42,10 @@ class LabelIssues(Bunch):
         order of the samples.
     given_label : ndarray of shape (n_samples,)
         The labels that were scored.
+
+    See Also
+    --------
+    LatentKNNClassifier.diagnose : Purity of the neighborhoods, and distances.
 
     Examples
     --------
@@ -157,7 +166,9 @@ class LabelIssuesMixin:
             near = self._codes[self._bank.search.kneighbors(None, n_neighbors)[1]]
         else:
             X = self._check(X)
-            codes = encode_labels(check_targets(self, X, y), self.classes_)
+            y = check_targets(self, X, y)
+            assert y is not None
+            codes = encode_labels(y, self.classes_)
             near = self._labels_nearby(X, codes, n_neighbors)
         return label_issues(codes, near, self.classes_, method)
 

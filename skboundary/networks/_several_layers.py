@@ -26,6 +26,7 @@ class SeveralLayers(TorchNetwork):
     layer : tuple of layers
     """
 
+    layer: Any
     _found: list[dict[str, Any]]  # attributes of the network with each layer alone
 
     def singles(self) -> list[TorchNetwork]:

@@ -132,7 +132,7 @@ def yield_checks(
         yield check_batch_size_invariance
     if "device" in params:
         yield check_unknown_device
-    if "n_neighbors" in params and not hasattr(estimator, "fit_resample"):
+    if isinstance(params.get("n_neighbors"), int) and not hasattr(estimator, "fit_resample"):
         yield check_n_neighbors_too_large
     if is_classifier(estimator) and not fixed_classes:
         yield check_string_labels

@@ -159,7 +159,8 @@ def test_how_often_the_estimator_is_trained(iris):
 
 def test_numbers_above_the_training_samples_are_left_out(iris):
     X, y = iris
-    clf = LatentKNNClassifierCV(LogisticRegression(max_iter=500), n_neighbors=[120, 1, 119, 80], cv=2)
+    base = LogisticRegression(max_iter=500)
+    clf = LatentKNNClassifierCV(base, n_neighbors=[120, 1, 119, 80], cv=2)
     assert set(clf.fit(X, y).cv_results_["param_n_neighbors"]) == {1}
     with pytest.raises(ValueError, match=r"n_neighbors=\[76\] are all above .* 75. Add a smaller"):
         clf.set_params(n_neighbors=[76]).fit(X, y)
@@ -254,4 +255,4 @@ def test_wrong_labels_are_outvoted(digits):
         clf.fit(X[:450], noisy[:450])
     base = clf.estimator_.score(X[450:], y[450:])
     assert clf.score(X[450:], y[450:]) > base + 0.05
-    assert clf.best_params_["query_weight"] < 0.5 and clf.best_params_["n_neighbors"] > 1
+    assert clf.best_params_["query_weight"] < 0.88 and clf.best_params_["n_neighbors"] > 3
