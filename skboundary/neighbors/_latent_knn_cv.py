@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.model_selection import ParameterGrid, check_cv, train_test_split
 from sklearn.utils import _safe_indexing
-from sklearn.utils._param_validation import Interval, validate_parameter_constraints
+from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
 
 from skboundary._device import DeviceLike
@@ -297,11 +297,7 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
 
     def _grid(self) -> Grid:
         """The values to combine, each as a list."""
-
-        def validate(**params: Any) -> None:
-            constraints = LatentKNNClassifier._parameter_constraints
-            validate_parameter_constraints(constraints, params, caller_name=type(self).__name__)
-
+        validate = LatentKNNClassifier()._validate
         given = {name: getattr(self, name) for name in _CHOSEN}
         if not isinstance(self.layer, (list, tuple)):
             given["layer"] = [self.layer]

@@ -171,9 +171,9 @@ def test_numbers_above_the_training_samples_are_left_out(iris):
     [
         ({"n_neighbors": 5}, r"n_neighbors=5 is not a list of values: pass \[5\]"),
         ({"metric": "cosine"}, "metric='cosine' is not a list"),
-        ({"query_weight": [0.5, 2]}, "'query_weight' parameter of LatentKNNClassifierCV .* Got 2"),
+        ({"query_weight": [0.5, 2]}, "'query_weight' parameter of LatentKNNClassifier .* Got 2"),
         ({"layer": []}, "layer is empty"),
-        ({"layer": ["hidden", None]}, "'layer' parameter of LatentKNNClassifierCV"),
+        ({"layer": ["hidden", None]}, "'layer' parameter of LatentKNNClassifier must"),
         ({"contribute": "labels", "average": ["logits"]}, "average='logits'"),
         ({"scoring": lambda est, X, y: np.nan}, "gives NaN for .*Choose another scoring"),
     ],
