@@ -179,6 +179,17 @@ class BankFolder:
                 )
         return folder
 
+    def reopened(self) -> BankFolder:
+        """Open the same bank again, with the samples that others have appended since.
+
+        Raises
+        ------
+        ValueError
+            If its folder is missing or holds another bank by now.
+        """
+        self._arrays()
+        return BankFolder.open(self.path)
+
     @property
     def complete(self) -> bool:
         return self._state["complete"]

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from numbers import Integral
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,15 @@ from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from skboundary._batching import map_batches, resolve_batch_size
-from skboundary._device import DeviceLike, move, resolve_device, resolve_dtype, to_tensor
+from skboundary._bank_folder import BankFolder
+from skboundary._batching import BATCH_BYTES, resolve_batch_size
+from skboundary._device import DeviceLike, resolve_device, resolve_dtype, to_numpy, to_tensor
 from skboundary._plain import State
 from skboundary._site import DocLinkMixin
 from skboundary._validation import all_or_nothing, check_input
-from skboundary.functional.nearest_neighbors import build_index, search
+from skboundary.functional.nearest_neighbors import build_index
+from skboundary.neighbors._bank_writing import sample_form, write_samples
+from skboundary.neighbors._streamed_search import BankIndex, search_batches, search_ranges
 from skboundary.networks._carrier import StoredStateMixin
 
 # Batches of queries searched together: queries that need a float64 search share one pass over the
@@ -51,6 +55,12 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
     batch_size : {'auto'} or int, default='auto'
         Number of queries compared at a time, up to twice as many in bfloat16. It does not affect
         the result.
+
+    bank : str or path-like, default=None
+        A folder that `fit` writes the samples to, and that they are searched in by memory map,
+        part by part, so that they need not fit into memory. If it contains samples already,
+        because `fit` was interrupted or another object has written them, they must be the first
+        of X, and `fit` continues after them. A pickle contains the path.
 
     Attributes
     ----------
@@ -103,7 +113,10 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
         "metric": [StrOptions({"euclidean", "sqeuclidean", "cosine"})],
         "device": [str, torch.device],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "bank": [str, PathLike, None],
     }
+
+    _index: Any  # SearchIndex or BankIndex
 
     def __init__(
         self,
@@ -112,11 +125,13 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
         metric: str = "euclidean",
         device: DeviceLike = "auto",
         batch_size: str | int = "auto",
+        bank: str | PathLike[str] | None = None,
     ) -> None:
         self.n_neighbors = n_neighbors
         self.metric = metric
         self.device = device
         self.batch_size = batch_size
+        self.bank = bank
 
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing()
@@ -137,12 +152,17 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X is not two-dimensional, or contains NaN or infinity.
+            If X is not two-dimensional, or contains NaN or infinity, or if `bank` holds other
+            samples or was written with another metric.
         """
         samples = self._check(X, reset=True)
         self.device_ = resolve_device(self.device)
         self.effective_metric_ = self.metric
-        return self._keep(self._to_device(samples))
+        if self.bank is None:
+            return self._keep(self._to_device(samples))
+        form = sample_form(self, samples)
+        bank = BankFolder.open_or_create(self.bank, metric=self.metric, samples=form)
+        return self._keep_bank(self._write(bank, samples))
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: ArrayLike, y: ArrayLike | None = None) -> TorchNearestNeighbors:
@@ -161,12 +181,16 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X has another number of columns than the samples in the index.
+            If X has another number of columns than the samples in the index, or if another
+            process has written to the bank.
         """
         if not hasattr(self, "_index"):
             return self.fit(X)
-        new = self._to_device(self._check(X, reset=False))
-        return self._keep(torch.cat([self._index.samples, new]))
+        new = self._check(X, reset=False)
+        if isinstance(self._index, BankIndex):
+            bank = self._index.bank.reopened()  # which may hold samples of an interrupted call
+            return self._keep_bank(self._write(bank, new, first=self.n_samples_fit_))
+        return self._keep(torch.cat([self._index.samples, self._to_device(new)]))
 
     def kneighbors(
         self,
@@ -207,22 +231,22 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
     def _search(self, X: Any, n_neighbors: int | None) -> tuple[NDArray[Any], NDArray[np.intp]]:
         """Distances and indices for validated queries; None as in `kneighbors`."""
         self._validate_params()  # n_neighbors and batch_size may have been set since fit
-        queries = self._index.samples if X is None else X
+        samples = self._index.samples
+        queries = samples if X is None else X
         k = self._check_n_neighbors(n_neighbors, queries.shape[0], itself=X is None)
-        sample_bytes = 8 * self.n_features_in_
-        batch_size = resolve_batch_size(self.batch_size, sample_bytes, self.device_)
-
-        def step(part: slice) -> Any:
-            batch = self._to_device(queries[part])
-            exclude = None
-            if X is None:
-                exclude = torch.arange(part.start, part.stop, device=self.device_)
-            near = search(self._index, batch, k, exclude=exclude, batch_size=batch_size)
-            return move(near, torch.device("cpu"))
-
-        found = list(map_batches(step, queries.shape[0], batch_size * _BATCHES_TOGETHER))
-        distances, indices = (torch.cat(part).numpy() for part in zip(*found, strict=True))
-        dtype = np.float64 if self._index.samples.dtype == torch.float64 else np.float32
+        batch_size = resolve_batch_size(self.batch_size, 8 * self.n_features_in_, self.device_)
+        settings: Any = dict(
+            to_device=self._to_device,
+            batch_size=batch_size,
+            n_together=batch_size * _BATCHES_TOGETHER,
+            itself=X is None,
+        )
+        if isinstance(self._index, BankIndex):
+            found = search_ranges(samples, queries, k, metric=self._index.metric, **settings)
+        else:
+            found = search_batches(self._index, queries, k, **settings)
+        distances, indices = found.distances.numpy(), found.indices.numpy()
+        dtype = np.float64 if str(samples.dtype).endswith("float64") else np.float32
         largest, limit = distances.max(initial=0), np.finfo(dtype).max
         if largest > limit:
             raise ValueError(
@@ -275,13 +299,16 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
     def _stored_state(self) -> State:
         state = super()._stored_state()
         if "_index" in state:  # the index is as large as the samples and quickly rebuilt
-            state["_index"] = state["_index"].samples
+            index = state["_index"]
+            state["_index"] = index.bank if isinstance(index, BankIndex) else index.samples
         return state
 
     def _restore(self, state: State) -> None:
         super()._restore(state)
-        if "_index" in state:
-            samples: Any = state["_index"]
+        samples: Any = state.get("_index")
+        if isinstance(samples, BankFolder):  # which may be missing, until it is used
+            self._index = BankIndex(samples, self.effective_metric_)
+        elif samples is not None:
             if samples.ndim != 2 or samples.shape[1] != self.n_features_in_:
                 raise ValueError(
                     f"its samples have shape {tuple(samples.shape)} instead of "
@@ -300,6 +327,24 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
         self.n_samples_fit_ = len(samples)
         return self
 
+    def _keep_bank(self, bank: BankFolder) -> TorchNearestNeighbors:
+        """Search in a bank, whose latent vectors are the samples."""
+        self._index = BankIndex(bank, self.effective_metric_)
+        self.n_samples_fit_ = bank.n_samples
+        return self
+
+    def _write(self, bank: BankFolder, samples: Any, first: int = 0) -> BankFolder:
+        """Write samples to a bank in the dtype of the search."""
+        dtype = self._search_dtype(samples)
+        wider = bank.latent.dtype if bank.n_samples else None
+
+        def compute(some: Any, bar: Any) -> tuple[NDArray[Any], None]:
+            array = to_numpy(to_tensor(some, dtype=dtype))
+            return array.astype(wider) if wider and np.can_cast(array.dtype, wider) else array, None
+
+        block = max(1, BATCH_BYTES // (8 * self.n_features_in_))
+        return write_samples(bank, samples, compute, block=block, first=first)
+
     def _check(self, X: Any, *, reset: bool) -> Any:
         X = check_input(self, X, reset=reset)
         if X.ndim != 2:
@@ -314,9 +359,12 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
         """Convert samples to a tensor; small integers are kept, and cast during the search."""
         if isinstance(samples, torch.Tensor):
             return samples.to(self.device_)
+        return to_tensor(samples, device=self.device_, dtype=self._search_dtype(samples))
+
+    def _search_dtype(self, samples: Any) -> torch.dtype | None:
+        """Dtype of samples in the index; None keeps small integers."""
         small = np.can_cast(samples.dtype, np.int16)
-        dtype = None if small else resolve_dtype(samples, self.device_)
-        return to_tensor(samples, device=self.device_, dtype=dtype)
+        return None if small else resolve_dtype(samples, self.device_)
 
     def _check_n_neighbors(self, n_neighbors: int | None, n_queries: int, *, itself: bool) -> int:
         """Validate the number of neighbors with the messages of scikit-learn."""

@@ -146,6 +146,40 @@ def with_memory(network: Any, memory: Any, memory_key: str | None) -> Network:
     return cast(Network, network)
 
 
+def trained_network(
+    estimator: Any,
+    like: NDArray[Any],
+    n_outputs: int,
+    *,
+    memory: Any,
+    memory_key: str | None,
+    **settings: Any,
+) -> tuple[Any, Network]:
+    """Give the `Network` of a trained classifier without running a sample.
+
+    Parameters
+    ----------
+    estimator : nn.Module, FrozenNetwork or FrozenEstimator
+    like : ndarray of shape (0, ...)
+        In the dtype and with the shape of the samples.
+    n_outputs : int
+        Number of outputs of the classifier.
+    memory, memory_key, **settings : object
+        As in `as_network`.
+
+    Returns
+    -------
+    estimator_ : classifier
+    network : Network
+        It finds its layer when it runs first.
+    """
+    _refuse_other_kinds(estimator)
+    estimator = _trained(estimator, like, None, settings["device"], None, 0)
+    adapter = _adapt(estimator, like, classes=None, **settings)
+    adapter._learn_classes(n_outputs)
+    return estimator, with_memory(adapter, memory, memory_key)
+
+
 def _trained(
     estimator: Any, X: Any, y: Any, device: DeviceLike, random_state: RandomStateLike, verbose: int
 ) -> Any:

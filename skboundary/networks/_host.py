@@ -22,6 +22,7 @@ from skboundary.networks._factory import (
     is_trained,
     takes_frames,
     takes_sparse,
+    trained_network,
     with_memory,
 )
 from skboundary.networks._parameters import LATENT_CONSTRAINTS
@@ -71,6 +72,12 @@ class NetworkHostMixin(StoredStateMixin, DocLinkMixin):
         memory = getattr(self, "memory", None)
         if memory is not None and "_network" in state and is_trained(self.estimator):
             self._network = with_memory(state["_network"], memory, self.memory_key)
+
+    def _trained_network(self, like: Any, n_outputs: int) -> tuple[Any, Network]:
+        """Network of a trained `estimator`, without a sample; see `trained_network`."""
+        names = [n for n in LATENT_CONSTRAINTS if hasattr(self, n) and n != "random_state"]
+        params = {name: getattr(self, name) for name in names}
+        return trained_network(params.pop("estimator"), like, n_outputs, **params)
 
     def _refuse_metadata(self) -> None:
         """Refuse requests that an estimator inside makes, instead of dropping them.

@@ -1,0 +1,191 @@
+"""Exact search batch by batch, and range by range among samples on disk, with the same result.
+
+Each range is searched with an index of its own, and lists are merged by (distance, index). One
+index orders by half squared distances, of which two may have the same root, so ranges are searched
+by squared distances and roots are taken last. This takes numbers whose squares float64 can hold;
+where there are others, euclidean distances are merged, which differ from those of one index by
+rounding only.
+"""
+
+# SPDX-License-Identifier: BSD-3-Clause
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from sklearn.utils import gen_batches
+from torch import Tensor
+
+from skboundary._bank_folder import BankFolder
+from skboundary._batching import map_batches
+from skboundary._device import move, to_tensor
+from skboundary._part_array import PartArray
+from skboundary.functional.nearest_neighbors import (
+    Neighbors,
+    SearchIndex,
+    build_index,
+    merge,
+    search,
+)
+
+_RANGE_BYTES = 2**25  # of the table of a range
+# Numbers of these magnitudes, and 0, differ by 0 or so much that neither the square nor that of
+# differences multiplied by a power of two leaves the range in which `search` uses squares.
+_MAGNITUDES = 2.0**-190, 2.0**190
+
+
+class BankIndex(NamedTuple):
+    """What takes the place of a `SearchIndex` where the samples are latent vectors of a bank."""
+
+    bank: BankFolder
+    metric: str
+
+    @property
+    def samples(self) -> PartArray:
+        return self.bank.latent
+
+
+def search_batches(
+    index: SearchIndex,
+    queries: Any,
+    k: int,
+    *,
+    to_device: Callable[[Any], Tensor],
+    batch_size: int,
+    n_together: int,
+    itself: bool,
+) -> Neighbors:
+    """Find the k nearest samples of each query in an index.
+
+    Parameters
+    ----------
+    index : SearchIndex
+    queries : array-like or Tensor of shape (q, d)
+        Read by slices.
+    k : int
+    to_device : callable
+        Converts samples or queries to a tensor.
+    batch_size, n_together : int
+        See `functional.nearest_neighbors.search`; queries searched in one call.
+    itself : bool
+        Whether query i is sample i, which is not returned.
+
+    Returns
+    -------
+    neighbors : Neighbors
+        On the CPU.
+    """
+
+    def step(part: slice) -> Neighbors:
+        batch = to_device(queries[part])
+        exclude = torch.arange(part.start, part.stop, device=batch.device) if itself else None
+        near = search(index, batch, k, exclude=exclude, batch_size=batch_size)
+        return move(near, torch.device("cpu"))
+
+    found = map_batches(step, queries.shape[0], n_together)
+    return Neighbors(*(torch.cat(part) for part in zip(*found, strict=True)))
+
+
+def search_ranges(
+    samples: PartArray,
+    queries: Any,
+    k: int,
+    *,
+    metric: str,
+    to_device: Callable[[Any], Tensor],
+    batch_size: int,
+    n_together: int,
+    itself: bool,
+) -> Neighbors:
+    """Find the k nearest samples of each query among samples on disk.
+
+    Parameters
+    ----------
+    samples : PartArray of shape (n, d)
+    metric : {"euclidean", "sqeuclidean", "cosine"}
+    queries, k, to_device, batch_size, n_together, itself : object
+        See `search_batches`.
+
+    Returns
+    -------
+    neighbors : Neighbors
+        On the CPU.
+
+    Raises
+    ------
+    ValueError
+        If a sample is not finite.
+    """
+    q = queries.shape[0]
+    rooted = metric == "euclidean" and all(map(_can_be_squared, (samples, queries)))
+    best = Neighbors(
+        torch.full((q, k), torch.inf, dtype=torch.float64),
+        torch.full((q, k), len(samples), dtype=torch.int64),
+    )
+    for inside in _ranges(samples):
+        some = to_device(samples[inside])
+        if some.is_floating_point() and not some.isfinite().all():
+            raise ValueError(
+                f"The bank holds NaN or infinity among its samples {inside.start} to "
+                f"{inside.stop - 1}: it was changed or damaged."
+            )
+        index = build_index(some, "sqeuclidean" if rooted else metric)
+
+        def step(batch: slice, index: SearchIndex = index, first: int = inside.start) -> Any:
+            found = []
+            for part, exclude in _split(batch, first, len(index.samples), itself):
+                near = min(k, len(index.samples) - (exclude is not None))
+                if near:
+                    query = to_device(queries[part])
+                    without = None if exclude is None else exclude.to(query.device)
+                    of_part = search(index, query, near, exclude=without, batch_size=batch_size)
+                    found.append((part, *move(of_part, torch.device("cpu"))))
+            return found
+
+        for found in map_batches(step, q, n_together):
+            for part, distances, indices in found:
+                new = Neighbors(distances, indices + inside.start)
+                known = Neighbors(best.distances[part], best.indices[part])
+                best.distances[part], best.indices[part] = merge(known, new)
+    return Neighbors(best.distances.sqrt_(), best.indices) if rooted else best
+
+
+def _ranges(samples: PartArray) -> Iterator[slice]:
+    """Ranges whose table is of limited size."""
+    size = 4 * samples.shape[1]  # of one sample, in float32
+    return gen_batches(len(samples), max(1, _RANGE_BYTES // size))
+
+
+def _split(batch: slice, first: int, n: int, itself: bool) -> Iterator[tuple[slice, Tensor | None]]:
+    """Split queries into those that are among the n samples of a range and others.
+
+    Yields
+    ------
+    part : slice
+    exclude : Tensor or None
+        Position of each query in the range.
+    """
+    if not itself:
+        yield batch, None
+        return
+    start, stop = (min(max(i, batch.start), batch.stop) for i in (first, first + n))
+    if batch.start < start:
+        yield slice(batch.start, start), None
+    if start < stop:
+        yield slice(start, stop), torch.arange(start - first, stop - first)
+    if stop < batch.stop:
+        yield slice(stop, batch.stop), None
+
+
+def _can_be_squared(array: Any) -> bool:
+    """Whether float64 holds the squares of all differences of these numbers, see above."""
+    if to_tensor(array[:1]).dtype != torch.float64:
+        return True
+    low, high = _MAGNITUDES
+    for part in gen_batches(array.shape[0], max(1, _RANGE_BYTES // (8 * array.shape[1]))):
+        size = to_tensor(array[part]).abs()
+        if ((size > high) | ((size < low) & (size > 0))).any():
+            return False
+    return True
