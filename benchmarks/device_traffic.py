@@ -125,7 +125,7 @@ def network() -> torch.nn.Module:
 
 def measure(name: str, module: torch.nn.Module) -> dict[str, Any]:
     """Counts of a block, and of a call besides its blocks; of a call for methods without blocks."""
-    with patch.multiple(_bank, _BLOCK=BLOCK), patch.multiple(_exact, _BATCHES_TOGETHER=1):
+    with patch.multiple(_bank, BLOCK=BLOCK), patch.multiple(_exact, _BATCHES_TOGETHER=1):
         return _measure(name, module)
 
 

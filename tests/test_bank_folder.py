@@ -25,15 +25,24 @@ def small_parts(monkeypatch):
     monkeypatch.setattr(_part_writer, "PART_BYTES", 10 * 6 * 4)  # ten latent vectors
 
 
-@pytest.fixture
-def bank(tmp_path, small_parts):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
     """37 samples in parts of 10, 10, 5, 10 and 2."""
-    folder = BankFolder.create(tmp_path / "bank", metric="cosine", digest="ab", classes=[1, 5, 9])
-    latent, outputs, labels = samples(37)
-    folder.append(latent[:25], outputs[:25], labels[:25])
-    folder.append(latent[25:], outputs[25:], labels[25:])
-    folder.finish()
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_part_writer, "PART_BYTES", 10 * 6 * 4)
+        path = tmp_path_factory.mktemp("written") / "bank"
+        folder = BankFolder.create(path, metric="cosine", digest="ab", classes=[1, 5, 9])
+        latent, outputs, labels = samples(37)
+        folder.append(latent[:25], outputs[:25], labels[:25])
+        folder.append(latent[25:], outputs[25:], labels[25:])
+        folder.finish()
+    return path
+
+
+@pytest.fixture
+def bank(written, tmp_path, small_parts):
+    """A copy, because files may be changed."""
+    return BankFolder.open(shutil.copytree(written, tmp_path / "bank"))
 
 
 def described(folder):

@@ -4,27 +4,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.utils import _safe_indexing, gen_batches
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from skboundary._bank_folder import BankFolder
 from skboundary._batching import progress
 from skboundary._device import to_numpy, to_tensor
 from skboundary._plain import storable
+from skboundary._sample_array import SampleArray
 from skboundary.functional.latent_mixing import average_neighbors, class_means, merge_lists, mix
 from skboundary.neighbors._exact import TorchNearestNeighbors
 from skboundary.neighbors._votes import Vote, neighbor_weights
 from skboundary.networks import Network
 from skboundary.networks._outputs import Link
 
-# Samples whose latent vectors are in memory at once; enough for an efficient search.
-_BLOCK = 4096
+BLOCK = 4096  # samples whose latent vectors are in memory at once; enough for an efficient search
+_BLOCK_BYTES = 2**26  # of what is computed for them, where the search reads a bank for each block
 
 Transforms = Sequence[Callable[[Any], Any]] | None
 
@@ -106,9 +110,20 @@ class Bank:
         ------
         found : Found
         """
-        for latents, logits in passes(self.network, X, transforms, verbose):
+        block = self.block_size(X, k, transforms)
+        for latents, logits in passes(self.network, X, transforms, block, verbose):
             near = merged([self.neighbors(latent, k) for latent in latents], k)
             yield Found(latents[0], logits, *near)
+
+    def block_size(self, X: Any, k: int, transforms: Transforms) -> int:
+        """Number of samples searched together: more in a bank, which is read once for them."""
+        if isinstance(self.stored, Stored):
+            return BLOCK
+        latent, outputs = (a[:1].nbytes for a in (self.stored.latent, self.stored.outputs))
+        copied = transforms or isinstance(X, SampleArray)
+        sample = 8 * math.prod(X.shape[1:]) if copied else 0
+        rows = max(1, _BLOCK_BYTES // (latent + (k + 2) * outputs + sample))
+        return rows if rows < BLOCK else rows - rows % BLOCK  # the batches are those in memory
 
     def collect(self, X: Any, k: int, transforms: Transforms, verbose: int) -> Found:
         """Concatenate the blocks."""
@@ -117,7 +132,7 @@ class Bank:
     def own_blocks(self, k: int) -> Iterator[Found]:
         """Yield what is stored, and the k nearest others of each training sample."""
         distances, indices = self.search.kneighbors(None, k)
-        for part in gen_batches(len(indices), _BLOCK):
+        for part in gen_batches(len(indices), BLOCK):
             latent, logits = (
                 torch.from_numpy(np.array(array[part]))  # a memory map is read-only
                 for array in (self.stored.latent, self.stored.outputs)
@@ -127,7 +142,7 @@ class Bank:
     def class_means(self, codes: NDArray[np.intp], n_classes: int) -> Tensor:
         """Mean latent vectors (n_classes, n_latent) of the training samples of each class."""
         sums: Any = 0.0
-        for part in gen_batches(len(codes), _BLOCK):
+        for part in gen_batches(len(codes), BLOCK):
             some, of_class = to_tensor(self.stored.latent[part]), torch.from_numpy(codes[part])
             counts = torch.bincount(of_class, minlength=n_classes)[:, None]
             sums = sums + class_means(some, of_class, n_classes).nan_to_num(0.0) * counts
@@ -172,7 +187,7 @@ class Bank:
         """Weighted mean (n, n_classes) of what the neighbors contribute, some samples at a time."""
         n_classes, dtype = found.logits.shape[1], found.logits.dtype
         parts = []
-        for part in gen_batches(len(found.indices), _BLOCK):
+        for part in gen_batches(len(found.indices), BLOCK):
             indices = found.indices[part]
             if vote.codes is None:
                 neighbors = self.neighbor_outputs(indices, vote.average)
@@ -189,8 +204,14 @@ class Bank:
         return self.search.kneighbors(to_numpy(latent), k)
 
 
+def fit_search(search: Any, stored: Any) -> Any:
+    """Fit a copy of a search on the latent vectors of `Stored` or a `BankFolder`."""
+    search = clone(search, safe=False)
+    return search._open(stored) if isinstance(stored, BankFolder) else search.fit(stored.latent)
+
+
 def passes(
-    network: Network, X: Any, transforms: Transforms, verbose: int
+    network: Network, X: Any, transforms: Transforms, block: int, verbose: int
 ) -> Iterator[tuple[list[Tensor], Tensor]]:
     """Run X and its transforms, some samples at a time; see `Bank.blocks`.
 
@@ -203,8 +224,8 @@ def passes(
     network = network.snapshot()
     n, n_passes = X.shape[0], 1 + len(transforms or ())
     with progress(n * n_passes, "network", verbose) as bar:
-        for start in range(0, n, _BLOCK):
-            samples = _safe_indexing(X, slice(start, start + _BLOCK))
+        for start in range(0, n, block):
+            samples = _safe_indexing(X, slice(start, start + block))
             latent, logits = network.latent_and_logits(samples, bar)
             others = [
                 network.latent(_transformed(transform, samples), bar)
@@ -212,7 +233,7 @@ def passes(
             ]
             yield [latent, *others], logits
             # samples in the cache did not pass through the network
-            bar.update(min(n, start + _BLOCK) * n_passes - bar.n)
+            bar.update(min(n, start + block) * n_passes - bar.n)
 
 
 def merged(

@@ -16,6 +16,7 @@ from sklearn.utils import _safe_indexing, gen_batches
 from skboundary._bank_folder import BankFolder, Block
 from skboundary._batching import progress
 from skboundary._device import is_number, resolve_dtype
+from skboundary._sample_array import SampleArray, blocks
 from skboundary.networks._sample_store import sample_keys
 
 _KEYED = 4096  # samples whose keys are in memory at once
@@ -73,8 +74,9 @@ def write_samples(
         If the bank holds other samples or labels after the first.
     """
     n, done = X.shape[0], _n_written(bank, X, codes, first)
+    block = _at_once(X, block)
 
-    def blocks(bar: Any) -> Iterator[Block]:
+    def computed(bar: Any) -> Iterator[Block]:
         for start in range(done, n, block):
             part = slice(start, min(n, start + block))
             samples = _safe_indexing(X, part)
@@ -86,7 +88,7 @@ def write_samples(
     if done < n:
         with progress(n, "bank", verbose) as bar:
             bar.update(done)
-            bank.extend(blocks(bar))
+            bank.extend(computed(bar))
     if not bank.complete:
         bank.finish()
     return bank
@@ -124,7 +126,12 @@ def _n_written(bank: BankFolder, X: Any, codes: NDArray[np.intp] | None, first: 
 def _digest(X: Any, start: int, stop: int) -> str:
     """Digest of the keys of samples, as `BankFolder` stores it for a part."""
     whole = hashlib.blake2b(digest_size=32)
-    for part in gen_batches(stop - start, _KEYED):
+    for part in gen_batches(stop - start, _at_once(X, _KEYED)):
         samples = _safe_indexing(X, slice(start + part.start, start + part.stop))
         whole.update(b"".join(sample_keys(samples)))
     return whole.hexdigest()
+
+
+def _at_once(X: Any, most: int) -> int:
+    """Number of samples of X to take at once: fewer where slices are copies."""
+    return min(most, next(blocks(X)).stop) if isinstance(X, SampleArray) else most

@@ -91,7 +91,8 @@ def find_in(
 ) -> dict[tuple[Hashable, str], Found]:
     """Find the k nearest training samples of X in each space, in one pass of the network."""
     parts: dict[Any, list[Found]] = {key: [] for key in spaces}
-    for latents, logits in passes(network, X, transforms, verbose):
+    block = next(iter(spaces.values())).bank.block_size(X, k, transforms)
+    for latents, logits in passes(network, X, transforms, block, verbose):
         for key, (columns, bank) in spaces.items():
             own = [latent[:, columns].contiguous() for latent in latents]
             near = merged([bank.neighbors(latent, k) for latent in own], k)

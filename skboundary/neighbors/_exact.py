@@ -162,7 +162,7 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
             return self._keep(self._to_device(samples))
         form = sample_form(self, samples)
         bank = BankFolder.open_or_create(self.bank, metric=self.metric, samples=form)
-        return self._keep_bank(self._write(bank, samples))
+        return self._keep(self._write(bank, samples))
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: ArrayLike, y: ArrayLike | None = None) -> TorchNearestNeighbors:
@@ -189,7 +189,7 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
         new = self._check(X, reset=False)
         if isinstance(self._index, BankIndex):
             bank = self._index.bank.reopened()  # which may hold samples of an interrupted call
-            return self._keep_bank(self._write(bank, new, first=self.n_samples_fit_))
+            return self._keep(self._write(bank, new, first=self.n_samples_fit_))
         return self._keep(torch.cat([self._index.samples, self._to_device(new)]))
 
     def kneighbors(
@@ -306,15 +306,20 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
     def _restore(self, state: State) -> None:
         super()._restore(state)
         samples: Any = state.get("_index")
-        if isinstance(samples, BankFolder):  # which may be missing, until it is used
-            self._index = BankIndex(samples, self.effective_metric_)
-        elif samples is not None:
-            if samples.ndim != 2 or samples.shape[1] != self.n_features_in_:
-                raise ValueError(
-                    f"its samples have shape {tuple(samples.shape)} instead of "
-                    f"(n_samples, {self.n_features_in_})"
-                )
-            self._keep(self._to_device(samples))
+        if samples is not None:
+            self._search_in(samples)
+
+    def _search_in(self, samples: Any) -> None:
+        """Search among stored samples, or in a bank, which may be missing until it is used."""
+        if isinstance(samples, BankFolder):
+            self._keep(samples)
+            return
+        if samples.ndim != 2 or samples.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"its samples have shape {tuple(samples.shape)} instead of "
+                f"(n_samples, {self.n_features_in_})"
+            )
+        self._keep(self._to_device(samples))
 
     def _without_samples(self) -> TorchNearestNeighbors:
         """A shallow copy that is stored without its samples, for an owner that stores them."""
@@ -322,16 +327,23 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
         copied.__dict__.update({k: v for k, v in vars(self).items() if k != "_index"})
         return copied
 
-    def _keep(self, samples: torch.Tensor) -> TorchNearestNeighbors:
-        self._index = build_index(samples, self.effective_metric_)
-        self.n_samples_fit_ = len(samples)
+    def _keep(self, samples: torch.Tensor | BankFolder) -> TorchNearestNeighbors:
+        """Search among samples; those of a bank are its latent vectors."""
+        if isinstance(samples, BankFolder):
+            self._index = BankIndex(samples, self.effective_metric_)
+            self.n_samples_fit_ = samples.n_samples
+        else:
+            self._index = build_index(samples, self.effective_metric_)
+            self.n_samples_fit_ = len(samples)
         return self
 
-    def _keep_bank(self, bank: BankFolder) -> TorchNearestNeighbors:
-        """Search in a bank, whose latent vectors are the samples."""
-        self._index = BankIndex(bank, self.effective_metric_)
-        self.n_samples_fit_ = bank.n_samples
-        return self
+    def _open(self, bank: BankFolder) -> TorchNearestNeighbors:
+        """Search in a bank, as after `fit`."""
+        self.device_ = resolve_device(self.device)
+        self.effective_metric_ = self.metric
+        self.input_shape_ = bank.latent.shape[1:]
+        self.n_features_in_ = self.input_shape_[0]
+        return self._keep(bank)
 
     def _write(self, bank: BankFolder, samples: Any, first: int = 0) -> BankFolder:
         """Write samples to a bank in the dtype of the search."""

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
@@ -18,16 +19,14 @@ from sklearn.utils._param_validation import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from skboundary._bank_folder import BankFolder
 from skboundary._device import DeviceLike, to_numpy
-from skboundary._plain import State
 from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing
-from skboundary.neighbors._bank import Bank, Found, Stored
-from skboundary.neighbors._exact import TorchNearestNeighbors
+from skboundary.neighbors._bank import Found
 from skboundary.neighbors._label_issues import LabelIssuesMixin
 from skboundary.neighbors._protocol import NeighborSearch
 from skboundary.neighbors._reports import ReportsMixin
+from skboundary.neighbors._storage import StorageMixin
 from skboundary.neighbors._sweep import SweepMixin
 from skboundary.neighbors._votes import resolve_vote
 from skboundary.networks._host import NetworkHostMixin
@@ -37,7 +36,13 @@ from skboundary.networks._parameters import LATENT_CONSTRAINTS, fill_docstring
 
 @fill_docstring
 class LatentKNNClassifier(
-    NetworkHostMixin, SweepMixin, ReportsMixin, LabelIssuesMixin, ClassifierMixin, BaseEstimator
+    StorageMixin,
+    NetworkHostMixin,
+    SweepMixin,
+    ReportsMixin,
+    LabelIssuesMixin,
+    ClassifierMixin,
+    BaseEstimator,
 ):
     """Average a network's output for a sample with its outputs for nearest training samples.
 
@@ -84,6 +89,11 @@ class LatentKNNClassifier(
         exact.
     {memory}
     {memory_key}
+    bank : str or path-like, default=None
+        A folder that `fit` writes the latent vectors and outputs of the training samples to, part
+        by part, and in which they are searched by memory map, so that they need not fit into
+        memory. What an interrupted `fit` has written is kept if the network and the samples are
+        the same. None keeps them in memory. A pickle contains the path.
     {device}
     {batch_size}
     {random_state}
@@ -145,6 +155,7 @@ class LatentKNNClassifier(
         "contribute": [StrOptions({"outputs", "labels"})],
         "query_transforms": [list, tuple, None],
         "neighbors": [HasMethods(["fit", "kneighbors"]), None],
+        "bank": [str, PathLike, None],
     }
 
     def __init__(
@@ -163,6 +174,7 @@ class LatentKNNClassifier(
         neighbors: NeighborSearch | None = None,
         memory: Any = None,
         memory_key: str | None = None,
+        bank: str | PathLike[str] | None = None,
         device: DeviceLike = "auto",
         batch_size: int | str = "auto",
         random_state: RandomStateLike = None,
@@ -181,6 +193,7 @@ class LatentKNNClassifier(
         self.neighbors = neighbors
         self.memory = memory
         self.memory_key = memory_key
+        self.bank = bank
         self.device = device
         self.batch_size = batch_size
         self.random_state = random_state
@@ -207,12 +220,18 @@ class LatentKNNClassifier(
         ValueError
             If X is not finite, if y contains labels that the network does not have, if its outputs
             do not match the classes, if the layer does not exist, if there are fewer samples than
-            neighbors, or if ``contribute="labels"`` lacks y or ``average="proba"``.
+            neighbors, or if ``contribute="labels"`` lacks y or ``average="proba"``. If `bank` was
+            written with another network, metric, X or y, or is combined with `neighbors`.
         """
         if self.neighbors is not None and self.metric != "euclidean":
             raise ValueError(
                 f"metric={self.metric!r} has no effect on neighbors={self.neighbors!r}. Set the "
                 "metric of that object, and leave metric at its default."
+            )
+        if self.neighbors is not None and self.bank is not None:
+            raise ValueError(
+                f"bank={self.bank!r} is searched exactly, part by part, and neighbors="
+                f"{self.neighbors!r} cannot do that. Set one of them to None."
             )
         X, y = self._check_fit(X, y)
         resolve_vote(self, y)
@@ -221,15 +240,7 @@ class LatentKNNClassifier(
         self.estimator_, self._network = self._as_network(X, y)
         self.device_ = self._network.device
         self.classes_, self._codes = resolve_labels(y, self._network.classes_)
-        search = self.neighbors
-        if search is None:
-            search = TorchNearestNeighbors(
-                self.n_neighbors, metric=self.metric, device=self.device_
-            )
-        stored = Stored(*map(to_numpy, self._network.latent_and_logits(X)))
-        self.neighbors_ = clone(search, safe=False).fit(stored.latent)
-        self._bank = Bank(stored, self.neighbors_, self._network.link, self._network)
-        return self
+        return self._store(X)
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict classes.
@@ -310,30 +321,8 @@ class LatentKNNClassifier(
         """
         return -self.kneighbors(X)[0][:, -1]
 
-    def _stored_state(self) -> State:
-        state = super()._stored_state()
-        if "_bank" in state:
-            state["_bank"] = self._bank.stored
-            if isinstance(self.neighbors_, TorchNearestNeighbors):
-                state["neighbors_"] = self.neighbors_._without_samples()
-        return state
-
-    def _restore(self, state: State) -> None:
-        super()._restore(state)
-        if "_bank" not in state:
-            return
-        stored, n, codes = state["_bank"], self.n_samples_fit_, self._codes
-        if isinstance(stored, BankFolder):  # saved as such
-            stored = Stored(np.asarray(stored.latent), np.asarray(stored.outputs))
-        if {n} != {*map(len, stored), n if codes is None else len(codes)}:
-            raise ValueError(f"its latent vectors, outputs or labels are not {n}")
-        if isinstance(self.neighbors_, TorchNearestNeighbors):
-            self.neighbors_._keep(self.neighbors_._to_device(stored.latent))
-        elif self.neighbors_ is None:  # a search of the user, which is not saved
-            self.neighbors_ = clone(self.neighbors, safe=False).fit(stored.latent)
-        self._bank = Bank(stored, self.neighbors_, self._network.link, self._network)
-
     def _check(self, X: Any) -> Any:
+        _ = self._bank.network  # before X, whose shape is known to a network only
         self._validate_params()  # n_neighbors and query_weight may have been set since fit
         return self._check_X(X)
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from skboundary._validation import check_targets
-from skboundary.neighbors._bank import Bank
+from skboundary.neighbors._bank import Bank, fit_search
 from skboundary.neighbors._choice import (
     Grid,
     Space,
@@ -150,7 +150,7 @@ class SweepMixin:
             search = self.neighbors_
             if metric != own:
                 search = TorchNearestNeighbors(metric=metric, device=self.device_)
-                search.fit(np.asarray(bank.stored.latent))
+                search = fit_search(search, bank.stored)
             of_metric = Bank(bank.stored, search, bank.link, bank.network)
             spaces[None, metric] = Space(slice(None), of_metric)
         return bank.network, spaces

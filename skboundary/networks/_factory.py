@@ -175,7 +175,7 @@ def trained_network(
     """
     _refuse_other_kinds(estimator)
     estimator = _trained(estimator, like, None, settings["device"], None, 0)
-    adapter = _adapt(estimator, like, classes=None, **settings)
+    adapter = adapt(estimator, like, classes=None, **settings)
     adapter._learn_classes(n_outputs)
     return estimator, with_memory(adapter, memory, memory_key)
 
