@@ -271,7 +271,7 @@ def test_one_bar_for_the_whole_call(mlp, iris, monkeypatch, tmp_path, memory, tr
         query_transforms=transforms,
         memory=str(tmp_path) if memory else None,
     ).fit(X, y)
-    monkeypatch.setattr(_bank, "_BLOCK", 64)
+    monkeypatch.setattr(_bank, "BLOCK", 64)
     monkeypatch.setattr(_bank, "progress", open_bar)
     clf.set_params(verbose=1)
     total = 150 * (1 + len(transforms))
@@ -439,7 +439,7 @@ def test_results_do_not_depend_on_the_block_size(cnn, split, monkeypatch):
     X_train, y_train, X, _y = split
     clf = LatentKNNClassifier(cnn).fit(X_train, y_train)
     proba, neighbors = clf.predict_proba(X), clf.kneighbors(X)[1]
-    monkeypatch.setattr(_bank, "_BLOCK", 7)
+    monkeypatch.setattr(_bank, "BLOCK", 7)
     np.testing.assert_allclose(clf.predict_proba(X), proba, atol=1e-6)
     np.testing.assert_array_equal(clf.kneighbors(X)[1], neighbors)
 
