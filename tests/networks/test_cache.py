@@ -223,7 +223,7 @@ def test_the_order_of_classes_does_not_matter(mlp, iris, tmp_path):
 
 def test_a_prediction_makes_one_digest_and_the_next_another(mlp, iris, tmp_path, monkeypatch):
     digests, digest = [], TorchNetwork.digest
-    monkeypatch.setattr(_bank, "_BLOCK", 20)
+    monkeypatch.setattr(_bank, "BLOCK", 20)
     monkeypatch.setattr(
         TorchNetwork, "digest", lambda *args: digests.append(digest(*args)) or digests[-1]
     )
