@@ -29,6 +29,7 @@ from skboundary.networks._outputs import Link
 
 BLOCK = 4096  # samples whose latent vectors are in memory at once; enough for an efficient search
 _BLOCK_BYTES = 2**26  # of what is computed for them, where the search reads a bank for each block
+_STORED_BYTES = 2**25  # of what is read at a time
 
 Transforms = Sequence[Callable[[Any], Any]] | None
 
@@ -132,7 +133,7 @@ class Bank:
     def own_blocks(self, k: int) -> Iterator[Found]:
         """Yield what is stored, and the k nearest others of each training sample."""
         distances, indices = self.search.kneighbors(None, k)
-        for part in gen_batches(len(indices), BLOCK):
+        for part in gen_batches(len(indices), _rows(self.stored.latent)):
             latent, logits = (
                 torch.from_numpy(np.array(array[part]))  # a memory map is read-only
                 for array in (self.stored.latent, self.stored.outputs)
@@ -142,7 +143,7 @@ class Bank:
     def class_means(self, codes: NDArray[np.intp], n_classes: int) -> Tensor:
         """Mean latent vectors (n_classes, n_latent) of the training samples of each class."""
         sums: Any = 0.0
-        for part in gen_batches(len(codes), BLOCK):
+        for part in gen_batches(len(codes), _rows(self.stored.latent)):
             some, of_class = to_tensor(self.stored.latent[part]), torch.from_numpy(codes[part])
             counts = torch.bincount(of_class, minlength=n_classes)[:, None]
             sums = sums + class_means(some, of_class, n_classes).nan_to_num(0.0) * counts
@@ -187,7 +188,8 @@ class Bank:
         """Weighted mean (n, n_classes) of what the neighbors contribute, some samples at a time."""
         n_classes, dtype = found.logits.shape[1], found.logits.dtype
         parts = []
-        for part in gen_batches(len(found.indices), BLOCK):
+        rows = _rows(self.stored.outputs, found.indices.shape[1])
+        for part in gen_batches(len(found.indices), rows):
             indices = found.indices[part]
             if vote.codes is None:
                 neighbors = self.neighbor_outputs(indices, vote.average)
@@ -202,6 +204,11 @@ class Bank:
         if isinstance(self.search, TorchNearestNeighbors):  # the network has checked its outputs
             return self.search._search(latent, k)
         return self.search.kneighbors(to_numpy(latent), k)
+
+
+def _rows(array: Any, times: int = 1) -> int:
+    """Number of samples of which something stored is read at a time."""
+    return max(1, min(BLOCK, _STORED_BYTES // (times * array[:1].nbytes)))
 
 
 def fit_search(search: Any, stored: Any) -> Any:

@@ -61,7 +61,7 @@ def test_training_samples_that_are_passed_are_left_out_of_their_neighbors(
     cnn, noisy, metric, block, monkeypatch
 ):
     X, _, given = noisy
-    monkeypatch.setattr(_bank, "_BLOCK", block)
+    monkeypatch.setattr(_bank, "BLOCK", block)
     # duplicates, some of them with another label
     X, given = np.concatenate([X, X[:40]]), np.concatenate([given, (given[:40] + 1) % 10])
     clf = LatentKNNClassifier(cnn, metric=metric, batch_size=64).fit(X, given)
