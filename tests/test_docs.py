@@ -342,6 +342,17 @@ def test_the_table_of_searches_by_budget_equals_the_results():
         assert len(means) >= 3 and all((np.array(peer) > ours).all() for peer in means.values())
 
 
+def test_the_tables_of_counterfactuals_equal_the_results():
+    benchmark = load_script("counterfactuals.py")
+    results = json.loads(benchmark.RESULTS.read_text())
+    text = benchmark.GUIDE.read_text()
+    assert f"\n{benchmark.count_table(results)}\n" in text
+    assert "times" not in results or f"\n{benchmark.time_table(results)}\n" in text
+    cancer = results["counts"]["records"]["breast cancer"]
+    assert all(figures["success"] == 1 for name, figures in cancer.items() if "ours" in name)
+    assert cancer["ours, balanced"]["changes"] <= 4  # the target, with two immutable columns
+
+
 def test_the_times_of_the_margins_equal_the_results():
     benchmark = load_script("margins_speed.py")
     results = json.loads((ROOT / "benchmarks/results/margins_speed.json").read_text())
@@ -396,6 +407,7 @@ EXACT_SEARCH = [
 TIMES = {
     "black_box_curve",
     "boundary",
+    "counterfactuals",
     "first_call",
     "fixed_costs",
     "latent_knn",
@@ -413,6 +425,7 @@ MEASURED = {
         "functional/_boundary_walk.py",
     ],
     "boundary": [*SEARCHES, *PM],
+    "counterfactuals": ["functional/sparse_search.py", "functional/_coordinate_values.py"],
     "deepdig": [
         "functional/deepdig.py",
         "functional/boundary_complexity.py",

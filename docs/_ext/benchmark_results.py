@@ -16,6 +16,7 @@ RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 GUIDES = {
     "black_box_curve": "boundary_samples",
     "boundary": "boundary_samples",
+    "counterfactuals": "boundary_samples",
     "deepdig": "characterization",
     "device_traffic": "networks",
     "equivalence": None,
