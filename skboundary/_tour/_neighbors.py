@@ -14,7 +14,7 @@ from skboundary._tour._data import Problem, Recipe
 from skboundary._tour._network import Fold, train
 from skboundary._tour._pictures import save_picture
 from skboundary.display import NeighborsDisplay, QueryWeightDisplay
-from skboundary.neighbors import LatentKNNClassifier
+from skboundary.neighbors import LatentKNNClassifier, LatentKNNClassifierCV
 from skboundary.networks import FrozenNetwork
 
 
@@ -76,18 +76,19 @@ def _fold(problem: Problem, seed: int, noise: float) -> Fold:
 def _assess(problem: Problem, fold: Fold, net: FrozenNetwork, epochs: int) -> Assessed:
     recipe, X, (fit, val, y) = problem.recipe, problem.X_train, fold
     test = problem.X_test, problem.y_test
-    clf = LatentKNNClassifier(net, metric="cosine", device=problem.device).fit(X[fit], y[fit])
+    choice = LatentKNNClassifierCV(
+        net,
+        n_neighbors=recipe.n_neighbors,
+        query_weight=recipe.query_weight,
+        metric=["cosine"],
+        device=problem.device,
+    ).fit(X[fit], y[fit], X_val=X[val], y_val=y[val])
+    clf, chosen = choice.best_estimator_, choice.best_params_
     scores = {
         "train": net.score(X[fit], y[fit]),
         "base": net.score(*test),
-        "paper": clf.score(*test),
+        "paper": clf.set_params(n_neighbors=3, query_weight=0.88).score(*test),
     }
-    swept = clf.sweep(
-        X[val], y[val], n_neighbors=recipe.n_neighbors, query_weight=recipe.query_weight
-    )
-    # of equally good settings the one nearest to the base network
-    ranked = zip(swept["rank_test_score"], swept["params"], strict=True)
-    chosen = min(ranked, key=lambda pair: (pair[0], -pair[1]["query_weight"]))[1]
     scores["chosen"] = clf.set_params(**chosen).score(*test)
     return Assessed(clf, net, epochs, scores)
 
