@@ -22,6 +22,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Bunch
 from torch import Tensor
 
+from skboundary._sample_array import SampleArray
+
 State = dict[str, Any]
 Class = TypeVar("Class", bound=type)
 
@@ -206,6 +208,7 @@ class Encoder:
         return self._leaf(value, path)
 
     def _leaf(self, value: Any, path: str) -> Any:
+        value = np.asarray(value) if isinstance(value, SampleArray) else value
         kind = type(value)
         if isinstance(value, torch.dtype):
             return {"dtype": str(value)[6:]}  # without "torch."

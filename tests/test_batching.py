@@ -1,9 +1,10 @@
 import threading
 
+import numpy as np
 import pytest
 import torch
 
-from skboundary._batching import map_batches, resolve_batch_size
+from skboundary._batching import joined, map_batches, resolve_batch_size
 
 
 def test_batch_size_auto_is_bounded_by_bytes_and_samples():
@@ -65,3 +66,29 @@ def test_progress_bar_is_silent_unless_verbose(capsys):
     for _ in map_batches(lambda r: r, 5, 2, verbose=1, desc="looking"):
         pass
     assert "looking" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_parts_are_joined_as_by_concatenation(kind):
+    whole = [np.arange(12.0).reshape(6, 2), np.arange(6)]
+    for ends in ([6], [2, 6], [1, 2, 3, 4, 5, 6]):
+        starts = [0, *ends[:-1]]
+        parts = [[kind(a[i:j]) for a in whole] for i, j in zip(starts, ends)]
+        found = joined(iter(parts), 6)
+        for array, expected in zip(found, whole, strict=True):
+            np.testing.assert_array_equal(array, expected)
+            assert type(array) is type(kind([0])) and array.dtype == kind(expected).dtype
+    assert joined(iter([parts[0][:1]]), 1)[0] is parts[0][0]  # one part is not copied
+
+
+def test_parts_of_several_dtypes_get_a_common_one():
+    (found,) = joined(iter([[torch.ones(2)], [torch.full((1,), 0.1).double()]]), 3)
+    assert found.dtype == torch.float64 and found.tolist() == [1, 1, float(np.float32(0.1))]
+    (names,) = joined(iter([[np.array(["a"])], [np.array(["abc"])]]), 2)
+    assert names.tolist() == ["a", "abc"]
+
+
+def test_parts_of_several_shapes_are_refused():
+    for second in (torch.ones(2, 1), torch.ones(2, 3)):
+        with pytest.raises(ValueError, match=r"before number 2 .*\(2,\), and those from it on"):
+            joined(iter([[torch.ones(2, 2)], [second]]), 4)

@@ -453,6 +453,7 @@ MEASURED = {
         "neighbors/_exact.py",
     ],
     "neighbors": EXACT_SEARCH,
+    "out_of_core": [],  # tests/test_memory.py measures again
     "oversampling": SAMPLER,
     "pm": PM,
     "pm_all_new": PM,

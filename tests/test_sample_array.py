@@ -1,5 +1,7 @@
 """Containers outside of memory: read by slices, with the results of an array."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
+import skboundary.io
 from skboundary import (
     BiasedExtrapolationClassifier,
     BiasedExtrapolationSampler,
@@ -20,6 +23,7 @@ from skboundary import (
     TorchNearestNeighbors,
     _sample_array,
 )
+from skboundary._part_array import PartArray
 from skboundary._sample_array import SampleArray
 from skboundary._validation import check_input
 from skboundary.boundary import _boundary_search
@@ -78,6 +82,14 @@ def mapped(array, folder):
     return np.load(folder / "X.npy", mmap_mode="r").view(Mapped)
 
 
+def parts(array, folder):
+    files = [folder / f"{i}.npy" for i in range(3)]
+    ends = [20, 31, len(array)]
+    for file, start, end in zip(files, [0, 20, 31], ends, strict=True):
+        np.save(file, array[start:end])
+    return PartArray(files, ends, array.dtype, array.shape[1:])
+
+
 KINDS = {
     "slices": lambda array, folder: Slices(array),
     "chunks": lambda array, folder: Slices(array, (9, *array.shape[1:])),
@@ -86,6 +98,7 @@ KINDS = {
     "h5py without chunks": h5_contiguous,
     "zarr": zarr,
     "dask": dask,
+    "parts of a bank": parts,
 }
 
 
@@ -290,3 +303,14 @@ def test_principal_components_by_blocks(dtype, scale, monkeypatch):
     monkeypatch.setattr(_sample_array, "BATCH_BYTES", 7 * X[0].nbytes)
     found = _principal_components(X, None, torch.float64)
     np.testing.assert_allclose((found @ expected.T).abs(), np.eye(6), atol=1e-6)
+
+
+def test_pickles_and_folders_contain_the_samples_that_an_extractor_keeps(iris, mlp, tmp_path):
+    stored = h5(iris[0], tmp_path)
+    model = BoundarySampleExtractor(mlp, method="segment", returns="distance", random_state=0)
+    expected = model.fit(stored, iris[1]).transform(iris[0])
+    skboundary.io.save(model, tmp_path / "saved")
+    copies = pickle.loads(pickle.dumps(model)), skboundary.io.load(tmp_path / "saved", module=mlp)
+    stored.file.close()
+    for copy in copies:
+        np.testing.assert_array_equal(copy.transform(iris[0]), expected)

@@ -28,6 +28,7 @@ GUIDES = {
     "latent_knn": "latent_knn",
     "margins_speed": "subspace_margins",
     "neighbors": "nearest_neighbors",
+    "out_of_core": "memory",
     "oversampling": "biased_extrapolation",
     "pm": "boundary_samples",
     "pm_all_new": "boundary_samples",

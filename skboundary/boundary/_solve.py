@@ -32,6 +32,9 @@ from skboundary.exceptions import BoundaryNotFoundWarning, warn_caller
 from skboundary.functional.margins import margin_band
 
 _WIDENINGS = (8, 64)  # of a band
+# A search by gradients takes up to 40 times the memory of its batch, which is therefore limited to
+# a fifth of that of a single pass.
+_SAMPLES_HELD_CPU = 5
 
 Codes = NDArray[np.intp]
 
@@ -327,9 +330,9 @@ def batch_size(classifier: FittedClassifier, shape: tuple[int, ...], method: Met
     network, numbers = classifier.network, math.prod(shape[1:])
     if classifier.batch_size == "auto" and not network.differentiable:
         return max(1, SEARCH_NUMBERS // numbers)
-    return resolve_batch_size(
-        classifier.batch_size, numbers * network.dtype.itemsize, network.device
-    )
+    held = _SAMPLES_HELD_CPU if network.device.type == "cpu" else 1
+    sample_bytes = held * numbers * network.dtype.itemsize
+    return resolve_batch_size(classifier.batch_size, sample_bytes, network.device)
 
 
 def _limits(
