@@ -204,7 +204,7 @@ def table(records: Iterable[dict[str, Any]]) -> str:
 
 def in_child(name: str, path: Path, threads: int = 1) -> dict[str, Any]:
     """Measure in a process of its own."""
-    options = ["--case", name, "--data", str(path), "--threads", str(threads)]
+    options = ["--case", name, "--cache", str(path), "--threads", str(threads)]
     done = subprocess.run(
         [sys.executable, __file__, *options], capture_output=True, text=True, check=False
     )
@@ -216,16 +216,16 @@ def in_child(name: str, path: Path, threads: int = 1) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", choices=CASES)
-    parser.add_argument("--data", type=Path)
+    parser.add_argument("--cache", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
     if args.case:
         torch.set_num_threads(args.threads)
-        print(json.dumps(measure(args.case, args.data)))
+        print(json.dumps(measure(args.case, args.cache)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = args.data or Path(folder, "X.npy")
+        path = args.cache or Path(folder, "X.npy")
         if not path.exists():
             write(path, ROWS)
         records = []
