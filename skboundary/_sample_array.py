@@ -118,7 +118,8 @@ class SampleArray:
 
     def _slice(self, start: int, stop: int) -> NDArray[Any]:
         block = np.asarray(self._array[start:stop])
-        if block.shape != (stop - start, *self.shape[1:]) or block.dtype != self.dtype:
+        own, read = self.dtype.newbyteorder("="), block.dtype.newbyteorder("=")
+        if block.shape != (stop - start, *self.shape[1:]) or read != own:
             raise ValueError(
                 f"X[{start}:{stop}] of a {type(self._array).__name__} of shape {self.shape} and "
                 f"dtype {self.dtype} has the shape {block.shape} and dtype {block.dtype}."

@@ -118,7 +118,7 @@ class BoundarySearchMixin:
         warn_of_failures(self._classifier, status, X)
         if self.returns == "interval":
             result = np.column_stack([lower_bounds(self._classifier, X, *aim), result])
-        return self._restore(result, given) if self.returns == "boundary" else result
+        return self._put_back(result, given) if self.returns == "boundary" else result
 
     @property
     def bounds_(self) -> tuple[NDArray[Any], NDArray[Any]] | None:
@@ -290,7 +290,7 @@ class BoundarySearchMixin:
         }
         return replace(pairs, **points, feature_names=getattr(self, "feature_names_in_", None))
 
-    def _restore(self, points: NDArray[Any], X: Any) -> Any:
+    def _put_back(self, points: NDArray[Any], X: Any) -> Any:
         """Points (n, ...) as a DataFrame like X where some columns do not hold numbers."""
         if not self._has_levels():
             return points
