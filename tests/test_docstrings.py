@@ -66,6 +66,7 @@ def public_names():
         yield from ((name, OPTIONAL) for name in names_of(cls))
     yield "skboundary.boundary.characterize_boundary", OPTIONAL
     yield "skboundary.networks.as_network", OPTIONAL
+    yield "skboundary.networks.collect", OPTIONAL
     for protocol in (Network, NeighborSearch):  # its properties are described in its docstring
         for name in names_of(protocol):
             if not isinstance(vars(protocol).get(name.rpartition(".")[2]), property):

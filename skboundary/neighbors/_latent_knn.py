@@ -24,6 +24,7 @@ from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing
 from skboundary.neighbors._bank import Found
 from skboundary.neighbors._label_issues import LabelIssuesMixin
+from skboundary.neighbors._module import ModuleMixin
 from skboundary.neighbors._protocol import NeighborSearch
 from skboundary.neighbors._reports import ReportsMixin
 from skboundary.neighbors._storage import StorageMixin
@@ -41,6 +42,7 @@ class LatentKNNClassifier(
     SweepMixin,
     ReportsMixin,
     LabelIssuesMixin,
+    ModuleMixin,
     ClassifierMixin,
     BaseEstimator,
 ):

@@ -115,20 +115,21 @@ def warn_of_probabilities(network: Network, scores: Tensor, one: int) -> None:
     one : int
         The column of the second output, or of the only one.
     """
-    if not network.ends_in_logits:
-        return
-    if scores.shape[1] == 2 and bool((scores.sum(1) == 0).all()):  # minus and plus the half
-        output = 2 * scores[:, one]
-        found = bool(((output >= 0) & (output <= 1)).all())
-    else:
-        found = bool((scores >= 0).all()) and bool(((scores.sum(1) - 1).abs() < 1e-5).all())
-    if found:
+    if network.ends_in_logits and look_like_probabilities(scores, one):
         warn_caller(
             "The network's outputs look like probabilities, and a softmax or sigmoid of "
             "probabilities is nearly uniform. Use FrozenNetwork(module, output='proba'), or "
             "predict_nonlinearity=None in a skorch net.",
             ProbabilityOutputWarning,
         )
+
+
+def look_like_probabilities(scores: Tensor, one: int = 1) -> bool:
+    """Whether scores are probabilities, or minus and plus the half of one of two."""
+    if scores.shape[1] == 2 and bool((scores.sum(1) == 0).all()):
+        output = 2 * scores[:, one]
+        return bool(((output >= 0) & (output <= 1)).all())
+    return bool((scores >= 0).all()) and bool(((scores.sum(1) - 1).abs() < 1e-5).all())
 
 
 def _tie(scores: Tensor, eps: float) -> float:

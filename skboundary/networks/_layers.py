@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from skboundary._plain import storable
 
-Layer = str | int | Callable[[nn.Module, Tensor], Tensor]
+Layer = str | int | Callable[[nn.Module, Any], Tensor]
 Run = Callable[[nn.Module, Any], Any]
 
 
@@ -34,20 +34,20 @@ class _StopForward(Exception):
 
 def first_tensor(value: Any) -> Tensor:
     """First tensor of the output of a module: a tensor, or nested sequences and mappings."""
-    found = next(_tensors(value), None)
+    found = next(tensors_in(value), None)
     if found is None:
         raise TypeError(f"A layer returned {type(value).__name__}, which contains no tensor.")
     return found
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
-        yield from _tensors([*value.values()])
+        yield from tensors_in([*value.values()])
     elif isinstance(value, (list, tuple)):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_in(item)
 
 
 def begins_with_embedding(module: nn.Module, x: Tensor) -> bool:
@@ -66,18 +66,23 @@ def begins_with_embedding(module: nn.Module, x: Tensor) -> bool:
     return isinstance(reached[0], (nn.Embedding, nn.EmbeddingBag)) if reached else False
 
 
-def find_tap(module: nn.Module, layer: Layer, x: Tensor) -> tuple[Tap | None, Tensor, Tensor]:
+def find_tap(
+    module: nn.Module, layer: Layer, x: Any, run: Run = operator.call
+) -> tuple[Tap | None, Tensor, Tensor]:
     """Run `x` and determine the activation that `layer` refers to.
 
     Which layer runs last, and how often a layer runs, depends on the control flow of the network,
-    so it is determined in a forward pass. All activations are stored, so `x` should be small.
+    so it is determined in a forward pass. Activations that `layer` may still refer to are stored:
+    one, or for a negative integer that many.
 
     Parameters
     ----------
     module : nn.Module
     layer : {"auto"}, str, int or callable
         As in `LatentTransformer`.
-    x : Tensor of shape (n, ...)
+    x : Tensor of shape (n, ...), or what `run` takes
+    run : callable, default=operator.call
+        Passes `x` to the module.
 
     Returns
     -------
@@ -92,51 +97,65 @@ def find_tap(module: nn.Module, layer: Layer, x: Tensor) -> tuple[Tap | None, Te
         If `layer` does not exist.
     """
     if not isinstance(layer, (str, int)):
-        return None, layer(module, x), first_tensor(module(x))
+        return None, layer(module, x), first_tensor(run(module, x))
     modules = dict(module.named_modules())
     name, side = _parse(layer, modules)
-    order: list[Tap] = []
+    leaves: list[Tap] = []  # in the order in which their calls end
     caught: dict[Tap, Tensor] = {}
     calls: Counter[str] = Counter()
+    most = -layer if isinstance(layer, int) and layer < 0 else 1
 
-    def enter(key: str) -> Callable[..., None]:
+    def keep(tap: Tap, value: Any) -> None:
+        if len(caught) == most:
+            del caught[next(iter(caught))]
+        caught[tap] = first_tensor(value).clone()
+
+    def enter(key: str, is_leaf: bool) -> Callable[..., None]:
+        wanted = key == name and side == "input"
+        wanted |= layer == "auto" and is_leaf and _is_linear(modules[key])
+
         def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             calls[key] += 1
-            if (args or kwargs) and (key == name or _is_linear(modules[key])):
-                value = first_tensor([*args, *kwargs.values()])
-                caught[Tap(key, "input", calls[key])] = value.clone()
+            if wanted and (args or kwargs):
+                keep(Tap(key, "input", calls[key]), [*args, *kwargs.values()])
 
         return hook
 
-    def leave(key: str) -> Callable[..., None]:
+    def leave(key: str, is_leaf: bool) -> Callable[..., None]:
         def hook(_: nn.Module, args: Any, output: Any) -> None:
-            tap = Tap(key, "output", calls[key])
-            order.append(tap)
-            if key == name or isinstance(layer, int):
-                caught[tap] = first_tensor(output).clone()
+            tap, wanted = Tap(key, "output", calls[key]), key == name and side == "output"
+            if is_leaf:
+                wanted |= isinstance(layer, int) and (layer < 0 or layer == len(leaves))
+                leaves.append(tap)
+            if wanted:
+                keep(tap, output)
 
         return hook
 
     with ExitStack() as hooks:
         for key, sub in modules.items():
-            hooks.callback(sub.register_forward_pre_hook(enter(key), with_kwargs=True).remove)
-            hooks.callback(sub.register_forward_hook(leave(key)).remove)
-        output = first_tensor(module(x))
-
-    leaves = [t for t in order if not any(modules[t.name].children())]
-    if layer == "auto":
-        linear = [t for t in leaves if _is_linear(modules[t.name])]
-        tap = _last_input(linear, leaves)
-    elif isinstance(layer, int):
+            is_leaf = not any(sub.children())
+            before, after = enter(key, is_leaf), leave(key, is_leaf)
+            hooks.callback(sub.register_forward_pre_hook(before, with_kwargs=True).remove)
+            hooks.callback(sub.register_forward_hook(after).remove)
+        output = first_tensor(run(module, x))
+    if isinstance(layer, int):
         tap = _leaf_at(layer, leaves)
-    elif calls[name]:
-        tap = Tap(name, side, calls[name])
+    elif layer == "auto":
+        tap = _last_input([t for t in leaves if _is_linear(modules[t.name])], leaves)
     else:
+        tap = _last_call(layer, name, side, calls[name], leaves)
+    return tap, caught[tap], output
+
+
+def _last_call(layer: str, name: str, side: str, calls: int, leaves: list[Tap]) -> Tap:
+    """The last call of a named module."""
+    if not calls:
         raise ValueError(
             f"layer={layer!r} does not run in the forward pass. "
             f"Layers that do: {', '.join(dict.fromkeys(t.name for t in leaves))}."
         )
-    return tap, caught[tap], output
+    return Tap(name, side, calls)
 
 
 def _last_input(linear: list[Tap], leaves: list[Tap]) -> Tap:
@@ -177,11 +196,11 @@ def run_tapped(
     layer : str, int or callable
     tap : Tap or None
         As returned by `find_tap`.
-    x : Tensor of shape (n, ...)
+    x : Tensor of shape (n, ...), or what `run` takes
     logits : bool
         False stops the pass once the latent vectors are computed.
     run : callable, default=operator.call
-        Passes `x` to the module.
+        As in `find_tap`.
 
     Returns
     -------

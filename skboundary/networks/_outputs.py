@@ -51,7 +51,9 @@ def check_floats(output: Tensor, name: str) -> None:
         )
 
 
-def as_logits(output: Tensor, n: int, *, probabilities: bool, name: str) -> Tensor:
+def as_logits(
+    output: Tensor, n: int, *, probabilities: bool, name: str, check: bool = True
+) -> Tensor:
     """Convert the output of a module for n samples to logits (n, n_classes).
 
     Parameters
@@ -63,6 +65,8 @@ def as_logits(output: Tensor, n: int, *, probabilities: bool, name: str) -> Tens
         Whether the outputs are probabilities instead of logits.
     name : str
         Class of the module, for messages.
+    check : bool, default=True
+        False leaves out the check of probabilities, which `torch.export` cannot trace.
 
     Returns
     -------
@@ -75,7 +79,7 @@ def as_logits(output: Tensor, n: int, *, probabilities: bool, name: str) -> Tens
         For outputs of another shape, or probabilities that are not in [0, 1] or do not sum to 1.
     """
     output = output.to(at_least_float32(output.dtype))
-    if n == 1 and output.ndim < 2 and output.numel():  # squeezed
+    if output.ndim < 2 and n == 1 and output.numel():  # squeezed
         output = output.reshape(1, -1)
     if output.ndim == 1:
         output = output[:, None]
@@ -84,7 +88,8 @@ def as_logits(output: Tensor, n: int, *, probabilities: bool, name: str) -> Tens
             f"{name} gives outputs of shape {tuple(output.shape)}; expected (n_samples, n_classes)."
         )
     if probabilities:
-        _check_probabilities(output)
+        if check:
+            _check_probabilities(output)
         # the smallest number with a finite logarithm in this dtype
         output = torch.cat([1 - output, output], 1) if output.shape[1] == 1 else output
         return output.clamp_min(torch.finfo(output.dtype).tiny).log()
