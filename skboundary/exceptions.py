@@ -12,6 +12,7 @@ __all__ = [
     "CacheWarning",
     "DeviceWarning",
     "EncodedLabelsWarning",
+    "FailedTaskWarning",
     "FewParentsWarning",
     "NoCrossingWarning",
     "NoLowerBoundWarning",
@@ -39,6 +40,10 @@ class EncodedLabelsWarning(UserWarning):
 
     The estimator then predicts positions: its `classes_` are 0 to n_classes - 1.
     """
+
+
+class FailedTaskWarning(UserWarning):
+    """Tasks on a cluster failed three times; their samples have the status "failed"."""
 
 
 class FewParentsWarning(UserWarning):

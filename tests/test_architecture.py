@@ -13,6 +13,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 BANK = ("_bank_folder", "_bank_state", "_part_array", "_part_writer")
 STATE = ("_npy", "_plain")
+TASKS = ("_task_store", "_file_array")
 SHARED = (
     "_random",
     "_device",
@@ -23,6 +24,7 @@ SHARED = (
     "exceptions",
     *BANK,
     *STATE,
+    *TASKS,
 )
 
 # What a package or module may import of skboundary, besides itself.
@@ -38,9 +40,11 @@ ALLOWED = {
     **{module: set(BANK) for module in BANK},
     "_npy": set(),
     "_plain": {"_sample_array"},
+    **{module: set(TASKS) for module in TASKS},
     "networks": {"functional", *SHARED},
+    "_engine": {"_task_store", "exceptions", "networks._digest", "networks._travel"},
     "neighbors": {"functional", *SHARED, "networks"},
-    "boundary": {"functional", *SHARED, "networks", "neighbors._exact"},
+    "boundary": {"functional", *SHARED, "networks", "neighbors._exact", "_engine"},
     "over_sampling": {"functional", *SHARED, "networks", "neighbors._exact"},
     "display": {"functional", *SHARED, "networks", "neighbors", "boundary", "over_sampling"},
     "io": {*SHARED, "networks", "neighbors", "boundary", "over_sampling", "_saved"},

@@ -38,6 +38,7 @@ from skboundary.boundary._training_samples import Starts
 from skboundary.boundary.methods._problem import Settings
 from skboundary.boundary.methods._registry import METHODS, Method, choose_method
 from skboundary.functional.margins import runner_up
+from skboundary.networks._chunks import Output
 
 _BLOCK_BYTES = 2**24  # in the samples that are searched from at a time, or one batch
 
@@ -339,3 +340,8 @@ class BoundarySearchMixin:
         distances = np.zeros((len(source), len(self.classes_)), dtype=repeated.X.dtype)
         distances[index, target] = successful_distances(pairs)
         return distances, pairs.status.reshape(len(source), -1)
+
+    def _describe(self, X: Any) -> Output:
+        """What `transform` returns for a sample of X."""
+        shapes = {"distance": (1,), "interval": (2,), "class_distances": (len(self.classes_),)}
+        return Output(shapes.get(self.returns, X.shape[1:]), floating(X))

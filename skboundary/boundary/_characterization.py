@@ -8,7 +8,6 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator
@@ -17,11 +16,13 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 
 from skboundary._batching import progress
 from skboundary._device import DeviceLike
+from skboundary._engine import Failed, find_engine
 from skboundary._random import RandomStateLike, draw_seed
 from skboundary._validation import check_targets
 from skboundary.boundary._classifier import FittedClassifier
 from skboundary.boundary._inputs import label_code, numbers
 from skboundary.boundary._pair_report import COLUMNS, Labeled, Measures, Plan, measure
+from skboundary.boundary._pairs import name_pairs
 from skboundary.boundary.methods._registry import EFFORT_CONSTRAINT, METHODS, choose_method
 from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import encode_labels
@@ -108,7 +109,8 @@ def characterize_boundary(
     effort : {"fast", "balanced", "thorough"} or int, default="balanced"
         How long "deepdig" trains, and "pm" searches; the gradients per sample of "pm", 20 or more.
     n_jobs : int, default=None
-        Processes among which class pairs are distributed, through joblib.
+        Processes of joblib that share the class pairs; None is this process. Under an active
+        `Client` of dask class pairs are tasks of its cluster, see :ref:`distributed`.
     device : str or torch.device, default="auto"
         "auto" keeps a module on its accelerator if it is on one; otherwise it selects the best
         device available.
@@ -190,17 +192,33 @@ def _report(
         test = Labeled(classifier.latent(numbers(X_test)), encode_labels(y_test, classes))
     missing = sorted({*wanted} - {*cache}, key=lambda pair: (min(pair), max(pair), pair))
     size = _PAIRS_PER_JOB.get(plan.method, 2)
-    jobs = (
-        delayed(measure)(classifier, plan, train, test, missing[i : i + size])
-        for i in range(0, len(missing), size)
-    )
+    shares = [missing[i : i + size] for i in range(0, len(missing), size)]
+    engine = find_engine(n_jobs)
+    tasks = [
+        engine.submit(
+            f"measures of {name_pairs(classes, share)}",
+            measure,
+            classifier,
+            plan,
+            train,
+            test,
+            share,
+        )
+        for share in shares
+    ]
+    failed: Measures = {}
     with progress(len(missing), "class pairs", verbose) as bar:
-        for found in Parallel(n_jobs=n_jobs, return_as="generator")(jobs):
-            cache.update(found)
-            bar.update(len(found))
+        for share, found in zip(shares, engine.gather(tasks), strict=True):
+            if isinstance(found, Failed):  # not in the cache: the next call measures them
+                failed |= {pair: dict.fromkeys(COLUMNS, np.nan) for pair in share}
+            else:
+                cache.update(found)
+            bar.update(len(share))
+    measures = cache | failed
     s, t = np.array(wanted, dtype=np.intp).reshape(-1, 2).T
-    columns = {name: np.array([cache[pair][name] for pair in wanted]) for name in COLUMNS}
-    return Bunch(source=classes[s], target=classes[t], **columns)
+    columns = {name: np.array([measures[pair][name] for pair in wanted]) for name in COLUMNS}
+    status = np.array(["failed" if pair in failed else "ok" for pair in wanted])
+    return Bunch(source=classes[s], target=classes[t], status=status, **columns)
 
 
 def fit_for_measures(

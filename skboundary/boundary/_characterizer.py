@@ -86,7 +86,8 @@ class BoundaryCharacterizer(NetworkHostMixin, BaseEstimator):
         anything else changed, the data, a weight of a trained network or a parameter other than
         `pairs`, `n_jobs` and `verbose`, all pairs are measured again.
     n_jobs : int, default=None
-        Processes among which class pairs are distributed, through joblib.
+        Processes of joblib that share the class pairs; None is this process. Under an active
+        `Client` of dask class pairs are tasks of its cluster, see :ref:`distributed`.
     {device}
     {batch_size}
     random_state : int, RandomState instance or None, default=None
@@ -100,6 +101,7 @@ class BoundaryCharacterizer(NetworkHostMixin, BaseEstimator):
         One entry per ordered pair, in the order of `pairs`:
 
         - `source`, `target`: the class labels;
+        - `status`: "ok", or "failed" where the task of the pair failed three times on a cluster;
         - `n_segments`: number of segments that were halved; `success_rate`: share of them that
           end where both classes are equally probable to within 1e-4, or as nearly as the rounding
           of the logits, 8 eps max|logit|, allows (between the two classes if only predicted labels

@@ -22,6 +22,7 @@ from skboundary.boundary._drawing import check_drawing, draw_noise_pairs, draw_p
 from skboundary.boundary._pairs import BoundaryPairs
 from skboundary.boundary._returns import RETURNS, names_of
 from skboundary.boundary.methods._registry import EFFORT_CONSTRAINT, METHODS
+from skboundary.networks._chunks import over_chunks
 from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import encode_labels
 from skboundary.networks._parameters import NETWORK_CONSTRAINTS, fill_docstring
@@ -104,8 +105,8 @@ class BoundarySampleExtractor(
         Columns that method "sparse" may change at most. Samples that need more stay as they are,
         with the status "not_found".
     n_jobs : int, default=None
-        Processes among which class pairs are distributed, through joblib. None computes all pairs
-        together in this process.
+        Processes of joblib that share the class pairs; None is this process. Under an active
+        `Client` of dask class pairs are tasks of its cluster, see :ref:`distributed`.
     {device}
     {batch_size}
     random_state : int, RandomState instance or None, default=None
@@ -260,6 +261,7 @@ class BoundarySampleExtractor(
         self._fit_classifier(*self._check_fit(X, y))
         return self
 
+    @over_chunks(lambda self, X: self._describe(X))
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Find the partner of each sample across the boundary.
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -12,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils._optional_dependencies import check_pandas_support
 
-STATUSES = np.array(["ok", "collapsed", "third_class", "already_target", "not_found"])
-OK, COLLAPSED, THIRD_CLASS, ALREADY_TARGET, NOT_FOUND = range(5)
+STATUSES = np.array(["ok", "collapsed", "third_class", "already_target", "not_found", "failed"])
+OK, COLLAPSED, THIRD_CLASS, ALREADY_TARGET, NOT_FOUND, FAILED = range(6)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +53,7 @@ class BoundaryPairs:
     status : ndarray of shape (n_pairs,)
         "ok"; "collapsed": PM's penalty was too large for the slope there; "third_class": an end
         is predicted as neither class; "already_target": the sample is of the target class;
-        "not_found".
+        "not_found"; "failed": its task failed three times on a cluster, and it is left as it was.
     n_evaluations : ndarray of shape (n_pairs,)
         Forward and backward passes of a pair, to predict, to search and to verify; the training
         of "deepdig" is not counted.
@@ -151,3 +152,10 @@ class BoundaryPairs:
             {"before": old, "after": new, "change": change},
             index=pandas.MultiIndex.from_arrays(index, names=["sample", "column"]),
         )
+
+
+def name_pairs(classes: NDArray[Any], pairs: Iterable[tuple[int, int]]) -> str:
+    """Name the first few of some pairs of classes; a target of -1 is any other class."""
+    found = sorted({*pairs})
+    names = [f"{classes[s]} and {'others' if t < 0 else classes[t]}" for s, t in found[:4]]
+    return ", ".join(names + ["..."] * (len(found) > 4))

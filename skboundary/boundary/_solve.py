@@ -5,22 +5,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import NDArray
 from torch import Tensor
 
 from skboundary._batching import joined, map_batches, resolve_batch_size
 from skboundary._device import move, to_tensor
+from skboundary._engine import Failed, find_engine
 from skboundary._random import forked_rng
 from skboundary.boundary._classifier import SEARCH_NUMBERS, FittedClassifier
 from skboundary.boundary._ends import Box, Limits, Verified, verify
 from skboundary.boundary._oracle import Oracle, Outputs
-from skboundary.boundary._pairs import ALREADY_TARGET, NOT_FOUND, OK, STATUSES, BoundaryPairs
+from skboundary.boundary._pairs import (
+    ALREADY_TARGET,
+    FAILED,
+    NOT_FOUND,
+    OK,
+    STATUSES,
+    BoundaryPairs,
+    name_pairs,
+)
 from skboundary.boundary._partners import count_partners, keep_columns, nearest_partners
 from skboundary.boundary._points import norms
 from skboundary.boundary._response import count_nan_gradients
@@ -96,16 +105,15 @@ def find_pairs(
         partners[todo] = find_partners(
             classifier.training, None, None, source[todo], target[todo], partners.shape[1], rng
         )
-    shares, jobs = [], []
-    for share in _shares(source[todo], target[todo], effective_n_jobs(options.n_jobs)):
-        index = todo[share]
-        shares.append(index)
+    engine = find_engine(options.n_jobs)
+    shares = [todo[s] for s in _shares(source[todo], target[todo], engine.shares)]
+    tasks = []
+    for index in shares:
         codes = source[index], target[index], partners[index]
-        jobs.append(delayed(_solve)(classifier, options, starts.select(index), *codes))
-    if len(jobs) > 1:
-        found = Parallel(n_jobs=options.n_jobs)(jobs)
-    else:
-        found = [function(*args) for function, args, _ in jobs]
+        pairs = zip(codes[0].tolist(), codes[1].tolist(), strict=True)
+        what = f"boundary of {name_pairs(classifier.classes, pairs)}"
+        tasks.append(engine.submit(what, _solve, classifier, options, starts.select(index), *codes))
+    found = engine.gather(tasks)
     return _merge(classifier.classes, options.settings, starts, source, target, shares, found)
 
 
@@ -116,7 +124,7 @@ def _merge(
     source: Codes,
     target: Codes,
     shares: list[Codes],
-    found: list[Verified],
+    found: Iterable[Verified | Failed],
 ) -> BoundaryPairs:
     """Put the pairs of several jobs into the order of the samples."""
     X = starts.X
@@ -126,6 +134,9 @@ def _merge(
     distance, start_distance = np.full((2, n), np.nan, X.dtype)
     n_evaluations = np.full(n, starts.n_runs)
     for index, part in zip(shares, found, strict=True):
+        if isinstance(part, Failed):
+            status[index] = FAILED
+            continue
         outer[index] = part.outer
         if settings.pairs:
             inner[index], midpoint[index] = part.inner, part.midpoint

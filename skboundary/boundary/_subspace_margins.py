@@ -22,6 +22,7 @@ from skboundary.boundary._classifier import FittedClassifier
 from skboundary.boundary._inputs import numbers
 from skboundary.boundary._subspace_search import gradient_margins, label_margins
 from skboundary.boundary._subspaces import make_subspaces
+from skboundary.networks._chunks import Output, over_chunks
 from skboundary.networks._factory import is_trained
 from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._parameters import NETWORK_CONSTRAINTS, fill_docstring
@@ -203,6 +204,7 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
         self.n_subspaces_ = self._subspaces.n_subspaces
         return self
 
+    @over_chunks(lambda self, X: Output((self.n_subspaces_,), self._classifier.network.input_dtype))
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Measure the margins of samples.
 

@@ -104,7 +104,7 @@ class ClassPairDisplay:
             If matplotlib is not installed.
         """
         load_pyplot("ClassPairDisplay.from_report")
-        measures = [name for name in report_ if name not in ("source", "target")]
+        measures = [name for name in report_ if name not in ("source", "target", "status")]
         if column not in measures:
             raise ValueError(f"column={column!r} is not in the report: use one of {measures}.")
         source, target = (np.asarray(report_[end]) for end in ("source", "target"))

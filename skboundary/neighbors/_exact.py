@@ -24,8 +24,10 @@ from skboundary._site import DocLinkMixin
 from skboundary._validation import all_or_nothing, check_input
 from skboundary.functional.nearest_neighbors import build_index
 from skboundary.neighbors._bank_writing import sample_form, write_samples
+from skboundary.neighbors._sharded_search import describe_neighbors
 from skboundary.neighbors._streamed_search import BankIndex, search_batches, search_ranges
 from skboundary.networks._carrier import StoredStateMixin
+from skboundary.networks._chunks import over_chunks
 
 # Batches of queries searched together: queries that need a float64 search share one pass over the
 # samples.
@@ -192,6 +194,7 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
             return self._keep(self._write(bank, new, first=self.n_samples_fit_))
         return self._keep(torch.cat([self._index.samples, self._to_device(new)]))
 
+    @over_chunks(describe_neighbors)
     def kneighbors(
         self,
         X: ArrayLike | None = None,

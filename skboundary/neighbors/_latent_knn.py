@@ -27,9 +27,11 @@ from skboundary.neighbors._label_issues import LabelIssuesMixin
 from skboundary.neighbors._module import ModuleMixin
 from skboundary.neighbors._protocol import NeighborSearch
 from skboundary.neighbors._reports import ReportsMixin
+from skboundary.neighbors._sharded_search import describe_neighbors
 from skboundary.neighbors._storage import StorageMixin
 from skboundary.neighbors._sweep import SweepMixin
 from skboundary.neighbors._votes import resolve_vote
+from skboundary.networks._chunks import Output, over_chunks
 from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import resolve_labels
 from skboundary.networks._parameters import LATENT_CONSTRAINTS, fill_docstring
@@ -244,6 +246,7 @@ class LatentKNNClassifier(
         self.classes_, self._codes = resolve_labels(y, self._network.classes_)
         return self._store(X)
 
+    @over_chunks(lambda self, X: Output((), self.classes_.dtype))
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict classes.
 
@@ -258,6 +261,7 @@ class LatentKNNClassifier(
         check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(1)]
 
+    @over_chunks(lambda self, X: Output((len(self.classes_),), self._network.dtype))
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Predict class probabilities.
 
@@ -277,6 +281,7 @@ class LatentKNNClassifier(
         blocks = self._bank.blocks(X, k, self.query_transforms, self.verbose)
         return np.concatenate([to_numpy(self._bank.mixed(block, vote)) for block in blocks])
 
+    @over_chunks(describe_neighbors)
     def kneighbors(
         self,
         X: ArrayLike | None = None,

@@ -32,6 +32,7 @@ from skboundary.neighbors._choice import (
 )
 from skboundary.neighbors._latent_knn import LatentKNNClassifier
 from skboundary.neighbors._votes import resolve_vote
+from skboundary.networks._chunks import Output, over_chunks
 from skboundary.networks._factory import is_trained
 from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import encode_labels, resolve_labels
@@ -265,6 +266,7 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         self.device_ = self.best_estimator_.device_
         return self
 
+    @over_chunks(lambda self, X: Output((), self.classes_.dtype))
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict classes with the chosen parameters.
 
@@ -276,9 +278,9 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         -------
         y : ndarray of shape (n_samples,)
         """
-        check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(1)]
 
+    @over_chunks(lambda self, X: Output((len(self.classes_),), self.best_estimator_._network.dtype))
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Predict class probabilities with the chosen parameters.
 
@@ -292,8 +294,7 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
             Columns follow `classes_`.
         """
         check_is_fitted(self)
-        X = self._check_X(X)
-        return self.best_estimator_.predict_proba(X)
+        return self.best_estimator_.predict_proba(self._check_X(X))
 
     def _grid(self) -> Grid:
         """The values to combine, each as a list."""

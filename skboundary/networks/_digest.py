@@ -65,7 +65,7 @@ def digest(**parts: Any) -> str:
     ValueError
         That names the object whose content cannot be read.
     """
-    walk = _Walk()
+    walk = Walk()
     whole = hashlib.sha256()
     for name, part in parts.items():
         try:
@@ -75,7 +75,7 @@ def digest(**parts: Any) -> str:
     return whole.hexdigest()
 
 
-class _Walk:
+class Walk:
     """Digests of objects, each made once from the digests of what it holds.
 
     An object that holds itself is named, inside itself, by its depth and by the order in which

@@ -17,6 +17,7 @@ from skboundary._device import DeviceLike, resolve_device, to_numpy
 from skboundary._site import DocLinkMixin
 from skboundary._validation import all_or_nothing, check_input
 from skboundary.networks._carrier import StoredStateMixin
+from skboundary.networks._chunks import Output, over_chunks
 from skboundary.networks._labels import resolve_labels
 from skboundary.networks._parameters import RUNTIME_CONSTRAINTS, fill_docstring
 from skboundary.networks._torch_network import TorchNetwork
@@ -163,6 +164,9 @@ class FrozenNetwork(StoredStateMixin, DocLinkMixin, ClassifierMixin, BaseEstimat
         logits = to_numpy(self._logits(X)[1])
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
+    @over_chunks(
+        lambda self, X: Output((len(self.classes_),), TorchNetwork(**self._settings()).dtype)
+    )
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Compute the softmax of the logits.
 
@@ -177,6 +181,7 @@ class FrozenNetwork(StoredStateMixin, DocLinkMixin, ClassifierMixin, BaseEstimat
         network, logits = self._logits(X)
         return to_numpy(network.proba(logits))
 
+    @over_chunks(lambda self, X: Output((), self.classes_.dtype))
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict the class with the largest logit.
 

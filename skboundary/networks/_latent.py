@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from skboundary._device import DeviceLike, to_numpy
 from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing
+from skboundary.networks._chunks import Output, over_chunks
 from skboundary.networks._factory import is_trained
 from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._parameters import LATENT_CONSTRAINTS, fill_docstring
@@ -120,6 +121,7 @@ class LatentTransformer(
         self._n_features_out = self._network.n_latent
         return self
 
+    @over_chunks(lambda self, X: Output((self._network.n_latent,), self._network.dtype))
     def transform(self, X: ArrayLike) -> NDArray[Any]:
         """Compute the activations.
 

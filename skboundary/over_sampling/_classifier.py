@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone, is_classifier
 from sklearn.utils import _safe_indexing, check_random_state
@@ -20,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 from skboundary._device import DeviceLike, to_numpy
 from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing
+from skboundary.networks._chunks import Output, over_chunks
 from skboundary.networks._factory import is_trained
 from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import resolve_labels
@@ -259,6 +261,7 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         )
         return self
 
+    @over_chunks(lambda self, X: Output((), self.classes_.dtype))
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict labels.
 
@@ -274,6 +277,7 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         return self.head_.predict(Z)
 
     @available_if(_head_has("predict_proba"))
+    @over_chunks(lambda self, X: self._describe_proba())
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Compute the head's probabilities.
 
@@ -307,6 +311,11 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
     def classes_(self) -> NDArray[Any]:
         """Sorted class labels."""
         return self.head_.classes_
+
+    def _describe_proba(self) -> Output:
+        """What `predict_proba` returns for a sample, by that of the head at zero."""
+        zero = to_numpy(torch.zeros(1, self._network.n_latent, dtype=self._network.dtype))
+        return Output((len(self.classes_),), self.head_.predict_proba(zero).dtype)
 
     def _latent(self, X: Any) -> NDArray[Any]:
         check_is_fitted(self, "head_")

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from skboundary._device import DeviceLike, to_numpy
 from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing, check_targets
+from skboundary.networks._chunks import Output, over_chunks
 from skboundary.networks._factory import is_trained
 from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import encode_labels, resolve_labels
@@ -196,6 +197,7 @@ class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         logits = to_numpy(self._adjusted(X))
         return logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else logits
 
+    @over_chunks(lambda self, X: Output((len(self.classes_),), self._network.dtype))
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Compute the softmax of the adjusted logits.
 
@@ -212,6 +214,7 @@ class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         """
         return to_numpy(torch.softmax(self._adjusted(X), 1))
 
+    @over_chunks(lambda self, X: Output((), self.classes_.dtype))
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict classes.
 
