@@ -171,7 +171,9 @@ class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
             self.tau_ = float(self.tau)
         elif given:
             X_val = self._check_X(X_val)
-            true = encode_labels(check_targets(self, X_val, y_val), self.classes_)
+            labels = check_targets(self, X_val, y_val)
+            assert labels is not None
+            true = encode_labels(labels, self.classes_)
             self.tau_ = self._best_tau(to_numpy(self._network.logits(X_val)), true)
         elif is_trained(self.estimator):
             raise ValueError(
@@ -179,6 +181,7 @@ class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
                 "X_val and y_val to fit."
             )
         else:
+            assert codes is not None  # a classifier that is fitted here requires y
             self.tau_ = self._best_tau(self._logits_of_folds(X, y, codes), codes)
         return self
 
