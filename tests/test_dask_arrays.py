@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 
@@ -24,6 +25,7 @@ from skboundary import (
     TorchNearestNeighbors,
 )
 from skboundary._task_store import task_folder
+from skboundary.neighbors import _sharded_search
 
 dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
@@ -139,6 +141,37 @@ def test_arguments_are_passed_on(iris):
     assert_array_equal(alone.compute(), serial(knn.kneighbors, X, n_neighbors=4)[1])
     with pytest.raises(ValueError, match="n_neighbors <= n_samples_fit"):
         knn.kneighbors(chunked(X), 151)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "cosine"])
+def test_a_bank_is_searched_range_by_range(metric, dtype, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 3, size=(300, 4)).astype(dtype) * 2**-0.5  # many ties
+    queries = chunked(X[:100], 40)
+    in_memory = TorchNearestNeighbors(7, metric=metric).fit(X)
+    on_disk = TorchNearestNeighbors(7, metric=metric, bank=tmp_path / "bank").fit(X)
+    monkeypatch.setattr(_sharded_search, "_RANGE_BYTES", 4 * 4 * 64)
+    lazy = on_disk.kneighbors(queries)
+    names = {str(key) for key in lazy[0].__dask_graph__()}
+    assert sum("search_range-" in name for name in names) == 3 * 5
+    for found, expected in zip(lazy, serial(in_memory.kneighbors, X[:100], 40)):
+        assert_same(found, expected, (40, 40, 20))
+    alone = on_disk.kneighbors(queries, 2, return_distance=False)
+    assert_array_equal(alone.compute(), in_memory.kneighbors(X[:100], 2)[1])
+
+
+def test_a_classifier_with_a_bank_is_searched_range_by_range(iris, tmp_path, monkeypatch):
+    X, y = iris
+    base = LatentTransformer(random_state=0).fit(X, y).estimator_
+    in_memory = LatentKNNClassifier(FrozenEstimator(base)).fit(X, y)
+    on_disk = LatentKNNClassifier(FrozenEstimator(base), bank=tmp_path / "bank").fit(X, y)
+    monkeypatch.setattr(_sharded_search, "_RANGE_BYTES", 4 * 64 * 40)
+    for found, expected in zip(on_disk.kneighbors(chunked(X)), serial(in_memory.kneighbors, X)):
+        assert_same(found, expected, (64, 64, 22))
+    for method in ("predict", "predict_proba", "score_samples"):
+        expected = serial(getattr(in_memory, method), X)
+        assert_same(getattr(on_disk, method)(chunked(X)), expected, (64, 64, 22))
 
 
 def test_unknown_and_empty_chunks(iris):

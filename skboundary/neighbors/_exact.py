@@ -24,8 +24,14 @@ from skboundary._site import DocLinkMixin
 from skboundary._validation import all_or_nothing, check_input
 from skboundary.functional.nearest_neighbors import build_index
 from skboundary.neighbors._bank_writing import sample_form, write_samples
-from skboundary.neighbors._sharded_search import describe_neighbors
-from skboundary.neighbors._streamed_search import BankIndex, search_batches, search_ranges
+from skboundary.neighbors._sharded_search import by_ranges, describe_neighbors
+from skboundary.neighbors._streamed_search import (
+    BankIndex,
+    distance_dtype,
+    in_dtype,
+    search_batches,
+    search_ranges,
+)
 from skboundary.networks._carrier import StoredStateMixin
 from skboundary.networks._chunks import over_chunks
 
@@ -194,7 +200,7 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
             return self._keep(self._write(bank, new, first=self.n_samples_fit_))
         return self._keep(torch.cat([self._index.samples, self._to_device(new)]))
 
-    @over_chunks(describe_neighbors)
+    @over_chunks(describe_neighbors, by_ranges)
     def kneighbors(
         self,
         X: ArrayLike | None = None,
@@ -237,27 +243,22 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
         samples = self._index.samples
         queries = samples if X is None else X
         k = self._check_n_neighbors(n_neighbors, queries.shape[0], itself=X is None)
-        batch_size = resolve_batch_size(self.batch_size, 8 * self.n_features_in_, self.device_)
-        settings: Any = dict(
-            to_device=self._to_device,
-            batch_size=batch_size,
-            n_together=batch_size * _BATCHES_TOGETHER,
-            itself=X is None,
-        )
+        settings = self._settings(itself=X is None)
         if isinstance(self._index, BankIndex):
             found = search_ranges(samples, queries, k, metric=self._index.metric, **settings)
         else:
             found = search_batches(self._index, queries, k, **settings)
-        distances, indices = found.distances.numpy(), found.indices.numpy()
-        dtype = np.float64 if str(samples.dtype).endswith("float64") else np.float32
-        largest, limit = distances.max(initial=0), np.finfo(dtype).max
-        if largest > limit:
-            raise ValueError(
-                f"A distance of {largest:.2g} is beyond {limit:.2g}, the largest number of "
-                f"{np.dtype(dtype)}, the dtype of X. Fit on X as float64, or divide it by a "
-                "constant."
-            )
-        return distances.astype(dtype, copy=False), indices
+        return in_dtype(found, distance_dtype(samples))
+
+    def _settings(self, *, itself: bool) -> dict[str, Any]:
+        """How to search, see `search_batches`."""
+        batch_size = resolve_batch_size(self.batch_size, 8 * self.n_features_in_, self.device_)
+        return dict(
+            to_device=self._to_device,
+            batch_size=batch_size,
+            n_together=batch_size * _BATCHES_TOGETHER,
+            itself=itself,
+        )
 
     def kneighbors_graph(
         self, X: ArrayLike | None = None, n_neighbors: int | None = None, mode: str = "connectivity"

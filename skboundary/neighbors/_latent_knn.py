@@ -27,7 +27,7 @@ from skboundary.neighbors._label_issues import LabelIssuesMixin
 from skboundary.neighbors._module import ModuleMixin
 from skboundary.neighbors._protocol import NeighborSearch
 from skboundary.neighbors._reports import ReportsMixin
-from skboundary.neighbors._sharded_search import describe_neighbors
+from skboundary.neighbors._sharded_search import by_ranges, describe_neighbors
 from skboundary.neighbors._storage import StorageMixin
 from skboundary.neighbors._sweep import SweepMixin
 from skboundary.neighbors._votes import resolve_vote
@@ -261,7 +261,7 @@ class LatentKNNClassifier(
         check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(1)]
 
-    @over_chunks(lambda self, X: Output((len(self.classes_),), self._network.dtype))
+    @over_chunks(lambda self, X: Output((len(self.classes_),), self._bank.network.dtype))
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Predict class probabilities.
 
@@ -281,7 +281,7 @@ class LatentKNNClassifier(
         blocks = self._bank.blocks(X, k, self.query_transforms, self.verbose)
         return np.concatenate([to_numpy(self._bank.mixed(block, vote)) for block in blocks])
 
-    @over_chunks(describe_neighbors)
+    @over_chunks(describe_neighbors, by_ranges)
     def kneighbors(
         self,
         X: ArrayLike | None = None,

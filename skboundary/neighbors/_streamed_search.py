@@ -14,7 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.utils import gen_batches
 from torch import Tensor
 
@@ -118,20 +120,10 @@ def search_ranges(
     ValueError
         If a sample is not finite.
     """
-    q = queries.shape[0]
-    rooted = metric == "euclidean" and all(map(_can_be_squared, (samples, queries)))
-    best = Neighbors(
-        torch.full((q, k), torch.inf, dtype=torch.float64),
-        torch.full((q, k), len(samples), dtype=torch.int64),
-    )
+    q, merged = queries.shape[0], merged_metric(metric, samples, queries)
+    best = no_neighbors(q, k, len(samples))
     for inside in _ranges(samples):
-        some = to_device(samples[inside])
-        if some.is_floating_point() and not some.isfinite().all():
-            raise ValueError(
-                f"The bank holds NaN or infinity among its samples {inside.start} to "
-                f"{inside.stop - 1}: it was changed or damaged."
-            )
-        index = build_index(some, "sqeuclidean" if rooted else metric)
+        index = build_range(samples, inside, merged, to_device)
 
         def step(batch: slice, index: SearchIndex = index, first: int = inside.start) -> Any:
             found = []
@@ -149,7 +141,62 @@ def search_ranges(
                 new = Neighbors(distances, indices + inside.start)
                 known = Neighbors(best.distances[part], best.indices[part])
                 best.distances[part], best.indices[part] = merge(known, new)
-    return Neighbors(best.distances.sqrt_(), best.indices) if rooted else best
+    return best if merged == metric else Neighbors(best.distances.sqrt_(), best.indices)
+
+
+def merged_metric(metric: str, samples: Any, queries: Any) -> str:
+    """The metric by which lists of ranges are merged, see above."""
+    rooted = metric == "euclidean" and all(map(_can_be_squared, (samples, queries)))
+    return "sqeuclidean" if rooted else metric
+
+
+def no_neighbors(q: int, k: int, n: int) -> Neighbors:
+    """Lists (q, k) that the neighbors among any n samples replace."""
+    distances = torch.full((q, k), torch.inf, dtype=torch.float64)
+    return Neighbors(distances, torch.full((q, k), n, dtype=torch.int64))
+
+
+def build_range(
+    samples: PartArray, inside: slice, metric: str, to_device: Callable[[Any], Tensor]
+) -> SearchIndex:
+    """Index a range of samples on disk.
+
+    Raises
+    ------
+    ValueError
+        If a sample is not finite.
+    """
+    some = to_device(samples[inside])
+    if some.is_floating_point() and not some.isfinite().all():
+        raise ValueError(
+            f"The bank holds NaN or infinity among its samples {inside.start} to "
+            f"{inside.stop - 1}: it was changed or damaged."
+        )
+    return build_index(some, metric)
+
+
+def distance_dtype(samples: Any) -> type:
+    """Dtype of distances from samples, an array or tensor."""
+    return np.float64 if str(samples.dtype).endswith("float64") else np.float32
+
+
+def in_dtype(found: Neighbors, dtype: type) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Distances in a dtype, and indices.
+
+    Raises
+    ------
+    ValueError
+        If a distance is beyond the numbers of the dtype.
+    """
+    distances, indices = found.distances.numpy(), found.indices.numpy()
+    largest, limit = distances.max(initial=0), np.finfo(dtype).max
+    if largest > limit:
+        raise ValueError(
+            f"A distance of {largest:.2g} is beyond {limit:.2g}, the largest number of "
+            f"{np.dtype(dtype)}, the dtype of X. Fit on X as float64, or divide it by a "
+            "constant."
+        )
+    return distances.astype(dtype, copy=False), indices
 
 
 def _ranges(samples: PartArray) -> Iterator[slice]:
