@@ -45,7 +45,7 @@ class StorageMixin:
     n_samples_fit_: int
     neighbors_: Any
     device_: Any
-    _network: Network | None
+    _network: Any
     _bank: Bank
     _codes: NDArray[np.intp] | None
     _check: Callable[[Any], Any]
@@ -65,7 +65,7 @@ class StorageMixin:
         y : array-like of shape (n_samples,), default=None
             Required if, and only if, the samples before have labels.
         classes : array-like of shape (n_classes,), default=None
-            All classes, which must be those of the network. There is no need to pass them.
+            All classes, which the network must know. There is no need to pass them.
 
         Returns
         -------
@@ -76,17 +76,18 @@ class StorageMixin:
         ------
         ValueError
             If y contains a class that the network does not have, if it is missing although the
-            samples before have labels or vice versa, if `classes` are others than those of the
-            network, or if another process has written to the bank.
+            samples before have labels or vice versa, if `classes` contains one that the network
+            does not have, or if another process has written to the bank.
         """
         if not hasattr(self, "_bank"):
             self.fit(X, y)
         else:
             self._append(X, y)
-        if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+        unknown = [] if classes is None else np.setdiff1d(classes, self.classes_).tolist()
+        if unknown:
             raise ValueError(
-                f"classes={np.asarray(classes).tolist()} are not the classes of the network, "
-                f"{self.classes_.tolist()}, which partial_fit does not change. Omit classes."
+                f"classes={np.asarray(classes).tolist()} contains {unknown}, which the network with "
+                f"the classes {self.classes_.tolist()} does not know. Omit classes."
             )
         return self
 

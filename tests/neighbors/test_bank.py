@@ -307,7 +307,7 @@ def test_partial_fit_refuses_what_it_cannot_add(cnn, split):
         ((X, np.where(y == 3, 77, y)), "y holds 77, which is not one of the 10 classes"),
         ((X, None), "have labels: pass y"),
         ((X[:, :, :4], y), "samples of shape"),
-        ((X, y, [0, 1]), r"classes=\[0, 1\] are not the classes of the network"),
+        ((X, y, [0, 77]), r"classes=\[0, 77\] contains \[77\], which the network"),
     ]:
         with pytest.raises(ValueError, match=message):
             clf.partial_fit(*arguments)
@@ -315,8 +315,11 @@ def test_partial_fit_refuses_what_it_cannot_add(cnn, split):
     np.testing.assert_array_equal(clf.predict_proba(X[:20]), before)
     with pytest.raises(ValueError, match="have no labels: omit y"):
         LatentKNNClassifier(cnn).fit(X).partial_fit(X, y)
-    with pytest.raises(ValueError, match="are not the classes of the network"):
-        LatentKNNClassifier(cnn).partial_fit(X, y, classes=[0, 1])
+    with pytest.raises(ValueError, match="does not know. Omit classes"):
+        LatentKNNClassifier(cnn).partial_fit(X, y, classes=[0, 77])
+    assert LatentKNNClassifier(cnn).partial_fit(X, y, classes=[0, 1]).classes_.tolist() == [
+        *range(10)
+    ]
 
 
 def test_a_failed_search_leaves_the_former_state(cnn, split):
