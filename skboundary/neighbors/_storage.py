@@ -86,8 +86,8 @@ class StorageMixin:
         unknown = [] if classes is None else np.setdiff1d(classes, self.classes_).tolist()
         if unknown:
             raise ValueError(
-                f"classes={np.asarray(classes).tolist()} contains {unknown}, which the network with "
-                f"the classes {self.classes_.tolist()} does not know. Omit classes."
+                f"classes={np.asarray(classes).tolist()} contains {unknown}, which the network, "
+                f"with the classes {self.classes_.tolist()}, does not know. Omit classes."
             )
         return self
 
