@@ -97,13 +97,14 @@ def cached_transformer(X: Any, y: Any, queries: Any, folder: Path) -> Any:
     return LatentTransformer(network(), memory=str(folder)).fit(X).transform(X)
 
 
-def latent_knn(X: Any, y: Any, queries: Any, folder: Path) -> Any:
-    model = LatentKNNClassifier(network(), query_weight=0.5).fit(X, y)
+def latent_knn(X: Any, y: Any, queries: Any, folder: Path, on_disk: bool = False) -> Any:
+    bank = folder if on_disk else None
+    model = LatentKNNClassifier(network(), query_weight=0.5, bank=bank).fit(X, y)
     return model, model.predict(queries)
 
 
-def neighbors(X: Any, y: Any, queries: Any, folder: Path) -> Any:
-    model = TorchNearestNeighbors(5).fit(X)
+def neighbors(X: Any, y: Any, queries: Any, folder: Path, on_disk: bool = False) -> Any:
+    model = TorchNearestNeighbors(5, bank=folder if on_disk else None).fit(X)
     return model, model.kneighbors(queries)
 
 
@@ -137,8 +138,14 @@ CASES = {
         "4 n (2.6 m + 3 c) + 24 n",
         lambda s: 4 * s.n * (2.6 * s.m + 3 * s.c) + 24 * s.n,
     ),
+    "LatentKNNClassifier(bank=)": Case(
+        partial(latent_knn, on_disk=True), "24 n + 8 q c", lambda s: 24 * s.n + 8 * s.q * s.c
+    ),
     "TorchNearestNeighbors": Case(
         neighbors, "6.4 n d + 24 q k", lambda s: 6.4 * s.n * s.d + 24 * s.q * 5, searched=2000
+    ),
+    "TorchNearestNeighbors(bank=)": Case(
+        partial(neighbors, on_disk=True), "24 q k", lambda s: 24 * s.q * 5, searched=2000
     ),
     "SubspaceMargins": Case(margins, "40 d² + 5 q s", lambda s: 40 * s.d**2 + 5 * s.q * s.s),
     "BoundarySampleExtractor, distances": Case(extractor, *DISTANCES),

@@ -54,7 +54,7 @@ def test_a_memory_map_is_not_copied(tmp_path):
     """64 MB, with blocks of 1 MB: each copy of X would exceed the bound."""
     names = [
         "LatentTransformer(memory=)",
-        "LatentKNNClassifier",
+        "LatentKNNClassifier(bank=)",
         "BoundarySampleExtractor, distances",
     ]
     code = [sys.executable, "-c", textwrap.dedent(SMALL), str(ROOT / "benchmarks"), str(tmp_path)]

@@ -33,7 +33,7 @@ def bars(monkeypatch, capsys):
     return drawn
 
 
-def test_networks_count_samples(bars, iris, mlp):
+def test_networks_count_samples(bars, iris, mlp, tmp_path):
     X, y = iris
     LatentTransformer(mlp, batch_size=20, verbose=1).fit(X).transform(X)
     assert bars() == {"network": (150, 150, "00:00")}
@@ -41,6 +41,8 @@ def test_networks_count_samples(bars, iris, mlp):
     assert bars() == {"network": (150, 150, "00:00")}
     model.predict(X[:90])
     assert bars() == {"network": (90, 90, "00:00")}
+    model.set_params(bank=tmp_path / "bank").fit(X, y)
+    assert bars()["bank"] == (150, 150, "00:00")
 
 
 def test_searches_count_samples(bars, iris, mlp, monkeypatch):

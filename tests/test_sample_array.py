@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from joblib._memmapping_reducer import _get_backing_memmap
 from sklearn.base import BaseEstimator, clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
@@ -315,3 +316,11 @@ def test_pickles_and_folders_contain_the_samples_that_an_extractor_keeps(iris, m
     stored.file.close()
     for copy in copies:
         np.testing.assert_array_equal(copy.transform(iris[0]), expected)
+
+
+def test_other_processes_get_the_path_of_a_memory_map_or_nothing(iris, mlp, tmp_path):
+    X = mapped(iris[0], tmp_path)
+    model = BoundarySampleExtractor(mlp, effort="fast").fit(X)
+    assert not len(model._searched().training.X)
+    model.set_params(method="segment").fit(X)
+    assert _get_backing_memmap(model._searched().training.X).filename == str(tmp_path / "X.npy")

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from skboundary._bank_folder import BankFolder
-from skboundary._batching import progress
+from skboundary._batching import joined, progress
 from skboundary._device import to_numpy, to_tensor
 from skboundary._plain import storable
 from skboundary._sample_array import SampleArray
@@ -128,7 +128,7 @@ class Bank:
 
     def collect(self, X: Any, k: int, transforms: Transforms, verbose: int) -> Found:
         """Concatenate the blocks."""
-        return Found.joined(self.blocks(X, k, transforms, verbose))
+        return Found(*joined(self.blocks(X, k, transforms, verbose), X.shape[0]))
 
     def own_blocks(self, k: int) -> Iterator[Found]:
         """Yield what is stored, and the k nearest others of each training sample."""

@@ -8,7 +8,6 @@ from numbers import Integral, Real
 from os import PathLike
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import (
@@ -19,6 +18,7 @@ from sklearn.utils._param_validation import (
 )
 from sklearn.utils.validation import check_is_fitted
 
+from skboundary._batching import joined
 from skboundary._device import DeviceLike, to_numpy
 from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing
@@ -279,7 +279,8 @@ class LatentKNNClassifier(
         k, vote = self.n_neighbors, resolve_vote(self, self._codes)
         self._check_n_neighbors(k)
         blocks = self._bank.blocks(X, k, self.query_transforms, self.verbose)
-        return np.concatenate([to_numpy(self._bank.mixed(block, vote)) for block in blocks])
+        mixed = ([to_numpy(self._bank.mixed(block, vote))] for block in blocks)
+        return joined(mixed, X.shape[0])[0]
 
     @over_chunks(describe_neighbors, by_ranges)
     def kneighbors(

@@ -21,7 +21,7 @@ from sklearn.utils import gen_batches
 from torch import Tensor
 
 from skboundary._bank_folder import BankFolder
-from skboundary._batching import map_batches
+from skboundary._batching import joined, map_batches
 from skboundary._device import move, to_tensor
 from skboundary._part_array import PartArray
 from skboundary.functional.nearest_neighbors import (
@@ -86,8 +86,8 @@ def search_batches(
         near = search(index, batch, k, exclude=exclude, batch_size=batch_size)
         return move(near, torch.device("cpu"))
 
-    found = map_batches(step, queries.shape[0], n_together)
-    return Neighbors(*(torch.cat(part) for part in zip(*found, strict=True)))
+    n_queries = queries.shape[0]
+    return Neighbors(*joined(map_batches(step, n_queries, n_together), n_queries))
 
 
 def search_ranges(
