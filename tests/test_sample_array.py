@@ -323,4 +323,4 @@ def test_other_processes_get_the_path_of_a_memory_map_or_nothing(iris, mlp, tmp_
     model = BoundarySampleExtractor(mlp, effort="fast").fit(X)
     assert not len(model._searched().training.X)
     model.set_params(method="segment").fit(X)
-    assert _get_backing_memmap(model._searched().training.X).filename == str(tmp_path / "X.npy")
+    assert _get_backing_memmap(model._searched().training.X).filename == tmp_path / "X.npy"
