@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import sys
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -13,17 +14,23 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._missing import is_pandas_na
 from sklearn.utils._set_output import ADAPTERS_MANAGER
 
+from skboundary._plain import storable
 
+
+@storable
 class Level(NamedTuple):
     """The categories of a column that does not hold numbers; its values are their positions."""
 
     values: NDArray[Any]  # (n_categories,) objects
-    column: Any  # the same in the column's own library and dtype
+    dtype: str
+    categories: list[Any] | None = None  # of a dtype of categories, which may have others
+    ordered: bool = False
 
 
 Levels = dict[int, Level]  # by the position of the column
 
 
+@storable
 class Columns(NamedTuple):
     """The columns of the DataFrame that a classifier was fitted on."""
 
@@ -34,12 +41,19 @@ class Columns(NamedTuple):
     def frame(self, X: NDArray[Any]) -> Any:
         """A DataFrame of samples (n, d) of numbers, with the categories that they stand for."""
         frame = ADAPTERS_MANAGER.adapters[self.library].create_container(X, X, self.names)
+        library = sys.modules[self.library]
         for position, level in self.levels.items():
-            column = _safe_indexing(level.column, _codes(X[:, position]))
+            name, values = self.names[position], level.values[_codes(X[:, position])]
             if self.library == "polars":
-                frame = frame.with_columns(column.alias(self.names[position]))
+                column = library.Series(name, values.tolist())
+                is_categorical = level.dtype.startswith("Categorical")
+                frame = frame.with_columns(
+                    column.cast(library.Categorical) if is_categorical else column
+                )
+            elif level.categories is not None:
+                frame[name] = library.Categorical(values, level.categories, level.ordered)
             else:
-                frame[self.names[position]] = column.array
+                frame[name] = library.array(values, level.dtype)
         return frame
 
     def values(self, X: NDArray[Any]) -> NDArray[Any]:
@@ -83,7 +97,12 @@ def find_levels(X: Any, categorical: NDArray[np.bool_]) -> Levels:
         _refuse_missing(values, X.columns[position])
         first = {value: i for i, value in reversed(list(enumerate(values)))}
         places = np.sort([*first.values()])
-        levels[int(position)] = Level(values[places], _safe_indexing(column, places))
+        level = Level(values[places].astype(object), str(column.dtype))
+        if level.dtype == "category":
+            level = level._replace(
+                categories=column.dtype.categories.tolist(), ordered=bool(column.dtype.ordered)
+            )
+        levels[int(position)] = level
     return levels
 
 

@@ -1,5 +1,6 @@
 """Columns of tables: categories, columns that stay, and limits on the number of changes."""
 
+import pickle
 import warnings
 
 import numpy as np
@@ -130,6 +131,14 @@ def test_polars(people):
     assert isinstance(points, polars.DataFrame) and points.columns == table.columns
     predict = extractor.estimator_.predict
     assert (predict(points) != predict(table[:20])).all()
+
+
+def test_pickles_keep_the_categories(people, fitted):
+    frame = people[0].iloc[:9]
+    again = pickle.loads(pickle.dumps(fitted))
+    pd.testing.assert_frame_equal(again.transform(frame), fitted.transform(frame))
+    with pytest.raises(ValueError, match="'job' of X has the category 'pilot'"):
+        again.transform(frame.assign(job="pilot"))
 
 
 def test_set_output_and_other_returns(people, fitted):
