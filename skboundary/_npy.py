@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import io
 import math
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.lib import format as npy
@@ -49,6 +50,22 @@ def read_npy(file: BinaryIO, size: int) -> NDArray[Any]:
         For another format or version, for objects and records, and for more or less bytes than
         the header says.
     """
+    shape, order, dtype = _header(file, size)
+    flat: NDArray[Any] = np.empty(math.prod(shape), dtype)
+    if flat.nbytes and file.readinto(flat.view(np.uint8).data) != flat.nbytes:  # type: ignore[attr-defined]
+        raise ValueError("less data than its size says")
+    return flat.reshape(shape, order=order)
+
+
+def map_npy(path: Path) -> NDArray[Any]:
+    """Return the array in a file as a read-only memory map; errors as in `read_npy`."""
+    with open(path, "rb") as file:
+        shape, order, dtype = _header(file, path.stat().st_size)
+        return np.memmap(path, dtype, "r", file.tell(), shape, order)
+
+
+def _header(file: BinaryIO, size: int) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[Any]]:
+    """Shape, order and dtype of an array, which match the length of the file."""
     try:
         version = npy.read_magic(file)
         if version != (1, 0):
@@ -61,10 +78,7 @@ def read_npy(file: BinaryIO, size: int) -> NDArray[Any]:
     expected, found = math.prod(shape) * dtype.itemsize, size - file.tell()
     if expected != found:
         raise ValueError(f"{found} bytes of data, and its header says {expected}")
-    flat: NDArray[Any] = np.empty(math.prod(shape), dtype)
-    if expected and file.readinto(flat.view(np.uint8).data) != expected:  # type: ignore[attr-defined]
-        raise ValueError("less data than its size says")
-    return flat.reshape(shape[::-1]).T if in_fortran_order else flat.reshape(shape)
+    return shape, "F" if in_fortran_order else "C", dtype
 
 
 def to_npy(array: NDArray[Any]) -> bytes:

@@ -185,11 +185,11 @@ class Encoder:
         ----------
         value : object
         path : str
-            Names of attributes, joined by two underscores.
+            Names of attributes, joined by dots.
         """
         kind = type(value)
         if self._is_foreign is not None and self._is_foreign(path, value):
-            return self._foreign(value, path, path)
+            return self._foreign(value, path, path.replace(".", "__"))
         if value is None or kind in (bool, int, str):
             return value
         if kind is float:
@@ -219,7 +219,10 @@ class Encoder:
         if isinstance(value, Tensor) and value.layout == torch.strided:
             if value.dtype != torch.bfloat16:
                 return {"tensor": self._array(value.detach().cpu().numpy(), path)}
-        if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
+        if kind is np.ma.MaskedArray:
+            mask = np.ma.getmaskarray(value)
+            return {"masked": self.encode(value.data, path), "mask": self.encode(mask, path)}
+        if isinstance(value, np.ndarray):
             if value.dtype == object:
                 items = [self.encode(v, path) for v in value.ravel().tolist()]
                 return {"objects": items, "shape": list(value.shape)}
@@ -267,7 +270,7 @@ def _parameters(estimator: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _join(path: str, name: str) -> str:
-    return f"{path}__{name}" if path else name
+    return f"{path}.{name}" if path else name
 
 
 # ----------------------------------------------------------------------------------- decoder
@@ -336,6 +339,10 @@ class Decoder:
             array[i] = item
         return array.reshape(node["shape"])
 
+    def _masked(self, node: Any) -> Any:
+        data, mask = self.decode(node["masked"]), self.decode(node["mask"])
+        return np.ma.MaskedArray(data, mask)
+
     def _scalar(self, node: Any) -> Any:
         value, dtype = self.decode(node["scalar"]), np.dtype(node["type"])
         if dtype.kind == "U" and isinstance(value, str):
@@ -360,6 +367,7 @@ _READERS: dict[str, Callable[[Decoder, Any], Any]] = {
     "scalar": Decoder._scalar,
     "array": lambda decoder, node: decoder._array(node["array"]),
     "tensor": lambda decoder, node: torch.from_numpy(decoder._array(node["tensor"])),
+    "masked": Decoder._masked,
     "objects": Decoder._objects,
     "ref": Decoder._reference,
     "foreign": lambda decoder, node: decoder._foreign(node["foreign"]),

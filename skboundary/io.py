@@ -20,6 +20,7 @@ from torch import nn
 import skboundary
 from skboundary._npy import read_npy, write_npy
 from skboundary._plain import Decoder, Encoder, storable_classes
+from skboundary._sample_array import SampleArray
 from skboundary._saved._folder import (
     SCHEMA,
     canonical,
@@ -215,9 +216,9 @@ def _check_class(estimator: Any) -> None:
 
 
 def _is_file(path: str, value: Any) -> bool:
-    """Whether a value is a bank, or a place on this machine, which no folder may choose."""
-    is_place = value is not None and path.rpartition("__")[2] in ("memory", "bank")
-    return is_place or isinstance(value, Stored)
+    """Whether a value has files of its own, or is a place here, which no folder may choose."""
+    is_place = value is not None and path.rpartition(".")[2] in ("memory", "bank")
+    return is_place or isinstance(value, (Stored, SampleArray))
 
 
 def _versions() -> dict[str, str]:

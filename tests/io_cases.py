@@ -152,6 +152,13 @@ CASES = {
         _knn,
         lambda: {"objects": {"estimator__neuralnetclassifier": skorch_net()}},
     ),
+    "LatentKNNClassifierCV": (
+        lambda: skb.LatentKNNClassifierCV(random_state=0),
+        NAMES,
+        np.float64,
+        lambda clf, X: [*_knn(clf.best_estimator_, X), clf.predict_proba(X), clf.scores_],
+        dict,
+    ),
     "TorchNearestNeighbors": (
         lambda: skb.TorchNearestNeighbors(3),
         None,

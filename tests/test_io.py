@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -228,6 +229,65 @@ def test_a_state_that_is_not_a_tensor_is_refused(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+# --------------------------------------------------------------------------------- large data
+
+
+def test_a_bank_is_saved_with_its_estimators(tmp_path):
+    X, y = iris()
+    net = Net(0).double()
+    clf = skb.LatentKNNClassifier(net, bank=tmp_path / "bank").fit(X, y)
+    clf_distances = clf.kneighbors(X)[0]
+    search = skb.TorchNearestNeighbors(bank=str(tmp_path / "samples")).fit(X)
+    for name, estimator in {"clf": clf, "search": search}.items():
+        expected = estimator.kneighbors(X)
+        given = [net] if name == "clf" else []
+        assert save(estimator, tmp_path / name) == ["module"][: len(given)]
+        for other in (load(tmp_path / name, *given), pickle.loads(pickle.dumps(estimator))):
+            for value, before in zip(other.kneighbors(X), expected, strict=True):
+                np.testing.assert_array_equal(value, before)
+        loaded = load(tmp_path / name, *given)
+        assert loaded.bank == str(tmp_path / name / "bank")
+    assert len(pickle.dumps(search)) < X.nbytes
+    shutil.rmtree(tmp_path / "bank")
+    loaded = load(tmp_path / "clf", net)  # which does not need the original
+    np.testing.assert_array_equal(loaded.explain(X).proba, loaded.predict_proba(X))
+    other = skb.LatentKNNClassifier.from_bank(tmp_path / "clf" / "bank", net)
+    np.testing.assert_array_equal(other.predict_proba(X), loaded.predict_proba(X))
+    shutil.move(tmp_path / "clf", tmp_path / "moved")
+    moved = load(tmp_path / "moved", net)
+    np.testing.assert_array_equal(moved.kneighbors(X)[0], clf_distances)
+
+
+def test_a_bank_that_has_grown_is_refused(tmp_path):
+    X = iris()[0]
+    search = skb.TorchNearestNeighbors(bank=tmp_path / "bank").fit(X)
+    pickle.loads(pickle.dumps(search)).partial_fit(X)
+    with pytest.raises(ValueError, match="holds 300 samples by now, and .* fitted to 150"):
+        save(search, tmp_path / "search")
+
+
+class OnDisk:
+    """Samples that can be sliced, and nothing else."""
+
+    def __init__(self, array):
+        self._array = array
+        self.shape, self.dtype = array.shape, array.dtype
+
+    def __getitem__(self, part):
+        assert isinstance(part, slice)
+        return self._array[part]
+
+
+def test_training_samples_outside_of_memory_are_saved(tmp_path):
+    X, y = iris()
+    net = Net(0).double()
+    extractor = skb.BoundarySampleExtractor(net, method="segment").fit(OnDisk(X), y)
+    assert save(extractor, tmp_path / "a") == ["module"]
+    other = load(tmp_path / "a", net)
+    assert isinstance(other._classifier.training.X, np.memmap)
+    np.testing.assert_array_equal(other.transform(X[::20]), extractor.transform(X[::20]))
+
+
 # -------------------------------------------------------------------------------- the folder
 
 
@@ -299,6 +359,7 @@ def test_arrays_keep_their_layout_and_kind(tmp_path):
         "time": np.array(["2020-01-01"], dtype="M8[D]"),
         "empty": np.empty((0, 3)),
         ("a", 1): torch.arange(3),
+        "masked": np.ma.MaskedArray([1, 2], [False, True]),
         "bytes": np.array([b"ab"]),
     }
     save(search, tmp_path / "a")

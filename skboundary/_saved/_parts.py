@@ -6,19 +6,24 @@ from __future__ import annotations
 
 import copy
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.format import open_memmap
 from sklearn.base import BaseEstimator, clone
 from torch import Tensor, nn
 
 from skboundary._bank_folder import BankFolder
+from skboundary._bank_state import STATE_FILE
+from skboundary._npy import map_npy
 from skboundary._part_writer import LOCK
 from skboundary._plain import Foreign
 from skboundary._random import forked_rng
+from skboundary._sample_array import SampleArray, blocks
 from skboundary._saved._folder import file_named, link_or_copy
 from skboundary.neighbors._bank import Stored
 
@@ -55,15 +60,21 @@ class PartWriter:
         self.folder = folder
         self.asked_for: list[str] = []
         self._paths: dict[str, str] = {}  # of unfitted skorch nets, to the names of parameters
+        self._banks: dict[Path, tuple[str, BankFolder]] = {}
         self._n_modules = self._n_banks = 0
 
     def write(self, number: int, part: Foreign) -> dict[str, Any]:
         """Write an object, and return its description."""
         name, path, value = part
-        if path.rpartition("__")[2] == "neighbors_":  # a search, of vectors that are saved
+        if path.rpartition(".")[2] == "neighbors_":  # a search, of vectors that are saved
             return {"kind": "fitted again", "name": name}
+        is_path = isinstance(value, (str, os.PathLike)) and path.rpartition(".")[2] == "bank"
+        if is_path and Path(value, STATE_FILE).exists():
+            return {"kind": "bank path", "name": name, "file": self._copied(value)[0]}
         if isinstance(value, (BankFolder, Stored)):
             return self._bank(name, value)
+        if isinstance(value, SampleArray):
+            return self._samples(number, name, value)
         if isinstance(value, nn.Module):
             return self._module(name, value)
         if _is_skorch(value):
@@ -77,18 +88,45 @@ class PartWriter:
         return {"kind": "given", "name": name}
 
     def _bank(self, name: str, bank: BankFolder | Stored) -> dict[str, Any]:
-        """Latent vectors and outputs as a bank; the files of one never change, and are linked."""
-        number = f"-{self._n_banks}" if self._n_banks else ""
-        self._n_banks += 1
-        folder = self.folder / f"bank{number}"
+        """Latent vectors and outputs as a bank."""
         if isinstance(bank, Stored):
+            folder = self._new_bank()
             BankFolder.create(folder).append(bank.latent, bank.outputs)
             (folder / LOCK).unlink(missing_ok=True)
-        else:
+            return {"kind": "bank", "name": name, "file": f"{folder.name}/{STATE_FILE}"}
+        file, now = self._copied(bank.path)
+        if now.n_samples != bank.n_samples:
+            raise ValueError(
+                f"The bank {bank.path} holds {now.n_samples} samples by now, and the estimator "
+                f"was fitted to {bank.n_samples}. Fit it again, or open it with from_bank."
+            )
+        return {"kind": "bank", "name": name, "file": file}
+
+    def _samples(self, number: int, name: str, samples: SampleArray) -> dict[str, Any]:
+        """Training samples outside of memory, block by block."""
+        file = f"samples/{number:03d}.npy"
+        (self.folder / "samples").mkdir(exist_ok=True)
+        out = open_memmap(self.folder / file, "w+", samples.dtype, samples.shape, version=(1, 0))
+        for part in blocks(samples):
+            out[part] = samples[part]
+        out.flush()
+        return {"kind": "samples", "name": name, "file": file}
+
+    def _copied(self, path: Path) -> tuple[str, BankFolder]:
+        """Copy a bank once. Its files never change, and get a second name where possible."""
+        path = Path(os.path.abspath(path))
+        if path not in self._banks:
+            bank, folder = BankFolder.open(path), self._new_bank()
             folder.mkdir()
             for file in bank.files:
-                link_or_copy(bank.path / file, folder / file)
-        return {"kind": "bank", "name": name, "file": f"{folder.name}/bank.json"}
+                link_or_copy(path / file, folder / file)
+            self._banks[path] = f"{folder.name}/{STATE_FILE}", bank
+        return self._banks[path]
+
+    def _new_bank(self) -> Path:
+        number = f"-{self._n_banks}" if self._n_banks else ""
+        self._n_banks += 1
+        return self.folder / f"bank{number}"
 
     def _module(self, name: str, module: nn.Module) -> dict[str, Any]:
         name = "module" if self._n_modules == 0 else name
@@ -199,6 +237,13 @@ class PartReader:
             self._read[number] = _READERS[self.parts[number]["kind"]](self, self.parts[number])
         return self._read[number]
 
+    def _samples(self, part: dict[str, Any]) -> Any:
+        """A memory map, as they were not in memory before."""
+        try:
+            return map_npy(file_named(self.files, part["file"]))
+        except ValueError as error:
+            raise ValueError(f"{part['file']}: {error}.") from None
+
     def _bank(self, part: dict[str, Any]) -> BankFolder:
         return BankFolder.open(file_named(self.files, part["file"]).parent)
 
@@ -254,7 +299,7 @@ class PartReader:
             raise ValueError(f"{name}: {type(error).__name__}: {error}{hint}") from None
 
 
-_SAVED = ("bank", "skops", "fitted again")
+_SAVED = ("bank", "bank path", "samples", "skops", "fitted again")
 
 
 def _form(tensor: Tensor | None) -> str:
@@ -268,9 +313,11 @@ def _is_skorch(value: Any) -> bool:
 
 _READERS = {
     "bank": PartReader._bank,
+    "bank path": lambda reader, part: str(reader._bank(part).path),
     "fitted again": lambda reader, part: None,
     "given": PartReader._given,
     "module": PartReader._module,
+    "samples": PartReader._samples,
     "skorch": PartReader._skorch,
     "skops": PartReader._skops,
 }
