@@ -22,9 +22,7 @@ __all__ = [
 _CHUNK = 4096  # samples whose float64 copies are in memory at a time
 
 
-def mix(
-    query: Tensor, neighbors: Tensor, query_weight: float, weights: Tensor | None = None
-) -> Tensor:
+def mix(query: Tensor, neighbors: Tensor, query_weight: float) -> Tensor:
     """Average a sample's output with the mean output of its neighbors.
 
     The first formula of LaSeNN [1]_: ``w C(x_q) + (1 - w) / k * sum of C(x) over the k
@@ -38,8 +36,6 @@ def mix(
         Outputs C(x) for their neighbors: predicted, not the true labels.
     query_weight : float in [0, 1]
         The weight w.
-    weights : Tensor of shape (..., k), default=None
-        See `average_neighbors`; None is 1/k each, as in the paper.
 
     Returns
     -------
@@ -56,7 +52,7 @@ def mix(
     >>> mix(torch.tensor([0.6, 0.4]), torch.tensor([[0.0, 1.0], [0.2, 0.8]]), 0.5)
     tensor([0.3500, 0.6500])
     """
-    return query_weight * query + (1 - query_weight) * average_neighbors(neighbors, weights)
+    return query_weight * query + (1 - query_weight) * neighbors.mean(-2)
 
 
 def average_neighbors(neighbors: Tensor, weights: Tensor | None = None) -> Tensor:
