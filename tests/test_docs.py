@@ -196,6 +196,14 @@ def test_the_times_of_neighbor_searches_equal_the_results():
         assert f"{name} {1e3 * seconds:.2f}\n" in re.sub(" +", " ", text)
 
 
+def test_the_tables_of_wrong_labels_equal_the_results():
+    script = load_script("label_issues.py")
+    text = (ROOT / "docs/user_guide/latent_knn.rst").read_text()
+    results = json.loads(script.RESULTS.read_text())
+    for lines in (script.table(results), script.accuracies(results)):
+        assert len(lines) > 6 and "\n".join(["", *lines, ""]) in text
+
+
 @pytest.mark.parametrize("name", ["weight_decay", "reproductions/deepdig"])
 def test_the_tables_of_the_characterization_equal_the_results(name):
     script = load_script(f"{name}.py")
@@ -446,6 +454,7 @@ MEASURED = {
         "functional/subspaces.py",
         "functional/subspace_deepfool.py",
     ],
+    "label_issues": ["neighbors/_label_issues.py::label_issues"],
     "lasenn": ["functional/latent_mixing.py::mix", "functional/latent_mixing.py::merge_lists"],
     "latent_knn": [
         "functional/latent_mixing.py::mix",

@@ -24,6 +24,7 @@ GUIDES = {
     "first_call": None,
     "fixed_costs": "networks",
     "hold_me_tight": "subspace_margins",
+    "label_issues": "latent_knn",
     "lasenn": "latent_knn",
     "latent_knn": "latent_knn",
     "margins_speed": "subspace_margins",
