@@ -16,8 +16,9 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skboundary import FrozenNetwork, LatentKNNClassifier, _part_writer
+from skboundary import FrozenNetwork, LatentKNNClassifier, _part_writer, _sample_array
 from skboundary._bank_folder import BankFolder
+from skboundary.io import load, save
 from skboundary.neighbors import _bank, _bank_writing, _storage, _streamed_search
 from skboundary.networks._torch_network import TorchNetwork
 from tests.conftest import Recording
@@ -79,8 +80,12 @@ def test_results_equal_those_in_memory(cnn, split, tmp_path, metric, average, dt
     for arguments in ((), (X, y)):
         assert_same(bank.diagnose(*arguments), memory.diagnose(*arguments))
     grid = {"n_neighbors": [1, 5], "query_weight": [0.0, 0.5], "average": ["proba", "logits"]}
+    grid["metric"] = ["euclidean", "cosine"]
     np.testing.assert_array_equal(
         bank.sweep(X, y, **grid)["mean_test_score"], memory.sweep(X, y, **grid)["mean_test_score"]
+    )
+    np.testing.assert_array_equal(
+        bank.label_issues(n_neighbors=9).score, memory.label_issues(n_neighbors=9).score
     )
 
 
@@ -431,3 +436,40 @@ def test_relative_paths_are_those_of_fit(mlp, iris, tmp_path, monkeypatch):
     clf = LatentKNNClassifier(FrozenNetwork(mlp), bank="bank").fit(X)
     monkeypatch.chdir(os.path.expanduser("~"))
     assert clf.predict(X).shape == (150,)
+
+
+def test_a_saved_classifier_keeps_its_bank(cnn, split, tmp_path):
+    X_train, y_train, X, y = split
+    clf = LatentKNNClassifier(cnn, batch_size=10, bank=tmp_path / "bank").fit(X_train, y_train)
+    expected = clf.predict_proba(X), clf.diagnose(X, y).purity
+    save(clf, tmp_path / "saved")
+    shutil.rmtree(tmp_path / "bank")
+    loaded = load(tmp_path / "saved", module=cnn)
+    assert isinstance(loaded._bank.stored, BankFolder) and loaded.bank is None
+    np.testing.assert_array_equal(loaded.predict_proba(X), expected[0])
+    np.testing.assert_array_equal(loaded.diagnose(X, y).purity, expected[1])
+
+
+class Sliceable:
+    """A container that gives copies of slices only, as h5py does."""
+
+    def __init__(self, array):
+        self.array, self.shape, self.dtype = array, array.shape, array.dtype
+        self.largest = 0
+
+    def __getitem__(self, key):
+        assert isinstance(key, slice)
+        self.largest = max(self.largest, len(self.array[key]))
+        return self.array[key].copy()
+
+
+def test_samples_are_read_by_slices(cnn, split, tmp_path, monkeypatch):
+    X_train, y_train, X, _ = split
+    monkeypatch.setattr(_sample_array, "BATCH_BYTES", X_train[:30].nbytes)
+    expected = LatentKNNClassifier(cnn, batch_size=10).fit(X_train, y_train).predict_proba(X)
+    sliceable = Sliceable(X_train)
+    clf = LatentKNNClassifier(cnn, batch_size=10, bank=tmp_path / "bank").fit(sliceable, y_train)
+    again = clone(clf).fit(sliceable, y_train)
+    assert sliceable.largest <= 64
+    for fitted in (clf, again):
+        np.testing.assert_array_equal(fitted.predict_proba(Sliceable(X)), expected)
