@@ -2,6 +2,7 @@
 
 import copy
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,17 @@ torch.set_num_threads(1)
 # before any backward pass: autograd counts the devices once, at the first
 if standin_device.unavailable() is None:
     standin_device.register()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def task_files(tmp_path_factory):
+    """Results of tasks are not kept after the session; dask reads the variable at its import."""
+    folder = str(tmp_path_factory.mktemp("tasks"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DASK_TEMPORARY_DIRECTORY", folder)
+        if "dask" in sys.modules:
+            sys.modules["dask"].config.set({"temporary-directory": folder})
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -84,6 +84,17 @@ def _listed(found):
     return found if isinstance(found, tuple) else [found]
 
 
+def test_a_bank_is_searched_by_ranges(client, iris, tmp_path, monkeypatch):
+    X, _ = iris
+    monkeypatch.setattr("skboundary.neighbors._sharded_search._RANGE_BYTES", 4 * 4 * 40)
+    in_memory = TorchNearestNeighbors(5).fit(X)
+    on_disk = TorchNearestNeighbors(5, bank=tmp_path / "bank").fit(X)
+    distances, indices = on_disk.kneighbors(chunked(X))
+    expected = in_memory.kneighbors(X)
+    assert_array_equal(computed(client, distances), expected[0])
+    assert_array_equal(computed(client, indices), expected[1])
+
+
 def test_images(client, digits, cnn):
     X, _ = digits
     model = FrozenNetwork(cnn, classes=np.arange(10))
