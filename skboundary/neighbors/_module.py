@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from skboundary.functional.latent_mixing import inverse_distances, mix
+from skboundary.functional.latent_mixing import average_neighbors, inverse_distances, mix
 from skboundary.neighbors._bank import Bank
 from skboundary.neighbors._exact import TorchNearestNeighbors
 from skboundary.neighbors._votes import resolve_vote
@@ -148,7 +148,8 @@ class LatentKNNModule(nn.Module):
         latent, logits = self.network(x)
         indices, weights = self._neighbors(latent.double())
         own = self.network.link(logits) if self.average == "proba" else logits
-        mixed = mix(own, self.outputs[indices], self.query_weight, weights)
+        mean = average_neighbors(self.outputs[indices], weights)
+        mixed = mix(own, mean[:, None], self.query_weight)
         return mixed if self.average == "proba" else self.network.link(mixed)
 
     def _vectors(self, latent: Tensor) -> tuple[Tensor, Tensor]:
