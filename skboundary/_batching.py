@@ -28,7 +28,7 @@ _OUT_OF_MEMORY = (
 def resolve_batch_size(batch_size: int | str, sample_bytes: int, device: torch.device) -> int:
     """Resolve the batch size; "auto" bounds the memory and the samples of a batch."""
     if batch_size != "auto":
-        return int(batch_size)
+        return min(int(batch_size), 2**62)  # what torch takes
     largest = _BATCH_SIZE.get(device.type, _BATCH_SIZE_ACCELERATOR)
     return max(1, min(largest, BATCH_BYTES // max(sample_bytes, 1)))
 

@@ -26,7 +26,7 @@ def open_part(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArr
     """
     try:
         array = np.lib.format.open_memmap(file, mode="r")
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # the header is a Python literal, which can be wrong in many ways
         raise ValueError(f"{file} cannot be opened as an npy file of numbers ({error}).") from None
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
         raise ValueError(

@@ -62,8 +62,8 @@ def one_thread() -> Iterator[None]:
         fresh = threading.Thread(target=lambda: count.append(torch.get_num_threads()))
         fresh.start()
         fresh.join()
-        torch.set_num_threads(1)
         try:
+            torch.set_num_threads(1)
             yield
         finally:
             torch.set_num_threads(count[0])

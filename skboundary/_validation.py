@@ -145,6 +145,7 @@ def _is_valid(estimator: Any, X: Any, reset: bool) -> bool:
 
 def _check_container(X: Any) -> None:
     kind = type(X).__name__
+    refuse_masked(X, "X")
     if isinstance(X, (Dataset, DataLoader)):
         raise TypeError(
             f"X is a {kind}; pass the samples in one array or tensor, for instance "
@@ -161,6 +162,15 @@ def _check_container(X: Any) -> None:
         twice = [name for name, count in Counter(names).items() if count > 1]
         raise ValueError(
             f"X has duplicate column names: {twice[:5]}. Rename or drop these columns."
+        )
+
+
+def refuse_masked(array: Any, name: str) -> None:
+    """Raise a ValueError for a masked array with missing values, whose mask numpy would drop."""
+    if np.ma.is_masked(array):
+        raise ValueError(
+            f"{name} is a masked array with {np.ma.count_masked(array)} masked values. Impute or "
+            "drop such samples, and pass the result as a plain array."
         )
 
 
@@ -189,7 +199,16 @@ def check_targets(estimator: Any, X: Any, y: Any) -> NDArray[Any] | None:
                 f"{type(estimator).__name__} requires y to be passed, but the target y is None."
             )
         return None
+    refuse_masked(y, "y")
     y = column_or_1d(to_numpy(y) if isinstance(y, torch.Tensor) else y, warn=True)
+    check_labels(y)
+    check_classification_targets(y)
+    check_consistent_length(X, y)
+    return y
+
+
+def check_labels(y: NDArray[Any]) -> None:
+    """Raise a ValueError for labels that are missing, not finite or of several types."""
     check_finite(y, "y")
     labels = y if y.dtype == object else ()
     kinds = sorted({"str" if isinstance(v, str) else type(v).__name__ for v in labels})
@@ -198,9 +217,6 @@ def check_targets(estimator: Any, X: Any, y: Any) -> NDArray[Any] | None:
             f"y holds labels of several types: {', '.join(kinds)}. Use one type, and drop samples "
             "without a label."
         )
-    check_classification_targets(y)
-    check_consistent_length(X, y)
-    return y
 
 
 def check_finite(X: Any, name: str = "X") -> None:

@@ -424,7 +424,9 @@ TIMES = {
     "resample_speed",
 }  # equal results say nothing of times, nor of searches that equivalence.py leaves out
 MEASURED = {
+    "determinism": [],  # tests/test_determinism.py compares again
     "device_traffic": [],  # tests/test_device_traffic.py counts again
+    "faults": [],  # tests/test_faults.py injects them again
     "black_box_curve": [
         "functional/query_search.py",
         "functional/_query_brackets.py",

@@ -120,7 +120,7 @@ def verify(
 
 def _reached(target: Tensor, source: Tensor, labels: Tensor, logits: Tensor | None) -> Tensor:
     """Classes (n,) that the outer ends belong to, by their labels where any class would do."""
-    reached = torch.where(target < 0, labels, target)
+    reached = torch.where(target < 0, torch.where(labels < 0, source, labels), target)
     if logits is None:  # the first class but the source
         rival = (source == 0).long()
     else:
@@ -131,7 +131,7 @@ def _reached(target: Tensor, source: Tensor, labels: Tensor, logits: Tensor | No
 def _status(ends: Ends, points: Tensor, labels: Tensor, source: Tensor, target: Tensor) -> Tensor:
     """Statuses (n,) of ends by the labels (1 or 2, n) of the outer end, or of both."""
     wanted = torch.stack([source, target])[-len(labels) :]
-    finite = points.isfinite().flatten(2).all(2).all(0)
+    finite = points.isfinite().flatten(2).all(2).all(0) & (labels >= 0).all(0)
     ok = (labels == wanted).all(0) & (source != target) & finite
     third = ((labels != source) & (labels != target)).any(0)
     status = torch.where(ok, OK, torch.where(third & finite, THIRD_CLASS, NOT_FOUND))

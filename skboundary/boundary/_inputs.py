@@ -98,9 +98,12 @@ def find_bounds(
     """
     if bounds is None:
         return None
-    if len(bounds) != 2:
-        raise ValueError(f"bounds={bounds!r}: use 'data', None or a pair (low, high).")
-    low, high = (np.asarray(bound, dtype=float) for bound in bounds)
+    try:
+        low, high = (np.asarray(bound, dtype=float) for bound in bounds)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"bounds={bounds!r}: use 'data', None or a pair (low, high) of numbers or arrays."
+        ) from None
     for name, bound in (("low", low), ("high", high)):
         try:
             np.broadcast_to(bound, shape)

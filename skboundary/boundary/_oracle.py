@@ -34,6 +34,26 @@ class Outputs(NamedTuple):
         return self._replace(logits=None if self.logits is None else self.logits.to(dtype))
 
 
+class NanWatch:
+    """Whether logits were NaN, found out without waiting for their device."""
+
+    def __init__(self) -> None:
+        self.seen: Tensor | bool = False
+
+    def note(self, logits: Tensor) -> Tensor:
+        """Return the logits."""
+        self.seen = logits.detach().isnan().any() | self.seen
+        return logits
+
+    def refuse(self, name: str) -> None:
+        """Raise a ValueError if there was NaN."""
+        if self.seen:
+            raise ValueError(
+                f"{name} gives NaN at a point of the search, though not at the samples of X. Use a "
+                "network that is finite everywhere, or a wider dtype."
+            )
+
+
 class Oracle:
     """A fitted classifier that takes and returns tensors.
 
@@ -54,6 +74,8 @@ class Oracle:
         Machine epsilon of the coarsest dtype that takes part in the logits.
     n_runs : int
         Samples that the classifier runs for each that `inspect` gets.
+    nan : NanWatch
+        Of the logits without gradients.
     """
 
     def __init__(
@@ -68,6 +90,7 @@ class Oracle:
         self.n_runs = 1 if network.is_module or response == "label" else 2
         # one dtype throughout a search, whatever the network ends in
         self.forward = None if forward is None else lambda x: forward(x).to(self.dtype)
+        self.nan = NanWatch()
 
     @property
     def gradient_logits(self) -> Logits:
@@ -86,19 +109,20 @@ class Oracle:
         size = resolve_batch_size(self.network.batch_size, sample_bytes, self.device)
         forward = self.forward
         with torch.no_grad():
-            return torch.cat([*map_batches(lambda part: forward(x[part]), len(x), size)])
+            parts = map_batches(lambda part: forward(x[part]), len(x), size)
+            return self.nan.note(torch.cat([*parts]))
 
     def labels(self, x: Tensor) -> Tensor:
         """Predicted classes (n,) of points (n, ...), as positions in `classes_`."""
         if self.network.is_module or not len(x):
-            return self.logits(x).argmax(1)
+            return _classes_of(self.logits(x))
         return self.network.labels(as_container(to_numpy(x), self.columns)).to(self.device)
 
     def inspect(self, x: Tensor) -> Outputs:
         """Predicted classes of points (n, ...), and their logits where a search may use them."""
         if self.network.is_module:
             logits = self.logits(x)
-            return Outputs(logits.argmax(1), None if self.response == "label" else logits)
+            return Outputs(_classes_of(logits), None if self.response == "label" else logits)
         return Outputs(self.labels(x), None if self.response == "label" else self.logits(x))
 
     def complete(self, x: Tensor, known: Outputs | None) -> tuple[Outputs, int]:
@@ -117,6 +141,11 @@ class Oracle:
     def margin(self, x: Tensor, source: Tensor, target: Tensor) -> Tensor:
         """`source_margin` at points (n, ...)."""
         return source_margin(self.logits(x), source, target)
+
+
+def _classes_of(logits: Tensor) -> Tensor:
+    """Classes (n,) with the largest logits; -1, which is no class, where a logit is NaN."""
+    return logits.argmax(1).masked_fill(logits.isnan().any(1), -1)
 
 
 def source_margin(logits: Tensor, source: Tensor, target: Tensor) -> Tensor:

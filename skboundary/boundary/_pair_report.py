@@ -135,6 +135,7 @@ def measure(
                         latent, train.latent[torch.from_numpy(of_class)]
                     )
                     values[f"latent_distance_{side}"] = _mean(distances)
+        oracle.nan.refuse(oracle.network.name)
     return measures
 
 

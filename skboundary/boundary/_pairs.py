@@ -49,7 +49,8 @@ class BoundaryPairs:
         Score of `source` minus score of `target`: positive at `inner`, negative at `outer`. NaN
         if only predicted labels are used.
     success : ndarray of shape (n_pairs,) of bool
-        Status "ok". The others hold the last points of their search.
+        Status "ok". The others hold the last points of their search, or the sample where these are
+        not finite.
     status : ndarray of shape (n_pairs,)
         "ok"; "collapsed": PM's penalty was too large for the slope there; "third_class": an end
         is predicted as neither class; "already_target": the sample is of the target class;

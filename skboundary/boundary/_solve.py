@@ -137,9 +137,10 @@ def _merge(
         if isinstance(part, Failed):
             status[index] = FAILED
             continue
-        outer[index] = part.outer
+        _enter(outer, index, part.outer)
         if settings.pairs:
-            inner[index], midpoint[index] = part.inner, part.midpoint
+            _enter(inner, index, part.inner)
+            _enter(midpoint, index, part.midpoint)
         target[index], status[index] = part.target, part.status
         n_evaluations[index] += part.n_evaluations.numpy()
         margins[:, index] = part.margin_inner, part.margin_outer
@@ -166,6 +167,12 @@ def _merge(
 
 def _differences(points: Tensor, x: Tensor, table: Table | None) -> Tensor:
     return points - x if table is None else table.differences(points, x)
+
+
+def _enter(points: NDArray[Any], index: Codes, found: torch.Tensor) -> None:
+    """Replace samples by the points that were found for them, where these are finite."""
+    finite = found.isfinite().flatten(1).all(1).numpy()
+    points[index[finite]] = found.numpy()[finite]
 
 
 def warn_of_failures(classifier: FittedClassifier, status: NDArray[Any], X: Any) -> None:

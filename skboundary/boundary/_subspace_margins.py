@@ -289,6 +289,7 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
         """Distances (n, n_subspaces), and whether they reached the boundary."""
         self._validate_params()  # those of the search act without a refit
         X = self._check_X(X)
+        X = numbers(X) if hasattr(X, "columns") else X
         params: Any = {
             "overshoot": self.overshoot,
             "max_iter": self.max_iter,

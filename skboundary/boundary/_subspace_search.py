@@ -17,6 +17,7 @@ from skboundary._batching import joined, map_batches, resolve_batch_size
 from skboundary._device import move, to_tensor
 from skboundary._validation import sample_shape
 from skboundary.boundary._classifier import FittedClassifier
+from skboundary.boundary._oracle import NanWatch
 from skboundary.boundary._training_samples import TrainingSamples, find_partners
 from skboundary.functional.query_search import label_search
 from skboundary.functional.subspace_deepfool import subspace_deepfool
@@ -76,7 +77,7 @@ def gradient_margins(
         first, last = pairs.start // n, (pairs.stop - 1) // n
         x = to_tensor(_safe_indexing(X, slice(first, last + 1)), device=device, dtype=dtype)
         found = subspace_deepfool(
-            logits,
+            lambda points: nan.note(logits(points)),
             x,
             subspaces,
             pair // n - first,
@@ -86,8 +87,10 @@ def gradient_margins(
             batch_size=size,
             eps=network.eps,
         )
+        nan.refuse(network.name)
         return move((found.distance, found.flipped), torch.device("cpu"))
 
+    nan = NanWatch()
     n_pairs, together = X.shape[0] * n, _BATCHES * size
     with network.differentiable_logits() as logits:
         parts = map_batches(step, n_pairs, together, verbose=verbose, desc="margins")
@@ -154,6 +157,7 @@ def label_margins(
             ]
             success = torch.stack([pair.success for pair in found], 1)
             length = torch.stack([(pair.points - x).norm(dim=1) for pair in found], 1)
+            oracle.nan.refuse(oracle.network.name)
             distance = torch.where(success, (1 + overshoot) * length, torch.inf)
             return move((distance, success), torch.device("cpu"))
 

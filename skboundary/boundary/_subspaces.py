@@ -95,8 +95,9 @@ def make_subspaces(
     if window is None and step is None:  # ten windows that cover all
         step = max(1, size // 10)
         window = max(1, size - 9 * step)
-    window, step = window or step or 1, step or window or 1
+    window, step = int(window or step or 1), int(step or window or 1)
     _check_limit("window", window, size, f"{size} components")
+    step = min(step, size)
     starts = range(0, size - window + 1, step)
     return component_windows(components, window, step), _names(kind, starts, window)
 

@@ -23,6 +23,7 @@ from skboundary._plain import storable
 from skboundary._sample_array import SampleArray
 from skboundary.functional.latent_mixing import average_neighbors, class_means, merge_lists, mix
 from skboundary.neighbors._exact import TorchNearestNeighbors
+from skboundary.neighbors._protocol import check_found
 from skboundary.neighbors._votes import Vote, neighbor_weights
 from skboundary.networks import Network
 from skboundary.networks._outputs import Link
@@ -132,7 +133,7 @@ class Bank:
 
     def own_blocks(self, k: int) -> Iterator[Found]:
         """Yield what is stored, and the k nearest others of each training sample."""
-        distances, indices = self.search.kneighbors(None, k)
+        distances, indices = self.own_neighbors(k)
         for part in gen_batches(len(indices), _rows(self.stored.latent)):
             latent, logits = (
                 torch.from_numpy(np.array(array[part]))  # a memory map is read-only
@@ -203,7 +204,13 @@ class Bank:
         """Distances and indices (n, k) of the training samples nearest to latent vectors."""
         if isinstance(self.search, TorchNearestNeighbors):  # the network has checked its outputs
             return self.search._search(latent, k)
-        return self.search.kneighbors(to_numpy(latent), k)
+        found = self.search.kneighbors(to_numpy(latent), k)
+        return check_found(self.search, found, (len(latent), k), len(self.stored.latent))
+
+    def own_neighbors(self, k: int) -> tuple[NDArray[Any], NDArray[np.intp]]:
+        """The k nearest training samples of each training sample, without itself."""
+        found, n = self.search.kneighbors(None, k), len(self.stored.latent)
+        return check_found(self.search, found, (n, k), n)
 
 
 def _rows(array: Any, times: int = 1) -> int:
@@ -256,6 +263,8 @@ def merged(
 
 def _transformed(transform: Callable[[Any], Any], samples: Any) -> Any:
     """Apply one of `query_transforms` to a copy of samples, because it may work in place."""
+    if not callable(transform):
+        raise TypeError(f"query_transforms holds {transform!r}, which is not callable.")
     other = transform(samples.copy())
     shape, names = getattr(other, "shape", None), getattr(samples, "columns", None)
     other_names = getattr(other, "columns", None)

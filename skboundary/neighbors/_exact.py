@@ -173,6 +173,7 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
         return self._keep(self._write(bank, samples))
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @all_or_nothing()
     def partial_fit(self, X: ArrayLike, y: ArrayLike | None = None) -> TorchNearestNeighbors:
         """Add samples to the index; the first call is equivalent to `fit`.
 

@@ -163,7 +163,7 @@ class LabelIssuesMixin:
             )
         if X is None:
             codes = self._codes
-            near = self._codes[self._bank.search.kneighbors(None, n_neighbors)[1]]
+            near = self._codes[self._bank.own_neighbors(n_neighbors)[1]]
         else:
             X = self._check(X)
             y = check_targets(self, X, y)

@@ -227,6 +227,8 @@ class LatentKNNClassifier(
             neighbors, or if ``contribute="labels"`` lacks y or ``average="proba"``. If `bank` was
             written with another network, metric, X or y, or is combined with `neighbors`.
         """
+        if isinstance(self.neighbors, type):
+            raise TypeError(f"neighbors={self.neighbors!r} is a class: pass an instance.")
         if self.neighbors is not None and self.metric != "euclidean":
             raise ValueError(
                 f"metric={self.metric!r} has no effect on neighbors={self.neighbors!r}. Set the "
@@ -312,9 +314,10 @@ class LatentKNNClassifier(
         k = self.n_neighbors if n_neighbors is None else n_neighbors
         self._validate(n_neighbors=k)
         if X is None:
-            return self.neighbors_.kneighbors(None, k, return_distance=return_distance)
-        found = self._collect(self._check(X), k)
-        return (found.distances, found.indices) if return_distance else found.indices
+            distances, indices = self._bank.own_neighbors(k)
+        else:
+            _, _, distances, indices = self._collect(self._check(X), k)
+        return (distances, indices) if return_distance else indices
 
     def score_samples(self, X: ArrayLike) -> NDArray[Any]:
         """Compute the negative distance to the k-th neighbor; higher values are more typical.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 
@@ -74,7 +75,7 @@ class NeighborSearch(Protocol):
         n_neighbors : int
             Always given, as the second positional argument, and at most the number of samples.
         return_distance : bool, default=True
-            Given by `LatentKNNClassifier.kneighbors` alone, together with ``X=None``.
+            Left at its default.
 
         Returns
         -------
@@ -83,3 +84,45 @@ class NeighborSearch(Protocol):
         indices : ndarray of shape (n_queries, n_neighbors), integers
             Positions of the neighbors in the X of `fit`.
         """
+
+
+def check_found(
+    search: Any, found: Any, shape: tuple[int, int], n_samples: int
+) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Refuse neighbors that a search of the user cannot have found.
+
+    Parameters
+    ----------
+    search : object
+        For the message.
+    found : tuple
+        What its `kneighbors` returned: distances and indices.
+    shape : tuple (n_queries, n_neighbors)
+        That both must have.
+    n_samples : int
+        Number of samples that it was fitted on.
+
+    Returns
+    -------
+    distances, indices : ndarray of shape (n_queries, n_neighbors)
+
+    Raises
+    ------
+    ValueError
+        For too few neighbors, indices of samples that do not exist, and distances that are NaN or
+        infinite.
+    """
+    distances, indices = (np.asarray(part) for part in found)
+    what = ""
+    if distances.shape != shape or indices.shape != shape:
+        what = f"distances of shape {distances.shape} and indices of shape {indices.shape}"
+    elif indices.dtype.kind not in "iu" or ((indices < 0) | (indices >= n_samples)).any():
+        what = f"indices that are not integers from 0 to {n_samples - 1}"
+    elif not np.isfinite(distances).all():
+        what = "distances that are NaN or infinite"
+    if what:
+        raise ValueError(
+            f"neighbors={search!r} returns {what} for {shape[0]} queries and n_neighbors="
+            f"{shape[1]}. Use an exact search, lower n_neighbors, or mend the search."
+        )
+    return distances, indices

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skboundary._device import to_tensor
 from skboundary.exceptions import ProbabilityOutputWarning, warn_caller
 from skboundary.networks._protocol import Network
 
@@ -95,7 +96,7 @@ def check_agreement(
     if proba.shape != ours.shape:
         gap = f"shape {proba.shape} instead of {tuple(ours.shape)}"
     else:
-        difference = float((ours - torch.from_numpy(proba)).abs().max())
+        difference = float((ours - to_tensor(proba)).abs().max())
         if difference <= max(_EQUAL, _tie(scores, network.eps)):
             return
         gap = f"values that differ by up to {difference:.2g} from those of its outputs"

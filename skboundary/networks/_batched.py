@@ -146,12 +146,21 @@ class BatchedNetwork(ABC):
         sample_bytes = int(np.prod(X.shape[1:])) * self.dtype.itemsize
         size = resolve_batch_size(self.batch_size, sample_bytes, self.device)
 
+        widths: list[int] = []  # of the first batch
+
         def step(part: slice) -> list[Tensor]:
             both = self._forward(pick(part), latent, logits)
             out = move([t for t in both if t is not None], torch.device("cpu"))
             number = np.arange(part.start, part.stop) if index is None else index[part]
             for t in out:
                 self._check(t, X, number)
+            widths[:] = widths or [t.shape[1] for t in out]
+            for t, width in zip(out, widths, strict=True):
+                if t.shape[1] != width:
+                    raise ValueError(
+                        f"{self.name} gives {t.shape[1]} outputs per sample for the batch from "
+                        f"sample {number[0]} of X on, and {width} for the first batch."
+                    )
             return out
 
         yield from map_batches(step, n, size, verbose=self.verbose, desc="network", bar=bar)
@@ -191,8 +200,13 @@ class BatchedNetwork(ABC):
         raise ValueError(message)
 
     def _learn_classes(self, n_outputs: int) -> None:
-        """Set `classes_`, once the number of outputs is known."""
+        """Set `classes_`, once the number of outputs is known; later it may not change."""
         if len(self.order):
+            if n_outputs != len(self.order):
+                raise ValueError(
+                    f"{self.name} gives {n_outputs} outputs per sample, but gave "
+                    f"{len(self.order)} before; a classifier gives one for each of its classes."
+                )
             return
         given = np.arange(n_outputs) if self._given is None else self._given
         if len(given) != n_outputs:

@@ -77,7 +77,11 @@ class SkorchFit(ClassifierMixin, BaseEstimator):
             if isinstance(self.net.criterion_, (nn.BCELoss, nn.BCEWithLogitsLoss)):
                 y = y.astype(np.float32)
             X = X if sparse.issparse(X) or isinstance(X, SampleArray) else np.asarray(X)
-            self.net.partial_fit(CastSamples(X, y, _input_dtype(self.net.module_, X)), y)
+            samples = CastSamples(X, y, _input_dtype(self.net.module_, X))
+            # not partial_fit, which ends at Ctrl-C as if the net were trained
+            self.net.notify("on_train_begin", X=samples, y=y)
+            self.net.fit_loop(samples, y)
+            self.net.notify("on_train_end", X=samples, y=y)
         return self
 
 

@@ -19,6 +19,7 @@ from skboundary._device import to_tensor
 from skboundary._sample_array import SampleArray, blocks
 from skboundary.networks._batched import BatchedNetwork
 from skboundary.networks._digest import digest
+from skboundary.networks._labels import look_up
 from skboundary.networks._layers import flatten_latent
 from skboundary.networks._outputs import softmax
 
@@ -84,11 +85,11 @@ class EstimatorNetwork(BatchedNetwork):
     def labels(self, X: Any) -> Tensor:
         """Positions (n_samples,) in `classes_` of what `predict` returns."""
         if isinstance(X, (np.ndarray, SampleArray)):
-            calls = ([predicted_labels(self.estimator, X[part])] for part in blocks(X))
-            (predicted,) = joined(calls, len(X))
+            calls = ([predicted_codes(self.estimator, X[b], self.classes_)] for b in blocks(X))
+            (codes,) = joined(calls, len(X))
         else:
-            predicted = predicted_labels(self.estimator, X)
-        return torch.from_numpy(np.searchsorted(self.classes_, predicted))
+            codes = predicted_codes(self.estimator, X, self.classes_)
+        return torch.from_numpy(codes)
 
     def differentiable_logits(self) -> NoReturn:
         """Raise a TypeError: there are no gradients."""
@@ -131,8 +132,8 @@ class EstimatorNetwork(BatchedNetwork):
                 )
             return scores
         else:
-            labels = predicted_labels(self.head, samples)
-            p = self._tensor(labels[:, None] == self.head.classes_)
+            codes = predicted_codes(self.head, samples, np.asarray(self.head.classes_))
+            p = self._tensor(codes[:, None] == np.arange(len(self.head.classes_)))
         return p.clamp_min(_SMALLEST).log()
 
     def _tensor(self, array: Any) -> Tensor:
@@ -157,7 +158,25 @@ def split(estimator: Any) -> tuple[list[Any], Any]:
     return steps, estimator
 
 
-def predicted_labels(classifier: Any, X: Any) -> NDArray[Any]:
-    """Predicted labels (n_samples,), also of a classifier that returns them as a column."""
-    labels = np.asarray(classifier.predict(X))
-    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+def predicted_codes(classifier: Any, X: Any, classes: NDArray[Any]) -> NDArray[np.intp]:
+    """Predicted labels as positions (n_samples,) in classes; a column of labels will do.
+
+    Raises
+    ------
+    ValueError
+        If the classifier returns another number of labels, or one that is not among the classes.
+    """
+    labels, name = np.asarray(classifier.predict(X)), type(classifier).__name__
+    if labels.shape not in ((X.shape[0],), (X.shape[0], 1)):
+        raise ValueError(
+            f"predict of {name} returns an array of shape {labels.shape} for {X.shape[0]} samples; "
+            "a classifier returns one label per sample."
+        )
+    labels = labels.reshape(-1)
+    codes = look_up(labels, classes)
+    if (codes < 0).any():
+        raise ValueError(
+            f"predict of {name} returns {labels[codes < 0].tolist()[0]!r}, which is not among its "
+            f"classes_ {classes[:10].tolist()}."
+        )
+    return codes

@@ -22,9 +22,8 @@ from skboundary._random import RandomStateLike, draw_seed
 from skboundary._sample_array import SampleArray
 from skboundary.networks._agreement import check_agreement, pick_probes, warn_of_probabilities
 from skboundary.networks._cache import CachedNetwork
-from skboundary.networks._estimator_network import EstimatorNetwork, predicted_labels, split
+from skboundary.networks._estimator_network import EstimatorNetwork, predicted_codes, split
 from skboundary.networks._frozen import FrozenNetwork
-from skboundary.networks._labels import encode_labels
 from skboundary.networks._lift import lift_head, lift_steps
 from skboundary.networks._protocol import Network
 from skboundary.networks._torch_network import TorchNetwork
@@ -270,7 +269,7 @@ def _query(
         predicted, proba = query_net(head, network, X)
         predicted = None if predicted is None else np.argsort(network.order)[predicted]
     else:
-        predicted = encode_labels(predicted_labels(estimator, X), network.classes_)
+        predicted = predicted_codes(estimator, X, network.classes_)
         has_proba = hasattr(estimator, "predict_proba")
         proba = np.asarray(estimator.predict_proba(X)) if has_proba else None
     if proba is not None and proba.shape == (len(proba), len(network.order)):

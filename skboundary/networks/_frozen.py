@@ -242,13 +242,15 @@ class FrozenNetwork(StoredStateMixin, DocLinkMixin, ClassifierMixin, BaseEstimat
         -------
         self : FrozenNetwork
         """
-        if any(
+        changed = any(
             name in params and params[name] is not getattr(self, name)
             for name in ("module", "classes")
-        ):
+        )
+        super().set_params(**params)
+        if changed:
             for name in ("_classes", "n_features_in_", "feature_names_in_", "input_shape_"):
                 self.__dict__.pop(name, None)
-        return super().set_params(**params)
+        return self
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -45,7 +45,7 @@ def resolve_labels(
     """
     if y is None:
         return classes, None
-    codes = _look_up(y, classes)
+    codes = look_up(y, classes)
     unknown = y[codes < 0]
     if not len(unknown):
         return classes, codes
@@ -77,14 +77,14 @@ def encode_labels(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
     ValueError
         For an unknown label; the message names it and the classes.
     """
-    codes = _look_up(y, classes)
+    codes = look_up(y, classes)
     if (codes < 0).any():
         raise ValueError(_unknown(y[codes < 0], classes))
     return codes
 
 
-def _look_up(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
-    """Position of each label, -1 where it is unknown."""
+def look_up(y: NDArray[Any], classes: NDArray[Any]) -> NDArray[np.intp]:
+    """Find the position of each label among the classes, -1 where it is unknown."""
     position = {label: i for i, label in enumerate(classes.tolist())}
     if y.dtype == object:  # whose labels may not be comparable
         return np.array([position.get(label, -1) for label in y.tolist()], dtype=np.intp)

@@ -222,20 +222,15 @@ def run_tapped(
             if not logits:
                 raise _StopForward
 
-    sub = module.get_submodule(tap.name)
-    if tap.side == "input":
-        handle = sub.register_forward_pre_hook(
-            lambda _, args, kwargs: catch([*args, *kwargs.values()]), with_kwargs=True
-        )
-    else:
-        handle = sub.register_forward_hook(lambda _, args, output: catch(output))
-    output = None
-    try:
+    sub, output = module.get_submodule(tap.name), None
+    before = lambda _, args, kwargs: catch([*args, *kwargs.values()])
+    after = lambda _, args, output: catch(output)
+    with ExitStack() as hooks, suppress(_StopForward):
+        if tap.side == "input":
+            hooks.callback(sub.register_forward_pre_hook(before, with_kwargs=True).remove)
+        else:
+            hooks.callback(sub.register_forward_hook(after).remove)
         output = first_tensor(run(module, x))
-    except _StopForward:
-        pass
-    finally:
-        handle.remove()
     if not caught:
         raise RuntimeError(f"Layer {tap.name!r} ran {calls} times in a pass, not {tap.call}.")
     return caught[0], output

@@ -83,7 +83,7 @@ def as_logits(
         output = output.reshape(1, -1)
     if output.ndim == 1:
         output = output[:, None]
-    if output.ndim != 2:
+    if output.ndim != 2 or not output.shape[1]:
         raise ValueError(
             f"{name} gives outputs of shape {tuple(output.shape)}; expected (n_samples, n_classes)."
         )

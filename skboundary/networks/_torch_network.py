@@ -270,8 +270,9 @@ class TorchNetwork(BatchedNetwork):
                 "module or its preprocess leaves torch (numpy, detach, no_grad). Use torch "
                 "functions."
             )
-        if self._is_sorted or not len(self.order):  # the classes follow from the first logits
-            return self._sorted(logits)
+        self._learn_classes(logits.shape[1])  # from the first logits
+        if self._is_sorted:
+            return logits
         if self._columns is None or self._columns.device != logits.device:
             self._columns = torch.tensor(self.order, device=logits.device)
         return logits.index_select(1, self._columns)

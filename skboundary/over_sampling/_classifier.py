@@ -30,7 +30,7 @@ from skboundary.networks._parameters import (
     NETWORK_CONSTRAINTS,
     fill_docstring,
 )
-from skboundary.over_sampling._head import new_head
+from skboundary.over_sampling._head import finite_scores, new_head
 from skboundary.over_sampling._history import (
     LatentData,
     describe_round,
@@ -290,7 +290,7 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         p : ndarray of shape (n_samples, n_classes)
         """
         Z = self._latent(X)  # first: it checks that the head is fitted
-        return self.head_.predict_proba(Z)
+        return finite_scores(self.head_, self.head_.predict_proba(Z))
 
     @available_if(_head_has("decision_function"))
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:
@@ -305,7 +305,7 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         scores : ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
         """
         Z = self._latent(X)  # first: it checks that the head is fitted
-        return self.head_.decision_function(Z)
+        return finite_scores(self.head_, self.head_.decision_function(Z))
 
     @property
     def classes_(self) -> NDArray[Any]:
@@ -332,7 +332,7 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         random: np.random.RandomState,
     ) -> None:
         """Alternate resampling and training of the head; sets the fitted attributes."""
-        start, self.sampler_ = time.perf_counter(), sampler
+        start, self.sampler_, n_iter = time.perf_counter(), sampler, int(self.n_iter)
         resamples = sampler != "passthrough"
         remaining = remaining_samples(sampler, train.y)
         step = {c: max(1, round(self.growth * (train.y == c).sum())) for c in remaining}
@@ -343,11 +343,11 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
             train,
             held_out,
             [*remaining],
-            self.n_iter,
+            n_iter,
             self.validation_fraction,
         )
         will_grow = remaining if resamples else {}
-        full = cost + full_cost(len(train.y), will_grow, step, self.n_iter, head.epochs)
+        full = cost + full_cost(len(train.y), will_grow, step, n_iter, head.epochs)
         self.history_: list[dict[str, Any]] = []
         self.n_iter_, pool, added = 0, train, dict.fromkeys(remaining, 0)
         while True:
@@ -360,7 +360,7 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
             entry |= {"cost": cost, "seconds": time.perf_counter() - start}
             self.history_.append(entry)
             if self.verbose:
-                print(describe_round(entry, self.n_iter))
+                print(describe_round(entry, n_iter))
             stopping = None if self.n_iter_ == 0 else self.stopping
             growing = growing_classes(
                 self.n_rounds_per_class_, self.n_iter_, entry["recall"], stopping

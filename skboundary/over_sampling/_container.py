@@ -25,6 +25,11 @@ class Container:
     """
 
     def __init__(self, X: Any) -> None:
+        if hasattr(X, "columns") and not hasattr(X, "iloc"):
+            raise TypeError(
+                f"X is a DataFrame of {type(X).__module__.split('.')[0]}, and imbalanced-learn "
+                "returns those of pandas only. Pass X.to_pandas() or X.to_numpy()."
+            )
         self.frame = type(X) if hasattr(X, "columns") else None
         self.columns = getattr(X, "columns", None)
         self.sparse = type(X) if sparse.issparse(X) else None

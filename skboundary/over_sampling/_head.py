@@ -181,3 +181,14 @@ def seeded(estimator: Any, seed: int) -> Any:
     if estimator.get_params(deep=False).get("random_state", seed) is None:
         estimator.set_params(random_state=seed)
     return estimator
+
+
+def finite_scores(head: Any, scores: NDArray[Any]) -> NDArray[Any]:
+    """Return the scores (n_samples, ...) of a head; NaN or infinity among them is a ValueError."""
+    finite = np.isfinite(scores).reshape(len(scores), -1).all(1)
+    if not finite.all():
+        raise ValueError(
+            f"{type(head).__name__}, the head, gives NaN or infinity for sample "
+            f"{finite.argmin()} of X. Scale X, or use another head."
+        )
+    return scores

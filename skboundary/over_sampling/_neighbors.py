@@ -31,9 +31,13 @@ def resolve_neighbors(neighbors: Any) -> tuple[int, Find]:
     ------
     ValueError
         When an object has no `n_neighbors`.
+    TypeError
+        For a class.
     """
     if not hasattr(neighbors, "fit"):
         return int(neighbors), find_nearest
+    if isinstance(neighbors, type):
+        raise TypeError(f"neighbors={neighbors!r} is a class: pass an instance.")
     if not hasattr(neighbors, "n_neighbors"):
         raise ValueError(
             f"neighbors={neighbors!r} has no attribute n_neighbors, which gives the number of "

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from functools import cache
 from numbers import Integral, Real
 from typing import Any
@@ -29,7 +29,7 @@ from skboundary._device import DeviceLike, to_numpy
 from skboundary._plain import State
 from skboundary._random import RandomStateLike, draw_seed, spawn_generators
 from skboundary._sample_array import SampleArray
-from skboundary._validation import check_finite, check_input
+from skboundary._validation import all_or_nothing, check_input, check_labels, refuse_masked
 from skboundary.exceptions import NoCrossingWarning, warn_caller
 from skboundary.networks import Network
 from skboundary.networks._factory import is_trained, takes_frames
@@ -232,6 +232,26 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         self.verbose = verbose
         self.settings = settings
 
+    @all_or_nothing()
+    def fit_resample(self, X: Any, y: Any) -> tuple[Any, Any]:
+        """Add samples to the minority classes.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, ...)
+        y : array-like of shape (n_samples,)
+
+        Returns
+        -------
+        X_resampled : {ndarray, DataFrame, sparse matrix} of shape (n_samples_new, ...)
+            The samples of X, followed by the new ones.
+        y_resampled : {ndarray, Series} of shape (n_samples_new,)
+        """
+        refuse_masked(y, "y")
+        if np.ndim(y) == 1:
+            check_labels(np.asarray(y))
+        return super().fit_resample(X, y)
+
     def _stored_state(self) -> State:
         state = super()._stored_state()
         state.pop("_container", None)  # of the last X, and set anew for each
@@ -243,7 +263,6 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         self._container = Container(X)
         X = check_input(self, X, reset=True)
         X = np.asarray(X) if isinstance(X, SampleArray) else X  # which is returned, too
-        check_finite(y, "y")
         check_consistent_length(X, y)
         if X.dtype not in (np.float64, np.float32):
             X = X.astype(np.float32 if X.dtype == np.float16 else np.float64)
@@ -258,7 +277,7 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         check_counts(counts, wanted, self.neighbors, rules, trained=trained)
         container, dense = self._container, X.toarray() if sparse.issparse(X) else X
         by_name = self.estimator is None or takes_frames(self.estimator)
-        wrap = container.wrap if by_name else _unchanged
+        wrap = container.wrap if by_name else lambda samples: samples
         seed = draw_seed(self.random_state)
         self.estimator_, network = self._fit_network(wrap(dense), y, seed)
         self.classes_, codes = resolve_labels(y, network.classes_)
@@ -310,11 +329,11 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
                 "an estimator that was fitted on the columns of X."
             )
         # the products of logistic regression are so small that several threads slow it down
-        threads: AbstractContextManager[Any] = nullcontext()
-        if self.estimator is None:
-            threads = _thread_pools().limit(limits=1)
-        # imbalanced-learn skips the validation of nested estimators
-        with threads, config_context(skip_parameter_validation=False):
+        with ExitStack() as stack:
+            if self.estimator is None:
+                stack.enter_context(_thread_pools().limit(limits=1))
+            # imbalanced-learn skips the validation of nested estimators
+            stack.enter_context(config_context(skip_parameter_validation=False))
             return self._as_network(X, y, estimator=estimator, random_state=seed)
 
     def _plan(
@@ -376,7 +395,3 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
 def _thread_pools() -> ThreadpoolController:
     """Controller of the thread pools; searching for them takes milliseconds."""
     return ThreadpoolController()
-
-
-def _unchanged(samples: Any) -> Any:
-    return samples
