@@ -48,7 +48,7 @@ BEGIN, END = ".. begin of the shares", ".. end of the shares"
 METHODS = ["minimal", "pm", "score", "label", "segment"]
 BATCHES = [1, 7, 64, "all"]
 MOVED = 0.01  # of its distance from the sample
-N_SAMPLES = 20
+N_SAMPLES = 80
 
 
 def digits(dtype: Any) -> tuple[Any, Any]:
