@@ -220,8 +220,9 @@ class Encoder:
             if value.dtype != torch.bfloat16:
                 return {"tensor": self._array(value.detach().cpu().numpy(), path)}
         if kind is np.ma.MaskedArray:
-            mask = np.ma.getmaskarray(value)
-            return {"masked": self.encode(value.data, path), "mask": self.encode(mask, path)}
+            masked: Any = value
+            mask = np.ma.getmaskarray(masked)
+            return {"masked": self.encode(masked.data, path), "mask": self.encode(mask, path)}
         if isinstance(value, np.ndarray):
             if value.dtype == object:
                 items = [self.encode(v, path) for v in value.ravel().tolist()]
