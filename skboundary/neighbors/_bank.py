@@ -82,19 +82,19 @@ class Bank:
 
     @property
     def network(self) -> Network:
-        """The network.
+        """The network; see `check_network`."""
+        self.check_network()
+        assert self._network is not None
+        return self._network
 
-        Raises
-        ------
-        ValueError
-            If there is none.
-        """
+    def check_network(self) -> None:
+        """Raise a ValueError that names other methods if there is no network."""
         if self._network is None:
             raise ValueError(
-                "This classifier was opened without its network, so it cannot take X. Give it to "
+                "This classifier has no network, so it cannot take X. Pass latent vectors to "
+                "predict_latent, predict_proba_latent or kneighbors_latent, or open its bank with "
                 "LatentKNNClassifier.from_bank(folder, estimator)."
             )
-        return self._network
 
     def blocks(self, X: Any, k: int, transforms: Transforms, verbose: int) -> Iterator[Found]:
         """Yield outputs and the k nearest training samples of X, some samples at a time.
@@ -130,6 +130,12 @@ class Bank:
     def collect(self, X: Any, k: int, transforms: Transforms, verbose: int) -> Found:
         """Concatenate the blocks."""
         return Found(*joined(self.blocks(X, k, transforms, verbose), X.shape[0]))
+
+    def latent_blocks(self, latent: NDArray[Any], logits: NDArray[Any], k: int) -> Iterator[Found]:
+        """Yield what is given, and the k nearest training samples, some samples at a time."""
+        for part in gen_batches(len(latent), self.block_size(latent, k, None)):
+            z = torch.from_numpy(latent[part])
+            yield Found(z, torch.from_numpy(logits[part]), *self.neighbors(z, k))
 
     def own_blocks(self, k: int) -> Iterator[Found]:
         """Yield what is stored, and the k nearest others of each training sample."""

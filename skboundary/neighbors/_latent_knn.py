@@ -24,6 +24,7 @@ from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing
 from skboundary.neighbors._bank import Found
 from skboundary.neighbors._label_issues import LabelIssuesMixin
+from skboundary.neighbors._latents import LatentsMixin
 from skboundary.neighbors._module import ModuleMixin
 from skboundary.neighbors._protocol import NeighborSearch
 from skboundary.neighbors._reports import ReportsMixin
@@ -41,6 +42,7 @@ from skboundary.networks._parameters import LATENT_CONSTRAINTS, fill_docstring
 class LatentKNNClassifier(
     StorageMixin,
     NetworkHostMixin,
+    LatentsMixin,
     SweepMixin,
     ReportsMixin,
     LabelIssuesMixin,
@@ -124,6 +126,9 @@ class LatentKNNClassifier(
 
     Notes
     -----
+    Latent vectors that were computed elsewhere take the place of X in `fit_latent` and in
+    `predict_latent`, `predict_proba_latent` and `kneighbors_latent`.
+
     `n_neighbors`, `query_weight`, `average`, `weights`, `contribute`, `query_transforms` and
     `verbose` take effect at predict time, without a refit; the others in `fit`.
     The outputs of the network for the training samples are stored and not computed again.
@@ -227,18 +232,7 @@ class LatentKNNClassifier(
             neighbors, or if ``contribute="labels"`` lacks y or ``average="proba"``. If `bank` was
             written with another network, metric, X or y, or is combined with `neighbors`.
         """
-        if isinstance(self.neighbors, type):
-            raise TypeError(f"neighbors={self.neighbors!r} is a class: pass an instance.")
-        if self.neighbors is not None and self.metric != "euclidean":
-            raise ValueError(
-                f"metric={self.metric!r} has no effect on neighbors={self.neighbors!r}. Set the "
-                "metric of that object, and leave metric at its default."
-            )
-        if self.neighbors is not None and self.bank is not None:
-            raise ValueError(
-                f"bank={self.bank!r} is searched exactly, part by part, and neighbors="
-                f"{self.neighbors!r} cannot do that. Set one of them to None."
-            )
+        self._check_search()
         X, y = self._check_fit(X, y)
         resolve_vote(self, y)
         self.n_samples_fit_ = X.shape[0]
@@ -319,12 +313,13 @@ class LatentKNNClassifier(
             _, _, distances, indices = self._collect(self._check(X), k)
         return (distances, indices) if return_distance else indices
 
-    def score_samples(self, X: ArrayLike) -> NDArray[Any]:
+    def score_samples(self, X: ArrayLike | None = None) -> NDArray[Any]:
         """Compute the negative distance to the k-th neighbor; higher values are more typical.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, ...)
+        X : array-like of shape (n_samples, ...), default=None
+            As in `kneighbors`.
 
         Returns
         -------
@@ -333,7 +328,7 @@ class LatentKNNClassifier(
         return -self.kneighbors(X)[0][:, -1]
 
     def _check(self, X: Any) -> Any:
-        _ = self._bank.network  # before X, whose shape is known to a network only
+        self._bank.check_network()  # before X, whose shape is known to a network only
         self._validate_params()  # n_neighbors and query_weight may have been set since fit
         return self._check_X(X)
 

@@ -40,15 +40,15 @@ class ReportsMixin:
     _validate: Callable[..., None]
     _validate_params: Callable[[], None]
 
-    def explain(self, X: ArrayLike) -> Bunch:
+    def explain(self, X: ArrayLike | None = None) -> Bunch:
         """Show the neighbors behind each prediction.
 
-        A training sample is its own nearest neighbor here, as in `predict`; `kneighbors` and
-        `diagnose` without X leave it out.
+        A training sample in X is its own nearest neighbor, as in `predict`.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, ...)
+        X : array-like of shape (n_samples, ...), default=None
+            If None, the training samples; a sample is not considered its own neighbor.
 
         Returns
         -------
@@ -61,8 +61,12 @@ class ReportsMixin:
             neighbors sum to 1. With ``contribute="labels"`` it is `labels` that are averaged.
         """
         check_is_fitted(self)
-        found = self._collect(self._check(X), self.n_neighbors)
+        self._validate_params()
         w, k, vote = self.query_weight, self.n_neighbors, resolve_vote(self, self._codes)
+        if X is None:
+            found = Found.joined(self._bank.own_blocks(k))
+        else:
+            found = self._collect(self._check(X), k)
         weights = neighbor_weights(found.distances, self.weights)
         shares = np.full(found.indices.shape, 1 / k) if weights is None else to_numpy(weights)
         return Bunch(

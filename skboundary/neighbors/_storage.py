@@ -101,7 +101,8 @@ class StorageMixin:
             The folder.
         estimator : torch.nn.Module, FrozenNetwork or FrozenEstimator, default=None
             The trained classifier that has written the bank. Without it only methods that need no
-            network are available: `kneighbors` and `diagnose` without X.
+            network are available: `explain`, `kneighbors`, `diagnose` and `score_samples` without
+            X, and those that take latent vectors.
         **params : object
             Other parameters of the classifier. `layer`, `pool` and `metric` are those of the bank
             by default; a `layer` that is a callable must be given.
@@ -127,15 +128,9 @@ class StorageMixin:
         """Run the training samples through the network, and keep what comes out."""
         network = self._network
         assert network is not None
-        search = self.neighbors
-        if search is None:
-            search = TorchNearestNeighbors(
-                self.n_neighbors, metric=self.metric, device=self.device_
-            )
         if self.bank is None:
-            return self._keep(
-                Stored(*map(to_numpy, network.latent_and_logits(X))), search, network.link
-            )
+            stored = Stored(*map(to_numpy, network.latent_and_logits(X)))
+            return self._keep(stored, self._search(), network.link)
         bank = BankFolder.open_or_create(
             self.bank,
             metric=self.metric,
@@ -146,7 +141,28 @@ class StorageMixin:
             samples=sample_form(self, X),
             digest=self._digest(network),
         )
-        return self._keep(self._write(bank, X, self._codes), search, network.link)
+        return self._keep(self._write(bank, X, self._codes), self._search(), network.link)
+
+    def _search(self) -> Any:
+        """The search of the parameters, not fitted."""
+        if self.neighbors is not None:
+            return self.neighbors
+        return TorchNearestNeighbors(self.n_neighbors, metric=self.metric, device=self.device_)
+
+    def _check_search(self) -> None:
+        """Raise an error for parameters that exclude each other, and for a class as search."""
+        if isinstance(self.neighbors, type):
+            raise TypeError(f"neighbors={self.neighbors!r} is a class: pass an instance.")
+        if self.neighbors is not None and self.metric != "euclidean":
+            raise ValueError(
+                f"metric={self.metric!r} has no effect on neighbors={self.neighbors!r}. Set the "
+                "metric of that object, and leave metric at its default."
+            )
+        if self.neighbors is not None and self.bank is not None:
+            raise ValueError(
+                f"bank={self.bank!r} is searched exactly, part by part, and neighbors="
+                f"{self.neighbors!r} cannot do that. Set one of them to None."
+            )
 
     def _append(self, X: Any, y: Any) -> None:
         stored, network = self._bank.stored, self._bank.network
@@ -198,8 +214,7 @@ class StorageMixin:
                     f"pool={self.pool!r}. Give the network that has written it, or fit again with "
                     "a new folder."
                 )
-        search = TorchNearestNeighbors(self.n_neighbors, metric=self.metric, device=self.device_)
-        return self._keep(folder, search, LINKS[str(folder.link)])
+        return self._keep(folder, self._search(), LINKS[str(folder.link)])
 
     def _check_bank(self, folder: BankFolder) -> None:
         """Raise a ValueError if a bank cannot be opened with the parameters."""
@@ -209,7 +224,7 @@ class StorageMixin:
                 f"is not complete: its fit was interrupted after {folder.n_samples} samples. Call "
                 "fit with the same X to continue it"
             )
-        elif folder.metric != self.metric:
+        elif folder.metric not in (None, self.metric):
             reason = f"was written with metric={folder.metric!r}, not {self.metric!r}"
         elif self.neighbors is not None:
             reason = f"is searched exactly: neighbors={self.neighbors!r} cannot be used. Omit it"
@@ -229,9 +244,19 @@ class StorageMixin:
         if reason:
             raise ValueError(f"The bank {folder.path} {reason}.")
 
-    def _keep(self, stored: Stored | BankFolder, search: Any, link: Link) -> Self:
-        """Search in what is stored."""
-        self.neighbors_ = fit_search(search, stored)
+    def _keep(
+        self, stored: Stored | BankFolder, search: Any, link: Link, columns: Any = None
+    ) -> Self:
+        """Search in what is stored; `columns` sorts outputs that the user gives, if they are not.
+
+        Parameters
+        ----------
+        stored : Stored or BankFolder
+        search : object
+        link : callable
+        columns : ndarray of shape (n_classes,), default=None
+        """
+        self.neighbors_, self._columns = fit_search(search, stored), columns
         self._bank = Bank(stored, self.neighbors_, link, self._network)
         return self
 

@@ -94,7 +94,7 @@ def collect(
 
     See Also
     --------
-    LatentTransformer : The same for arrays, as a transformer.
+    LatentKNNClassifier : The method `fit_latent` takes the three arrays.
 
     Examples
     --------

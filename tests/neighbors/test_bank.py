@@ -267,7 +267,7 @@ def test_without_the_network_only_what_is_stored_can_be_asked_about(cnn, split, 
         lambda X: opened.diagnose(X, y),
         lambda X: opened.partial_fit(X, y),
     ):
-        with pytest.raises(ValueError, match=r"opened without its network.*from_bank"):
+        with pytest.raises(ValueError, match=r"has no network.*predict_latent.*from_bank"):
             call(X)
 
 
