@@ -56,7 +56,7 @@ class LatentsMixin:
     _keep: Callable[..., Any]
     _search: Callable[[], Any]
     _network: Network | None
-    _columns: NDArray[np.intp] | None = None
+    _columns: NDArray[np.intp] | None
     _validate: Callable[..., None]
     _validate_params: Callable[[], None]
 
@@ -200,8 +200,8 @@ class LatentsMixin:
                 f"outputs has {logits.shape[1]} columns, but there are {len(self.classes_)} "
                 "classes. Pass one logit for each class."
             )
-        if self._columns is not None:
-            logits = logits[:, self._columns]
+        columns = getattr(self, "_columns", None)
+        logits = logits if columns is None else logits[:, columns]
         blocks = self._bank.latent_blocks(self._floats(z), self._floats(logits), k)
         return np.concatenate([to_numpy(self._bank.mixed(found, vote)) for found in blocks])
 

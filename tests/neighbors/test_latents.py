@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from skboundary import FrozenNetwork, LatentKNNClassifier, LatentTransformer, _part_writer
+from skboundary import FrozenNetwork, LatentKNNClassifier, LatentTransformer, _part_writer, io
 from skboundary.exceptions import ProbabilityOutputWarning
 from skboundary.networks import collect
 
@@ -372,6 +372,19 @@ def test_a_bank_gives_the_answers_of_memory(cnn, split, tmp_path, small_parts, f
         clf.fit_latent(latent + 1, outputs, y, classes=names)
     with pytest.raises(ValueError, match="was written with classes"):
         clf.fit_latent(latent, outputs)
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_saved_classifiers_know_their_columns(tmp_path, on_disk):
+    names = np.array(["c", "a", "b"])
+    clf = LatentKNNClassifier(bank=str(tmp_path / "bank") if on_disk else None)
+    clf.fit_latent(Z, OUT, names[Y], classes=names)
+    io.save(clf, tmp_path / "saved")
+    loaded = io.load(tmp_path / "saved")
+    np.testing.assert_array_equal(
+        loaded.predict_proba_latent(Z, OUT), clf.predict_proba_latent(Z, OUT)
+    )
+    np.testing.assert_array_equal(loaded.explain().labels, clf.explain().labels)
 
 
 def test_batches_for_a_bank_need_classes(tmp_path):
