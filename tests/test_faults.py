@@ -8,7 +8,7 @@ import pytest
 from tests.test_docs import ROOT, load_script
 
 SCRIPT = load_script("faults.py")
-STEPS = 3  # of a call at which a fault is injected; the script and the slow tests take more
+STEPS = 2  # of a call at which a fault is injected; the script and the slow tests take more
 MORE = pytest.param(40, marks=pytest.mark.slow)
 
 
@@ -20,7 +20,13 @@ def no_warnings():
 
 
 @pytest.mark.parametrize("most", [STEPS, MORE])
-@pytest.mark.parametrize("what", SCRIPT.NETWORK)
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(what, marks=[pytest.mark.slow] * (what not in ("KeyboardInterrupt", "NaN")))
+        for what in SCRIPT.NETWORK
+    ],
+)
 def test_faults_of_a_network(what, most):
     for name in SCRIPT.CALLS:
         traces = SCRIPT.network_faults(name, what, most)
