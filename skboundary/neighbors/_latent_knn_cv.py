@@ -278,6 +278,7 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         -------
         y : ndarray of shape (n_samples,)
         """
+        check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(1)]
 
     @over_chunks(lambda self, X: Output((len(self.classes_),), self.best_estimator_._network.dtype))
@@ -395,6 +396,5 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         clf.estimator_, clf._network = trained.estimator, bank.network
         clf.device_ = bank.network.device
         clf.classes_, clf._codes = trained.classes, trained.codes
-        clf.neighbors_ = bank.search.set_params(n_neighbors=clf.n_neighbors)
-        clf._bank = bank
+        clf.neighbors_, clf._bank = bank.search.set_params(n_neighbors=clf.n_neighbors), bank
         return clf
