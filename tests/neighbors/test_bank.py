@@ -444,8 +444,9 @@ def test_a_saved_classifier_keeps_its_bank(cnn, split, tmp_path):
     expected = clf.predict_proba(X), clf.diagnose(X, y).purity
     save(clf, tmp_path / "saved")
     shutil.rmtree(tmp_path / "bank")
-    loaded = load(tmp_path / "saved", module=cnn, objects={"bank": None})
-    assert isinstance(loaded._bank.stored, BankFolder) and loaded.bank is None
+    loaded = load(tmp_path / "saved", module=cnn)
+    assert isinstance(loaded._bank.stored, BankFolder)
+    assert loaded.bank == str(tmp_path / "saved" / "bank")
     np.testing.assert_array_equal(loaded.predict_proba(X), expected[0])
     np.testing.assert_array_equal(loaded.diagnose(X, y).purity, expected[1])
 
