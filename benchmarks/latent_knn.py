@@ -101,7 +101,7 @@ def end_to_end(net: FrozenNetwork, X: Any, y: Any, X_test: Any, y_test: Any, rou
         rounds,
     )
     latent = clf._network.latent(X_test[:1]).numpy()
-    stored = clf._bank.latent.numpy()
+    stored = np.asarray(clf._bank.stored.latent)
     unit, query = (a / np.linalg.norm(a, axis=1, keepdims=True) for a in (stored, latent))
     ours = TorchNearestNeighbors(3).fit(unit)
     theirs = NearestNeighbors(n_neighbors=3, algorithm="brute").fit(unit)
