@@ -1,6 +1,7 @@
 """Anonymous memory of the estimators on a memory map, against the bounds in the guide."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -60,7 +61,11 @@ def test_a_memory_map_is_not_copied(tmp_path):
     ]
     code = [sys.executable, "-c", textwrap.dedent(SMALL), str(ROOT / "benchmarks"), str(tmp_path)]
     root = Path(skboundary.__file__).parents[1]
-    done = subprocess.run([*code, *names], capture_output=True, text=True, cwd=root, check=False)
+    # the buffers of a search are per thread, and as large as this bound
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*code, *names], capture_output=True, text=True, cwd=root, env=env, check=False
+    )
     assert not done.returncode, done.stderr
     for line in done.stdout.splitlines():
         found = json.loads(line)
