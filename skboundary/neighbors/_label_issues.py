@@ -19,7 +19,7 @@ from skboundary.networks._labels import encode_labels
 
 
 class LabelIssues(Bunch):
-    """Scores of labels, from :meth:`LatentKNNClassifier.label_issues`.
+    """Scores of labels, from :meth:`skboundary.LatentKNNClassifier.label_issues`.
 
     A dictionary whose keys are also attributes, arrays of shape (n_samples,).
 
@@ -45,7 +45,7 @@ class LabelIssues(Bunch):
 
     See Also
     --------
-    LatentKNNClassifier.diagnose : Purity of the neighborhoods, and distances.
+    skboundary.LatentKNNClassifier.diagnose : Purity of the neighborhoods, and distances.
 
     Examples
     --------

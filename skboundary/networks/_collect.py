@@ -62,8 +62,8 @@ def collect(
         key "labels", "label" or "y", if it has one of them. Anything else is inputs. Inputs that
         are a mapping are passed by keyword, others as the only argument.
     layer : str, int or callable, default="auto"
-        The latent space, as in :class:`LatentTransformer`; feature maps are flattened. A callable
-        receives the module and the inputs of a batch.
+        The latent space, as in :class:`~skboundary.LatentTransformer`; feature maps are flattened.
+        A callable receives the module and the inputs of a batch.
     device : str or torch.device, default="auto"
         "auto" keeps a module on its accelerator if it is on one; otherwise it selects the best
         device available. Tensors in the inputs are moved there and keep their dtype.
@@ -94,7 +94,7 @@ def collect(
 
     See Also
     --------
-    LatentKNNClassifier : The method `fit_latent` takes the three arrays.
+    skboundary.LatentKNNClassifier : The method `fit_latent` takes the three arrays.
 
     Examples
     --------
