@@ -54,8 +54,8 @@ class LabelIssues(Bunch):
     >>> X, y = load_iris(return_X_y=True)
     >>> y[:3] = 2  # setosa, labeled as virginica
     >>> issues = LatentKNNClassifier(random_state=0).fit(X, y).label_issues(n_neighbors=15)
-    >>> issues.rank[:3].max(), issues.suggested_label[:3]
-    (np.int64(2), array([0, 0, 0]))
+    >>> int(issues.rank[:3].max()), issues.suggested_label[:3]
+    (2, array([0, 0, 0]))
     """
 
     def to_frame(self) -> Any:
