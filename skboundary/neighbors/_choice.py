@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import check_scoring
-from sklearn.model_selection import ParameterGrid
+from sklearn.model_selection import ParameterGrid, check_cv
 
 from skboundary._device import to_numpy
 from skboundary.exceptions import SeenSamplesWarning, warn_caller
@@ -26,6 +26,22 @@ from skboundary.networks._several_layers import single_layers
 Grid = dict[str, list[Any]]
 
 _ALL_RIGHT, _ENOUGH = 0.995, 200  # accuracy, of that many samples, that suggests seen samples
+
+
+def folds_of(cv: Any, X: Any, y: NDArray[Any]) -> list[tuple[Any, Any]]:
+    """Indices of training and test samples of each fold.
+
+    Raises
+    ------
+    ValueError
+        If `cv` gives an index that X does not have.
+    """
+    n, folds = X.shape[0], [*check_cv(cv, y, classifier=True).split(X, y)]
+    for part in (np.asarray(part) for fold in folds for part in fold):
+        beyond = part[(part >= n) | (part < -n)]
+        if len(beyond):
+            raise ValueError(f"cv gives the index {beyond[0]}, but X has {n} samples. Change cv.")
+    return folds
 
 
 def values_of(name: str, values: Any, validate: Callable[..., None]) -> list[Any]:

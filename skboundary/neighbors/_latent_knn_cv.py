@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
-from sklearn.model_selection import ParameterGrid, check_cv, train_test_split
+from sklearn.model_selection import ParameterGrid, train_test_split
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import check_is_fitted
@@ -25,6 +25,7 @@ from skboundary.neighbors._choice import (
     as_cv_results,
     best_of,
     find_in,
+    folds_of,
     make_spaces,
     score_grid,
     values_of,
@@ -320,10 +321,10 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         self, X: Any, y: Any, grid: Grid
     ) -> tuple[NDArray[np.float64], _Trained | None]:
         """Score the settings on parts of the samples; a training that is kept is returned."""
-        if self.validation_fraction is None:
-            splits = [*check_cv(self.cv, y, classifier=True).split(X, y)]
+        share, seed = self.validation_fraction, self.random_state
+        if share is None:
+            splits = folds_of(self.cv, X, y)
         else:
-            share, seed = self.validation_fraction, self.random_state
             index = np.arange(X.shape[0])
             splits = [train_test_split(index, test_size=share, stratify=y, random_state=seed)]
         self._leave_out(grid, min(len(train) for train, _ in splits))
@@ -331,8 +332,7 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         for train, other in splits:
             trained = self._train(_safe_indexing(X, train), y[train], grid)
             scores.append(self._score(trained, grid, _safe_indexing(X, other), y[other]))
-        kept = trained if self.validation_fraction is not None and not self.refit else None
-        return np.array(scores), kept
+        return np.array(scores), None if share is None or self.refit else trained
 
     def _leave_out(self, grid: Grid, n_train: int) -> None:
         """Remove numbers of neighbors above the number of training samples."""

@@ -215,6 +215,10 @@ class BatchedNetwork(ABC):
                 f"{given[:10].tolist()}. Give FrozenNetwork(classes=...) one class per output, or "
                 "change the network's last layer."
             )
+        if given.dtype.kind == "f" and not np.isfinite(given).all():
+            raise ValueError(
+                f"classes={given.tolist()} contains NaN or infinity. Give each output a class."
+            )
         if len(set(given.tolist())) != n_outputs:
             raise ValueError(
                 f"classes={given.tolist()} contains duplicates. Give each output its own class."

@@ -256,3 +256,9 @@ def test_wrong_labels_are_outvoted(digits):
     base = clf.estimator_.score(X[450:], y[450:])
     assert clf.score(X[450:], y[450:]) > base + 0.05
     assert clf.best_params_["query_weight"] < 0.88 and clf.best_params_["n_neighbors"] > 3
+
+
+@pytest.mark.parametrize("folds", [[([0, 1, 2], [150])], [([-151, 0], [1])]])
+def test_folds_beyond_the_samples_are_refused(iris, folds):
+    with pytest.raises(ValueError, match=r"cv gives the index -?15\d, but X has 150 samples"):
+        LatentKNNClassifierCV(LogisticRegression(), n_neighbors=[1], cv=folds).fit(*iris)

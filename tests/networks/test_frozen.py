@@ -262,3 +262,10 @@ def test_a_module_computes_in_its_own_dtype(mlp, iris, dtype):
     assert p.dtype == (np.float64 if dtype == torch.float64 else np.float32)
     exact = FrozenNetwork(mlp).predict_proba(iris[0])
     np.testing.assert_allclose(p, exact, atol={8: 1e-12, 4: 1e-5, 2: 0.1}[dtype.itemsize])
+
+
+@pytest.mark.parametrize("missing", [np.nan, np.inf])
+def test_classes_are_finite(missing):
+    network = FrozenNetwork(nn.Linear(2, 3), classes=[0.0, missing, 1.0])
+    with pytest.raises(ValueError, match="classes=.* contains NaN or infinity"):
+        network.predict(np.zeros((1, 2), dtype=np.float32))
