@@ -155,7 +155,7 @@ class Encoder:
     estimator : object
         Its parameters give foreign objects their names.
     is_foreign : callable, default=None
-        Takes a path and a value, and tells which values count as foreign, whatever their type.
+        Maps a path and a value to whether the value is foreign, whatever its type.
 
     Attributes
     ----------

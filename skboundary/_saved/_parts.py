@@ -225,8 +225,8 @@ class PartReader:
             )
         if unknown:
             raise ValueError(
-                f"estimator.json: it asks for {sorted(names) or 'no objects'}, and was given "
-                f"{unknown[0]!r}."
+                f"estimator.json: the estimator needs {sorted(names) or 'no objects'}, and load "
+                f"was given {unknown[0]!r}. Leave it out."
             )
 
     def __call__(self, number: int) -> Any:

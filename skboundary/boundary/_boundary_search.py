@@ -103,7 +103,7 @@ class BoundarySearchMixin:
             label_code(self.target, self.classes_, "target")
 
     def _transform(self, X: Any) -> Any:
-        """What `returns` asks for, of samples X."""
+        """Compute for samples X what `returns` names."""
         given, X = X, self._check(X)
         per_value = self.returns in ("boundary", "perturbation")
         if per_value and X.ndim > 2 and _get_output_config("transform", self)["dense"] != "default":

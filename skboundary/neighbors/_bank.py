@@ -88,7 +88,7 @@ class Bank:
         return self._network
 
     def check_network(self) -> None:
-        """Raise a ValueError that names other methods if there is no network."""
+        """Raise a ValueError if there is no network; it lists the methods that need none."""
         if self._network is None:
             raise ValueError(
                 "This classifier has no network, so it cannot take X. Pass latent vectors to "
