@@ -332,6 +332,18 @@ def test_a_thousand_changes_are_refused_or_harmless(original, tmp_path):
     assert outcomes.count("refused") >= 500  # every accident
 
 
+def test_a_changed_byte_of_any_file_is_refused(original, tmp_path):
+    """Even where the content is valid all the same, such as another weight."""
+    for i, name in enumerate(n for n in files_of(original) if n != MANIFEST):
+        folder = tmp_path / str(i)
+        shutil.copytree(original, folder)
+        data = bytearray((folder / name).read_bytes())
+        data[-1] ^= 1
+        (folder / name).write_bytes(data)
+        with pytest.raises(ValueError, match=rf"^{re.escape(name)}: it was changed, its sha256"):
+            load(folder, Net())
+
+
 def forged(original, tmp_path, edit):
     folder = tmp_path / "clf"
     shutil.copytree(original, folder)
