@@ -57,4 +57,7 @@ def test_the_record_holds_what_the_guide_says():
         for found in methods.values():
             assert found["moved"] <= 0.01 * found["found"]
             assert dtype == "float32" or found["statuses"] == found["classes"] == 0
-    assert "characterizer" in RECORD["equal"]["two jobs"]
+    equal = RECORD["equal"]
+    assert len(equal["two processes"]) == 11
+    others = [name for name in equal["two processes"] if "extractor" not in name]
+    assert equal["two jobs"] == others and "characterizer" in others
