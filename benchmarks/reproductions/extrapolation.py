@@ -6,7 +6,8 @@
 For each seed and number of minority samples a small network is trained on the ten classes (3,000
 images of each majority class). Its 64 latent features are extracted once, and each method continues
 to train the last layer: the paper's 19 rounds of 10 epochs without a stopping rule, and the same
-with one. PR-AUC of a pair is that of the minority class on the test images of its two classes, by
+with one. EOS and latent mixup (latent_samplers.py) add as many samples in the same rounds. PR-AUC
+of a pair is that of the minority class on the test images of its two classes, by
 p_minority / (p_minority + p_majority). Each finished cell is written at once, and a second run
 continues where the first stopped. --full trains VGG-19, for a GPU. Requires the folder named by
 SKBOUNDARY_DATA.
@@ -38,6 +39,7 @@ from skboundary import (
 # a script finds only modules of its own folder
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from data_folder import data_reader
+from latent_samplers import EOS, Mixup
 from provenance import note_run
 
 RESULTS = Path(__file__).parents[1] / "results" / "extrapolation.json"
@@ -57,6 +59,8 @@ def make_methods() -> dict[str, dict[str, Any]]:
     literal: dict[str, Any] = {
         "none": {"n_iter": 0},
         "retrain only": {"sampler": "passthrough"},
+        "EOS": {"sampler": EOS()},
+        "latent mixup": {"sampler": Mixup()},
         "random": {"sampler": sampler(bias="random")},
         "bottom": {"sampler": sampler(bias="bottom")},
         "top": {"sampler": sampler(bias="top")},
