@@ -344,6 +344,7 @@ PARAMETERS = {
         **NETWORK,
         "tau": [*POSITIVE, "auto"],
         "prior": [None, [0.5, 0.5], [0.2, 0.3, 0.5], [1, 0, 0], [-1, 1, 1], [np.nan, 1, 1], 3],
+        "cv": [2, 3, 1, 10**6, "folds", None, [([0, 1], [2])]],
     },
     "BiasedExtrapolationClassifier": {
         **NETWORK,

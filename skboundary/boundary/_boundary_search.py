@@ -78,7 +78,7 @@ class BoundarySearchMixin:
     _validate_params: Any
     _check_X: Any
 
-    def _fit_classifier(self, X: Any, y: NDArray[Any] | None) -> None:
+    def _fit_classifier(self, X: Any, y: NDArray[Any] | None, fit_params: dict[str, Any]) -> None:
         """Fit the classifier if it is not trained, and check the parameters of searches."""
         self._categorical = self._mark(self.categorical, "categorical")
         method = METHODS.get(self.method)  # None is "auto", which needs no latent vectors
@@ -89,6 +89,7 @@ class BoundarySearchMixin:
             response="label" if self._categorical.any() else None,
             latent=method is not None and method.uses_latent,
             levels=find_levels(X, self._categorical),
+            fit_params=fit_params,
             device=self.device,
             batch_size=self.batch_size,
             random_state=check_random_state(self.random_state),

@@ -198,6 +198,7 @@ class BoundaryCharacterizer(NetworkHostMixin, BaseEstimator):
         *,
         X_test: ArrayLike | None = None,
         y_test: ArrayLike | None = None,
+        **fit_params: Any,
     ) -> BoundaryCharacterizer:
         """Measure the boundary of each ordered pair of classes.
 
@@ -209,6 +210,8 @@ class BoundaryCharacterizer(NetworkHostMixin, BaseEstimator):
         X_test : array-like of shape (n_test, ...), default=None
             Samples on which linearity is measured, too.
         y_test : array-like of shape (n_test,), default=None
+        **fit_params : dict
+            Metadata for `fit` of `estimator`, such as `sample_weight`, see :ref:`metadata`.
 
         Returns
         -------
@@ -223,12 +226,13 @@ class BoundaryCharacterizer(NetworkHostMixin, BaseEstimator):
         """
         X, y = self._check_fit(X, y)
         X_test, y_test = check_test_set(self, X_test, y_test)
-        measured = self._state((X, y), (X_test, y_test)) if self.warm_start else None
+        metadata = self._route(fit_params, X).fit
+        measured = self._state(metadata, (X, y), (X_test, y_test)) if self.warm_start else None
         if measured is None or measured != getattr(self, "_measured", None):
             rng = check_random_state(self.random_state)
-            params = {"device": self.device, "batch_size": self.batch_size}
+            params = {"device": self.device, "batch_size": self.batch_size, "random_state": rng}
             classifier = fit_for_measures(
-                self.estimator, X, y, self.method, random_state=rng, **params
+                self.estimator, X, y, self.method, fit_params=metadata, **params
             )
             self._classifier, self._measured = classifier, measured
             self._cache: dict[tuple[int, int], dict[str, float]] = {}
@@ -264,7 +268,9 @@ class BoundaryCharacterizer(NetworkHostMixin, BaseEstimator):
         check_is_fitted(self)
         return check_pandas_support("BoundaryCharacterizer.to_frame").DataFrame(self.report_)
 
-    def _state(self, *sets: tuple[Any, NDArray[Any] | None]) -> tuple[Any, str]:
+    def _state(
+        self, metadata: dict[str, Any], *sets: tuple[Any, NDArray[Any] | None]
+    ) -> tuple[Any, str]:
         """A digest of all that the measures of a class pair depend on.
 
         A RandomState counts as itself: its state advances with every fit.
@@ -274,8 +280,12 @@ class BoundaryCharacterizer(NetworkHostMixin, BaseEstimator):
             params["estimator"] = self.estimator.get_params(deep=False)
         given = [(X, y) for X, y in sets if X is not None]
         data = [(list(getattr(X, "columns", ())), np.asarray(numbers(X)), y) for X, y in given]
+        metadata = {
+            name: np.asarray(value) if hasattr(value, "__array__") else value  # of a Series
+            for name, value in metadata.items()
+        }
         try:
-            return self.random_state, digest(parameters=params, data=data)
+            return self.random_state, digest(parameters=params, data=data, metadata=metadata)
         except ValueError as error:
             reason = str(error).partition(". Give ")[0]  # the remedy there is that of `memory`
             raise ValueError(

@@ -90,7 +90,7 @@ class FittedClassifier:
         levels : Levels, default=None
             Categories of the columns of a DataFrame that do not hold numbers.
         **params
-            `device`, `batch_size` and `verbose` of the host.
+            `device`, `batch_size` and `verbose` of the host, and `fit_params`.
 
         Returns
         -------

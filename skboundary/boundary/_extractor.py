@@ -235,7 +235,9 @@ class BoundarySampleExtractor(
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> BoundarySampleExtractor:
+    def fit(
+        self, X: ArrayLike, y: ArrayLike | None = None, **fit_params: Any
+    ) -> BoundarySampleExtractor:
         """Fit the classifier if it is not trained, and determine its response.
 
         Parameters
@@ -246,6 +248,8 @@ class BoundarySampleExtractor(
         y : array-like of shape (n_samples,), default=None
             May be left out for a trained classifier. With it, misclassified samples are not used
             as starting points.
+        **fit_params : dict
+            Metadata for `fit` of `estimator`, such as `sample_weight`, see :ref:`metadata`.
 
         Returns
         -------
@@ -258,7 +262,8 @@ class BoundarySampleExtractor(
             method that does not support the classifier, or a norm or an effort that the method
             does not support.
         """
-        self._fit_classifier(*self._check_fit(X, y))
+        X, y = self._check_fit(X, y)
+        self._fit_classifier(X, y, self._route(fit_params, X).fit)
         return self
 
     @over_chunks(lambda self, X: self._describe(X))

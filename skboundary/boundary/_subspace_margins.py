@@ -157,7 +157,7 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> SubspaceMargins:
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None, **fit_params: Any) -> SubspaceMargins:
         """Fit the classifier if it is not trained, and make the subspaces.
 
         Parameters
@@ -165,6 +165,8 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
         X : array-like of shape (n_samples, ...)
         y : array-like of shape (n_samples,), default=None
             Used only if the classifier is fitted here.
+        **fit_params : dict
+            Metadata for `fit` of `estimator`, such as `sample_weight`, see :ref:`metadata`.
 
         Returns
         -------
@@ -184,6 +186,7 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
             y,
             response=self.method,
             keep_samples=self.method == "label",
+            fit_params=self._route(fit_params, X).fit,
             device=self.device,
             batch_size=self.batch_size,
             random_state=check_random_state(self.random_state),

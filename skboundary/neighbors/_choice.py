@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import check_scoring
-from sklearn.model_selection import ParameterGrid, check_cv
+from sklearn.model_selection import ParameterGrid
 
 from skboundary._device import to_numpy
 from skboundary.exceptions import SeenSamplesWarning, warn_caller
@@ -26,22 +26,6 @@ from skboundary.networks._several_layers import single_layers
 Grid = dict[str, list[Any]]
 
 _ALL_RIGHT, _ENOUGH = 0.995, 200  # accuracy, of that many samples, that suggests seen samples
-
-
-def folds_of(cv: Any, X: Any, y: NDArray[Any]) -> list[tuple[Any, Any]]:
-    """Indices of training and test samples of each fold.
-
-    Raises
-    ------
-    ValueError
-        If `cv` gives an index that X does not have.
-    """
-    n, folds = X.shape[0], [*check_cv(cv, y, classifier=True).split(X, y)]
-    for part in (np.asarray(part) for fold in folds for part in fold):
-        beyond = part[(part >= n) | (part < -n)]
-        if len(beyond):
-            raise ValueError(f"cv gives the index {beyond[0]}, but X has {n} samples. Change cv.")
-    return folds
 
 
 def values_of(name: str, values: Any, validate: Callable[..., None]) -> list[Any]:
@@ -62,6 +46,30 @@ def values_of(name: str, values: Any, validate: Callable[..., None]) -> list[Any
     return values
 
 
+def grid_of(given: dict[str, Any], validate: Callable[..., None]) -> Grid:
+    """Check the values of all parameters, and sort the numbers of neighbors."""
+    grid = {name: values_of(name, values, validate) for name, values in given.items()}
+    grid["n_neighbors"] = sorted(set(grid["n_neighbors"]))
+    return grid
+
+
+def leave_out(grid: Grid, n_train: int) -> None:
+    """Remove numbers of neighbors above the number of training samples.
+
+    Raises
+    ------
+    ValueError
+        If none is left.
+    """
+    below = [k for k in grid["n_neighbors"] if k <= n_train]
+    if not below:
+        raise ValueError(
+            f"n_neighbors={grid['n_neighbors']} are all above the number of training samples "
+            f"of a split, {n_train}. Add a smaller number."
+        )
+    grid["n_neighbors"] = below
+
+
 class Space(NamedTuple):
     """A latent space with a distance: the layer and the metric of a setting."""
 
@@ -70,6 +78,27 @@ class Space(NamedTuple):
 
 
 Spaces = dict[tuple[Hashable, str], Space]  # by layer and metric
+
+
+class Trained(NamedTuple):
+    """A network with its training samples in each latent space."""
+
+    estimator: Any
+    network: Any
+    spaces: Spaces
+    classes: NDArray[Any]
+    codes: NDArray[np.intp] | None
+
+    def fitted(self, clf: Any, X: Any) -> Any:
+        """Fit a `LatentKNNClassifier` to these samples X, without another pass of the network."""
+        bank = self.spaces[clf.layer, clf.metric].bank
+        clf._check_X(X, reset=True)
+        clf.n_samples_fit_ = len(bank.stored.latent)
+        clf.estimator_, clf._network = self.estimator, bank.network
+        clf.device_ = bank.network.device
+        clf.classes_, clf._codes = self.classes, self.codes
+        clf.neighbors_, clf._bank = bank.search.set_params(n_neighbors=clf.n_neighbors), bank
+        return clf
 
 
 def make_spaces(
@@ -157,6 +186,7 @@ def score_grid(
     X: Any,
     y: NDArray[Any],
     scoring: Any,
+    **metadata: Any,
 ) -> NDArray[np.float64]:
     """Score every setting.
 
@@ -172,6 +202,8 @@ def score_grid(
     classes : ndarray of shape (n_classes,)
     X, y : what the scorer is given
     scoring : str, callable or None
+    **metadata : dict
+        Such as `sample_weight`, for the scorer.
 
     Returns
     -------
@@ -188,7 +220,7 @@ def score_grid(
             mean = bank.mean_of_neighbors(found[key].nearest(k), vote)
             mean_of = key, k, vote.average
         fixed = _FixedOutputs(classes, to_numpy(bank.mix(found[key].logits, mean, vote)))
-        scores.append(check_scoring(fixed, scoring=scoring)(fixed, X, y))
+        scores.append(check_scoring(fixed, scoring=scoring)(fixed, X, y, **metadata))
     return np.array(scores, dtype=np.float64)
 
 

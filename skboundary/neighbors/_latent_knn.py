@@ -154,6 +154,7 @@ class LatentKNNClassifier(
     (1, 5)
     """
 
+    _callers = ("fit", "partial_fit")  # of metadata
     _parameter_constraints: dict[str, Any] = {
         **LATENT_CONSTRAINTS,
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
@@ -210,7 +211,9 @@ class LatentKNNClassifier(
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> LatentKNNClassifier:
+    def fit(
+        self, X: ArrayLike, y: ArrayLike | None = None, **fit_params: Any
+    ) -> LatentKNNClassifier:
         """Run the training samples through the network once, and index their latent vectors.
 
         Parameters
@@ -219,6 +222,8 @@ class LatentKNNClassifier(
         y : array-like of shape (n_samples,), default=None
             Optional for a trained network; `explain` then returns no labels, and `diagnose` is
             not available.
+        **fit_params : dict
+            Metadata for `fit` of `estimator`, such as `sample_weight`, see :ref:`metadata`.
 
         Returns
         -------
@@ -237,7 +242,8 @@ class LatentKNNClassifier(
         resolve_vote(self, y)
         self.n_samples_fit_ = X.shape[0]
         self._check_n_neighbors(self.n_neighbors)
-        self.estimator_, self._network = self._as_network(X, y)
+        metadata = self._route(fit_params, X).fit
+        self.estimator_, self._network = self._as_network(X, y, fit_params=metadata)
         self.device_ = self._network.device
         self.classes_, self._codes = resolve_labels(y, self._network.classes_)
         return self._store(X)

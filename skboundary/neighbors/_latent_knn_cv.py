@@ -6,29 +6,30 @@ from __future__ import annotations
 
 from functools import partial
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.metrics import get_scorer
 from sklearn.model_selection import ParameterGrid, train_test_split
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _check_method_params, check_is_fitted
 
 from skboundary._device import DeviceLike
 from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing, check_targets
 from skboundary.neighbors._choice import (
     Grid,
-    Spaces,
+    Trained,
     as_cv_results,
     best_of,
     find_in,
-    folds_of,
+    grid_of,
+    leave_out,
     make_spaces,
     score_grid,
-    values_of,
     warn_of_seen_samples,
 )
 from skboundary.neighbors._latent_knn import LatentKNNClassifier
@@ -38,19 +39,10 @@ from skboundary.networks._factory import is_trained
 from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import encode_labels, resolve_labels
 from skboundary.networks._parameters import LATENT_CONSTRAINTS, fill_docstring
+from skboundary.networks._routing import Routed, folds_of
 from skboundary.networks._several_layers import several_layers
 
 _CHOSEN = ("n_neighbors", "query_weight", "average", "metric", "layer")
-
-
-class _Trained(NamedTuple):
-    """A network with its training samples in each latent space."""
-
-    estimator: Any
-    network: Any
-    spaces: Spaces
-    classes: NDArray[Any]
-    codes: NDArray[np.intp] | None
 
 
 @fill_docstring
@@ -212,6 +204,7 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         *,
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
+        **fit_params: Any,
     ) -> LatentKNNClassifierCV:
         """Choose the parameters, and index the training samples.
 
@@ -225,6 +218,9 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
             Samples to choose on, which are in no training. Required for a trained network.
         y_val : array-like of shape (n_val,), default=None
             Their labels.
+        **fit_params : dict
+            Metadata, see :ref:`metadata`: `sample_weight` for `fit` of `estimator` and for the
+            scores, except on `X_val`, and `groups` for `cv`.
 
         Returns
         -------
@@ -246,9 +242,11 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
             raise ValueError("Give X_val and y_val together, or neither.")
         grid = self._grid()
         X, y = self._check_fit(X, y)
+        routed = self._route(fit_params, X, self._idle(X_val))
         if X_val is not None:
             X_val = self._check_X(X_val)
-            scores, trained = self._choose_on(X, y, X_val, check_targets(self, X_val, y_val), grid)
+            y_val = check_targets(self, X_val, y_val)
+            scores, trained = self._choose_on(X, y, X_val, y_val, grid, routed)
         elif is_trained(self.estimator):
             raise ValueError(
                 "X may be what the trained network was trained on, where it is right with any "
@@ -256,12 +254,12 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
                 "y_val to fit, or give an estimator that is fitted here."
             )
         else:
-            scores, trained = self._choose_within(X, y, grid)
+            scores, trained = self._choose_within(X, y, grid, routed)
         self._set_best(grid, scores)
         if trained is None:
-            self.best_estimator_ = self._classifier().fit(X, y)
-        else:
-            self.best_estimator_ = self._fitted(trained, X)
+            best = {name: [value] for name, value in self.best_params_.items()}
+            trained = self._train(X, y, best, routed.fit)
+        self.best_estimator_ = trained.fitted(self._classifier(), X)
         self.classes_ = self.best_estimator_.classes_
         self.estimator_ = self.best_estimator_.estimator_
         self.device_ = self.best_estimator_.device_
@@ -300,65 +298,69 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
 
     def _grid(self) -> Grid:
         """The values to combine, each as a list."""
-        validate = LatentKNNClassifier()._validate
         given = {name: getattr(self, name) for name in _CHOSEN}
         if not isinstance(self.layer, (list, tuple)):
             given["layer"] = [self.layer]
-        grid = {name: values_of(name, values, validate) for name, values in given.items()}
-        grid["n_neighbors"] = sorted(set(grid["n_neighbors"]))
-        return grid
+        return grid_of(given, LatentKNNClassifier()._validate)
+
+    def _consumers(self) -> dict[str, tuple[Any, str]]:
+        scorer = get_scorer(self.scoring or "accuracy")
+        return super()._consumers() | {"splitter": (self.cv, "split"), "scorer": (scorer, "score")}
+
+    def _idle(self, X_val: Any) -> dict[str, str]:
+        """What a call does not use of those that metadata can be routed to, with the reason."""
+        if X_val is not None:
+            return dict.fromkeys(["splitter", "scorer"], "X_val has none")
+        if self.validation_fraction is not None:
+            return {"splitter": f"validation_fraction={self.validation_fraction} makes no folds"}
+        return {}
 
     def _choose_on(
-        self, X: Any, y: Any, X_val: Any, y_val: Any, grid: Grid
-    ) -> tuple[NDArray[np.float64], _Trained]:
+        self, X: Any, y: Any, X_val: Any, y_val: Any, grid: Grid, routed: Routed
+    ) -> tuple[NDArray[np.float64], Trained]:
         """Score the settings on given samples, after one training."""
-        self._leave_out(grid, X.shape[0])
-        trained = self._train(X, y, grid)
+        leave_out(grid, X.shape[0])
+        trained = self._train(X, y, grid, routed.fit)
         codes = encode_labels(y_val, trained.classes)
         return self._score(trained, grid, X_val, y_val, codes)[None], trained
 
     def _choose_within(
-        self, X: Any, y: Any, grid: Grid
-    ) -> tuple[NDArray[np.float64], _Trained | None]:
+        self, X: Any, y: Any, grid: Grid, routed: Routed
+    ) -> tuple[NDArray[np.float64], Trained | None]:
         """Score the settings on parts of the samples; a training that is kept is returned."""
         share, seed = self.validation_fraction, self.random_state
         if share is None:
-            splits = folds_of(self.cv, X, y)
+            splits = folds_of(self.cv, X, y, **routed.split)
         else:
             index = np.arange(X.shape[0])
             splits = [train_test_split(index, test_size=share, stratify=y, random_state=seed)]
-        self._leave_out(grid, min(len(train) for train, _ in splits))
+        leave_out(grid, min(len(train) for train, _ in splits))
         scores = []
         for train, other in splits:
-            trained = self._train(_safe_indexing(X, train), y[train], grid)
-            scores.append(self._score(trained, grid, _safe_indexing(X, other), y[other]))
+            of_train = _check_method_params(X, routed.fit, train)
+            of_other = _check_method_params(X, routed.score, other)
+            trained = self._train(_safe_indexing(X, train), y[train], grid, of_train)
+            X_other, y_other = _safe_indexing(X, other), y[other]
+            scores.append(self._score(trained, grid, X_other, y_other, **of_other))
         return np.array(scores), None if share is None or self.refit else trained
 
-    def _leave_out(self, grid: Grid, n_train: int) -> None:
-        """Remove numbers of neighbors above the number of training samples."""
-        grid["n_neighbors"] = [k for k in grid["n_neighbors"] if k <= n_train]
-        if not grid["n_neighbors"]:
-            raise ValueError(
-                f"n_neighbors={self.n_neighbors!r} are all above the number of training samples "
-                f"of a split, {n_train}. Add a smaller number."
-            )
-
-    def _train(self, X: Any, y: Any, grid: Grid) -> _Trained:
+    def _train(self, X: Any, y: Any, grid: Grid, fit_params: dict[str, Any]) -> Trained:
         layers = grid["layer"]
-        estimator, network = self._as_network(X, y, layer=layers[0])
+        estimator, network = self._as_network(X, y, layer=layers[0], fit_params=fit_params)
         classes, codes = resolve_labels(y, network.classes_)
         if len(layers) > 1:
             network = several_layers(network, layers)
         spaces, _ = make_spaces(network, X, layers, grid["metric"])
-        return _Trained(estimator, network, spaces, classes, codes)
+        return Trained(estimator, network, spaces, classes, codes)
 
     def _score(
         self,
-        trained: _Trained,
+        trained: Trained,
         grid: Grid,
         X: Any,
         y: NDArray[Any],
         codes: NDArray[np.intp] | None = None,
+        **metadata: Any,
     ) -> NDArray[np.float64]:
         """Scores (n_settings,) on other samples, which are examined if their codes are given."""
         k = grid["n_neighbors"][-1]
@@ -366,7 +368,8 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         if codes is not None:
             warn_of_seen_samples(trained.spaces, found, codes)
         vote_of = partial(resolve_vote, self, trained.codes)
-        return score_grid(grid, trained.spaces, found, vote_of, trained.classes, X, y, self.scoring)
+        data = trained.classes, X, y, self.scoring
+        return score_grid(grid, trained.spaces, found, vote_of, *data, **metadata)
 
     def _set_best(self, grid: Grid, scores: NDArray[np.float64]) -> None:
         if np.isnan(scores).any():
@@ -386,15 +389,3 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         own = LatentKNNClassifier().get_params(deep=False)
         shared = {name: getattr(self, name) for name in own if hasattr(self, name)}
         return LatentKNNClassifier(**{**shared, **self.best_params_})
-
-    def _fitted(self, trained: _Trained, X: Any) -> LatentKNNClassifier:
-        """The classifier with the chosen parameters, without another pass of the network."""
-        bank = trained.spaces[self.best_params_["layer"], self.best_params_["metric"]].bank
-        clf = self._classifier()
-        clf._check_X(X, reset=True)
-        clf.n_samples_fit_ = len(bank.stored.latent)
-        clf.estimator_, clf._network = trained.estimator, bank.network
-        clf.device_ = bank.network.device
-        clf.classes_, clf._codes = trained.classes, trained.codes
-        clf.neighbors_, clf._bank = bank.search.set_params(n_neighbors=clf.n_neighbors), bank
-        return clf

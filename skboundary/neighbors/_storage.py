@@ -56,7 +56,9 @@ class StorageMixin:
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
-    def partial_fit(self, X: ArrayLike, y: ArrayLike | None = None, classes: Any = None) -> Self:
+    def partial_fit(
+        self, X: ArrayLike, y: ArrayLike | None = None, classes: Any = None, **fit_params: Any
+    ) -> Self:
         """Add training samples; the network is used as it is, and not trained further.
 
         Parameters
@@ -66,6 +68,8 @@ class StorageMixin:
             Required if, and only if, the samples before have labels.
         classes : array-like of shape (n_classes,), default=None
             All classes, which the network must know. There is no need to pass them.
+        **fit_params : dict
+            As in `fit`, in the first call only.
 
         Returns
         -------
@@ -78,9 +82,16 @@ class StorageMixin:
             If y contains a class that the network does not have, if it is missing although the
             samples before have labels or vice versa, if `classes` contains one that the network
             does not have, or if another process has written to the bank.
+        TypeError
+            If a later call gets `fit_params`.
         """
         if not hasattr(self, "_bank"):
-            self.fit(X, y)
+            self.fit(X, y, **fit_params)
+        elif fit_params:
+            raise TypeError(
+                f"partial_fit got {sorted(fit_params)}, but the network is not trained further. "
+                "Omit them, or call fit."
+            )
         else:
             self._append(X, y)
         unknown = [] if classes is None else np.setdiff1d(classes, self.classes_).tolist()

@@ -20,9 +20,9 @@ from skboundary.neighbors._choice import (
     Spaces,
     as_cv_results,
     find_in,
+    grid_of,
     make_spaces,
     score_grid,
-    values_of,
     warn_of_seen_samples,
 )
 from skboundary.neighbors._exact import TorchNearestNeighbors
@@ -114,12 +114,8 @@ class SweepMixin:
             "layer": layer,
             "metric": metric,
         }
-        grid = {
-            name: values_of(name, values, self._validate)
-            for name, values in given.items()
-            if values is not None
-        }
-        grid["n_neighbors"] = sorted(set(grid["n_neighbors"]))
+        wanted = {name: values for name, values in given.items() if values is not None}
+        grid = grid_of(wanted, self._validate)
         k = grid["n_neighbors"][-1]
         self._check_n_neighbors(k)
         network, spaces = self._spaces(grid, X_train)

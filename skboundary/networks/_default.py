@@ -70,8 +70,14 @@ class SkorchFit(ClassifierMixin, BaseEstimator):
         self.net = net
         self.seed = seed
 
-    def fit(self, X: Any, y: NDArray[Any]) -> SkorchFit:
-        """Initialize and train the net on labels 0 to n_classes - 1."""
+    def fit(self, X: Any, y: NDArray[Any], **fit_params: Any) -> SkorchFit:
+        """Initialize and train the net on labels 0 to n_classes - 1; it takes no metadata."""
+        if fit_params:
+            raise TypeError(
+                f"{type(self.net).__name__} got {sorted(fit_params)}: skorch passes arguments of "
+                "fit to the forward of the module, and its nets take no metadata of samples. Omit "
+                "them, or give an estimator whose fit takes them."
+            )
         with torch.inference_mode(False), forked_rng(self.seed):
             self.net.initialize()
             if isinstance(self.net.criterion_, (nn.BCELoss, nn.BCEWithLogitsLoss)):

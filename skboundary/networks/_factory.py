@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,6 +62,7 @@ def as_network(
     logits: bool = True,
     latent: bool = True,
     labels: bool = False,
+    fit_params: dict[str, Any] | None = None,
 ) -> tuple[Any, Network]:
     """Fit `estimator` unless it is trained, and return it with its `Network`.
 
@@ -80,6 +82,8 @@ def as_network(
     labels : bool, default=False
         True if labels can replace the scores of a classifier without gradients whose scores
         disagree with them; otherwise such a classifier raises an error.
+    fit_params : dict, default=None
+        Further arguments of its `fit`, such as `sample_weight`.
 
     Returns
     -------
@@ -94,6 +98,8 @@ def as_network(
         If `estimator` is not a classifier, if its outputs do not match the classes, if its scores
         or probabilities contradict its `predict` and `predict_proba`, or if `layer` does not
         exist.
+    TypeError
+        If there are `fit_params` that the classifier does not take, or that it is trained.
 
     Examples
     --------
@@ -109,7 +115,7 @@ def as_network(
     """
     _refuse_other_kinds(estimator)
     trained = is_trained(estimator)
-    estimator = _trained(estimator, X, y, device, random_state, verbose)
+    estimator = _trained(estimator, X, y, device, random_state, verbose, fit_params or {})
     fitted_here = not trained and _is_skorch(_last_step(estimator)[1])
     adapter = adapt(
         estimator,
@@ -173,16 +179,35 @@ def trained_network(
         It finds its layer when it runs first.
     """
     _refuse_other_kinds(estimator)
-    estimator = _trained(estimator, like, None, settings["device"], None, 0)
+    estimator = _trained(estimator, like, None, settings["device"], None, 0, {})
     adapter = adapt(estimator, like, classes=None, **settings)
     adapter._learn_classes(n_outputs)
     return estimator, with_memory(adapter, memory, memory_key)
 
 
+def refuse_metadata(estimator: Any, names: Collection[str]) -> None:
+    """Raise a TypeError if metadata are given for a classifier whose `fit` gets none."""
+    if not names:
+        return
+    if estimator is None:
+        reason = "the default network takes none. Give an estimator whose fit takes them"
+    else:
+        reason = f"estimator={type(estimator).__name__} is trained and not fitted. Omit them"
+    raise TypeError(f"fit got {sorted(names)}, but {reason}.")
+
+
 def _trained(
-    estimator: Any, X: Any, y: Any, device: DeviceLike, random_state: RandomStateLike, verbose: int
+    estimator: Any,
+    X: Any,
+    y: Any,
+    device: DeviceLike,
+    random_state: RandomStateLike,
+    verbose: int,
+    fit_params: dict[str, Any],
 ) -> Any:
     """Wrap, check or fit `estimator`."""
+    if estimator is None or is_trained(estimator):
+        refuse_metadata(estimator, fit_params)
     if isinstance(estimator, nn.Module):
         return FrozenNetwork(estimator)
     if isinstance(estimator, FrozenEstimator):
@@ -193,7 +218,7 @@ def _trained(
         return _train_default(X, y, device, draw_seed(random_state), verbose)
     if isinstance(estimator, FrozenNetwork):
         return estimator
-    return _fit_clone(estimator, X, y, device, random_state)
+    return _fit_clone(estimator, X, y, device, random_state, fit_params)
 
 
 def adapt(
@@ -293,7 +318,12 @@ def _is_skorch(estimator: Any) -> bool:
 
 
 def _fit_clone(
-    estimator: Any, X: Any, y: NDArray[Any], device: DeviceLike, random_state: RandomStateLike
+    estimator: Any,
+    X: Any,
+    y: NDArray[Any],
+    device: DeviceLike,
+    random_state: RandomStateLike,
+    fit_params: dict[str, Any],
 ) -> Any:
     if X.shape[0] < 2:  # some classifiers would return NaN
         raise ValueError(
@@ -306,18 +336,18 @@ def _fit_clone(
     if not _is_skorch(head) or pipeline is not None:
         X = np.asarray(X) if isinstance(X, SampleArray) else X
     if not _is_skorch(head):
-        return estimator.fit(X, y)
+        return estimator.fit(X, y, **fit_params)
     from skboundary.networks._default import SkorchFit
 
     if device != "auto":
         head.set_params(device=str(resolve_device(device)))
     fit, codes = SkorchFit(head, seed), np.unique(y, return_inverse=True)[1]
     if pipeline is None:
-        fit.fit(X, codes)
+        fit.fit(X, codes, **fit_params)
         return estimator
     name = pipeline.steps[-1][0]
     pipeline.steps[-1] = (name, fit)
-    estimator.fit(X, codes)
+    estimator.fit(X, codes, **fit_params)
     pipeline.steps[-1] = (name, fit.net)
     return estimator
 

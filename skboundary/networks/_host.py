@@ -1,15 +1,10 @@
-"""Mixin of the estimators that contain a network: validation, the network, tags, metadata."""
+"""Mixin of the estimators that contain a network: validation, the network, tags."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
-
-from sklearn import get_config
-from sklearn.utils.metadata_routing import WARN, MetadataRouter, get_routing_for_object
 
 from skboundary._plain import State
 from skboundary._site import DocLinkMixin
@@ -27,17 +22,19 @@ from skboundary.networks._factory import (
 )
 from skboundary.networks._parameters import LATENT_CONSTRAINTS
 from skboundary.networks._protocol import Network
+from skboundary.networks._routing import RoutingMixin
 
 
-class NetworkHostMixin(StoredStateMixin, DocLinkMixin):
+class NetworkHostMixin(RoutingMixin, StoredStateMixin, DocLinkMixin):
     """Mixin for estimators that contain a network.
 
     A new estimator lists `NETWORK_CONSTRAINTS` (or `LATENT_CONSTRAINTS`) among its own, names
     the shared parameters as lines ``{estimator}``, ``{device}``, ... in its docstring under
-    `fill_docstring`, and begins its `fit` with::
+    `fill_docstring`, and begins its `fit(X, y, **fit_params)` with::
 
         X, y = self._check_fit(X, y)
-        self.estimator_, self._network = self._as_network(X, y)
+        metadata = self._route(fit_params, X).fit
+        self.estimator_, self._network = self._as_network(X, y, fit_params=metadata)
         self.device_ = self._network.device
     """
 
@@ -46,7 +43,6 @@ class NetworkHostMixin(StoredStateMixin, DocLinkMixin):
 
     def _check_fit(self, X: Any, y: Any) -> tuple[Any, Any]:
         """Validate the arguments of `fit`; y may be None where the tags do not require it."""
-        self._refuse_metadata()
         X = self._check_X(X, reset=True)
         return X, check_targets(self, X, y)
 
@@ -79,58 +75,8 @@ class NetworkHostMixin(StoredStateMixin, DocLinkMixin):
         params = {name: getattr(self, name) for name in names}
         return trained_network(params.pop("estimator"), like, n_outputs, **params)
 
-    def _refuse_metadata(self) -> None:
-        """Refuse requests that an estimator inside makes, instead of dropping them.
-
-        Raises
-        ------
-        ValueError
-            If metadata routing is enabled. Names the parameter, the method and the metadata.
-        """
-        if not get_config()["enable_metadata_routing"]:
-            return
-        for name, inner in self.get_params(deep=False).items():  # type: ignore[attr-defined]
-            if is_trained(inner) or not hasattr(inner, "get_metadata_routing"):
-                continue
-            for method, metadata in _requested(inner):
-                raise ValueError(
-                    f"{name}={type(inner).__name__} requests {metadata!r} in {method}, and "
-                    f"{type(self).__name__} does not route metadata yet. Remove the request with "
-                    f"set_{method}_request({metadata}=False)."
-                )
-
-    def get_metadata_routing(self) -> Any:
-        """Get the metadata that this estimator itself requests.
-
-        Returns
-        -------
-        routing : MetadataRequest
-
-        Raises
-        ------
-        ValueError
-            If an estimator among the parameters requests metadata, which are not routed yet.
-        """
-        self._refuse_metadata()
-        return super().get_metadata_routing()  # type: ignore[misc]
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()  # type: ignore[misc]
         tags.target_tags.required = not is_trained(self.estimator)
         tags.input_tags.sparse = takes_sparse(self.estimator)
         return tags
-
-
-def _requested(estimator: Any) -> Iterator[tuple[str, str]]:
-    """Yield each (method, metadata) that an estimator, or one inside it, requests."""
-    with suppress(NotImplementedError):  # a meta-estimator without routing raises this error
-        routings = [get_routing_for_object(estimator)]
-        while routings:
-            routing = routings.pop()
-            if isinstance(routing, MetadataRouter):
-                routings += [pair.router for _, pair in routing]
-                continue
-            for method, request in vars(routing).items():
-                for name, wanted in getattr(request, "requests", {}).items():
-                    if wanted not in (False, None, WARN):  # True or an alias
-                        yield method, name

@@ -97,7 +97,7 @@ class LatentTransformer(
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> LatentTransformer:
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None, **fit_params: Any) -> LatentTransformer:
         """Fit the classifier unless it is trained, and find the layer.
 
         Parameters
@@ -105,6 +105,8 @@ class LatentTransformer(
         X : array-like of shape (n_samples, ...)
         y : array-like of shape (n_samples,), default=None
             Required, and used, only if the classifier is fitted here.
+        **fit_params : dict
+            Metadata for `fit` of `estimator`, such as `sample_weight`, see :ref:`metadata`.
 
         Returns
         -------
@@ -116,7 +118,8 @@ class LatentTransformer(
             If X is not finite, if y is required but missing, or if the layer does not exist.
         """
         X, y = self._check_fit(X, None if is_trained(self.estimator) else y)
-        self.estimator_, self._network = self._as_network(X, y, logits=False)
+        metadata = self._route(fit_params, X).fit
+        self.estimator_, self._network = self._as_network(X, y, logits=False, fit_params=metadata)
         self.device_ = self._network.device
         self._n_features_out = self._network.n_latent
         return self

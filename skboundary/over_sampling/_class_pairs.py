@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _check_method_params
 from torch import Tensor
 
 from skboundary.networks import Network
@@ -90,17 +91,23 @@ def _checked(class_pairs: Mapping[Any, Any], labels: list[Any]) -> dict[Any, lis
 
 
 def out_of_fold_logits(
-    as_network: Callable[..., tuple[Any, Network]], X: Any, y: NDArray[Any], seed: int
+    as_network: Callable[..., tuple[Any, Network]],
+    X: Any,
+    y: NDArray[Any],
+    seed: int,
+    metadata: dict[str, Any],
 ) -> Tensor:
     """Compute cross-validated logits (n_samples, n_classes).
 
     Parameters
     ----------
     as_network : callable
-        Fits the classifier: ``as_network(X, y, seed) -> (estimator_, network)``.
+        Fits the classifier: ``as_network(X, y, seed, metadata) -> (estimator_, network)``.
     X : array-like of shape (n_samples, ...)
     y : ndarray of shape (n_samples,)
     seed : int
+    metadata : dict
+        Further arguments of `fit`, such as `sample_weight`.
 
     Returns
     -------
@@ -110,7 +117,8 @@ def out_of_fold_logits(
     logits = torch.empty(len(y), len(np.unique(y)), dtype=torch.float64)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
     for train, test in folds.split(np.zeros(len(y)), y):
-        _, network = as_network(_safe_indexing(X, train), y[train], seed)
+        of_train = _check_method_params(X, metadata, train)
+        _, network = as_network(_safe_indexing(X, train), y[train], seed, of_train)
         logits[torch.from_numpy(test)] = network.logits(_safe_indexing(X, test)).double()
     return logits
 

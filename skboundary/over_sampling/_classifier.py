@@ -5,18 +5,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone, is_classifier
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils import _safe_indexing, check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _check_method_params, check_is_fitted
 
 from skboundary._device import DeviceLike, to_numpy
 from skboundary._random import RandomStateLike
@@ -30,7 +29,8 @@ from skboundary.networks._parameters import (
     NETWORK_CONSTRAINTS,
     fill_docstring,
 )
-from skboundary.over_sampling._head import finite_scores, new_head
+from skboundary.networks._routing import weights_of_last_step
+from skboundary.over_sampling._head import check_head, finite_scores, head_has, new_head
 from skboundary.over_sampling._history import (
     LatentData,
     describe_round,
@@ -41,21 +41,13 @@ from skboundary.over_sampling._rounds import (
     MAX_SEED,
     draw_samples,
     growing_classes,
+    new_sampler,
     plan_rounds,
     remaining_samples,
     stratified_split,
 )
-from skboundary.over_sampling._sampler import BiasedExtrapolationSampler
 
-
-def _head_has(method: str) -> Callable[[Any], bool]:
-    """Check that the head, fitted or not, has a method; `head=None` has all of them."""
-
-    def check(self: Any) -> bool:
-        head = getattr(self, "head_", self.head)
-        return head is None or hasattr(head, method)
-
-    return check
+_NO_METADATA = "samples that are added in a round have no metadata"
 
 
 @fill_docstring
@@ -205,13 +197,15 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
-    def fit(self, X: ArrayLike, y: ArrayLike) -> BiasedExtrapolationClassifier:
+    def fit(self, X: ArrayLike, y: ArrayLike, **fit_params: Any) -> BiasedExtrapolationClassifier:
         """Fit the network, then alternate resampling and training of the head.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
         y : array-like of shape (n_samples,)
+        **fit_params : dict
+            Metadata for `fit` of `estimator`, see :ref:`metadata`; not `sample_weight`.
 
         Returns
         -------
@@ -220,23 +214,29 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         Raises
         ------
         ValueError
-            For input that is not finite, labels that are not classes of a trained network, and
-            the errors of the sampler.
+            For input that is not finite, labels that are not classes of a trained network,
+            `sample_weight`, which new samples do not have, and the errors of the sampler.
         TypeError
             For a sampler that is not an over-sampler.
         """
         X, y = self._check_fit(X, y)
-        if self.head is not None and not is_classifier(self.head):
+        check_head(self.head)
+        metadata = self._route(fit_params, X, dict.fromkeys(["head", "sampler"], _NO_METADATA)).fit
+        if weights_of_last_step(self.estimator, metadata) is not None:
             raise ValueError(
-                f"head={type(self.head).__name__} is not a classifier. Use a classifier, or None "
-                "to continue to train the network's last layer."
+                f"fit got sample_weight, but {_NO_METADATA}, and the head is trained on all of "
+                "them. Fit the estimator with its weights before, and pass it as "
+                "FrozenEstimator(estimator): the head then counts each sample once."
             )
-        sampler = self._new_sampler()
+        sampler = new_sampler(self.sampler, device=self.device, batch_size=self.batch_size)
         random = check_random_state(self.random_state)
         train, held_out = stratified_split(y, self.validation_fraction, random)
         to_fit = slice(None) if is_trained(self.estimator) else train
         self.estimator_, network = self._as_network(
-            _safe_indexing(X, to_fit), y[to_fit], random_state=random
+            _safe_indexing(X, to_fit),
+            y[to_fit],
+            random_state=random,
+            fit_params=_check_method_params(X, metadata, to_fit),
         )
         classes, codes = resolve_labels(y, network.classes_)
         y = classes[codes]
@@ -261,6 +261,10 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         )
         return self
 
+    def _consumers(self) -> dict[str, tuple[Any, str]]:
+        inner = {"head": (self.head, "fit"), "sampler": (self.sampler, "fit_resample")}
+        return super()._consumers() | inner
+
     @over_chunks(lambda self, X: Output((), self.classes_.dtype))
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Predict labels.
@@ -276,7 +280,7 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         Z = self._latent(X)  # first: it checks that the head is fitted
         return self.head_.predict(Z)
 
-    @available_if(_head_has("predict_proba"))
+    @available_if(head_has("predict_proba"))
     @over_chunks(lambda self, X: self._describe_proba())
     def predict_proba(self, X: ArrayLike) -> NDArray[Any]:
         """Compute the head's probabilities.
@@ -292,7 +296,7 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         Z = self._latent(X)  # first: it checks that the head is fitted
         return finite_scores(self.head_, self.head_.predict_proba(Z))
 
-    @available_if(_head_has("decision_function"))
+    @available_if(head_has("decision_function"))
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:
         """Compute the head's decision values.
 
@@ -379,18 +383,6 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
             self.head_, more = head.train(*pool)
             cost += more
         self.cost_reduction_ = 1 - cost / full if full else 0.0
-
-    def _new_sampler(self) -> Any:
-        if self.sampler == "passthrough":
-            return self.sampler
-        if self.sampler is None:
-            return BiasedExtrapolationSampler(device=self.device, batch_size=self.batch_size)
-        if getattr(self.sampler, "_sampling_type", None) != "over-sampling":
-            raise TypeError(
-                f"sampler={type(self.sampler).__name__} is not an over-sampler; only samples can "
-                "be added. Use one of imblearn.over_sampling, or 'passthrough'."
-            )
-        return clone(self.sampler)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
@@ -20,6 +21,25 @@ from skboundary.networks import Network
 # a round. It is the same in each epoch, whatever the number of samples.
 _LEARNING_RATE = 1e-3
 _STEPS = 32
+
+
+def head_has(method: str) -> Callable[[Any], bool]:
+    """Check that the head, fitted or not, has a method; `head=None` has all of them."""
+
+    def check(self: Any) -> bool:
+        head = getattr(self, "head_", self.head)
+        return head is None or hasattr(head, method)
+
+    return check
+
+
+def check_head(head: Any) -> None:
+    """Raise a ValueError for a head that is not a classifier."""
+    if head is not None and not is_classifier(head):
+        raise ValueError(
+            f"head={type(head).__name__} is not a classifier. Use a classifier, or None "
+            "to continue to train the network's last layer."
+        )
 
 
 def new_head(

@@ -4,17 +4,16 @@
 
 from __future__ import annotations
 
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
-from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _check_method_params, check_is_fitted
 
 from skboundary._device import DeviceLike, to_numpy
 from skboundary._random import RandomStateLike
@@ -24,8 +23,8 @@ from skboundary.networks._factory import is_trained
 from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import encode_labels, resolve_labels
 from skboundary.networks._parameters import NETWORK_CONSTRAINTS, fill_docstring
+from skboundary.networks._routing import Routed, folds_of, weights_of_last_step
 
-_FOLDS = 5
 _TAUS = np.linspace(0, 3, 61)  # what tau="auto" chooses from; 1 is among them
 
 
@@ -46,11 +45,14 @@ class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
     tau : float or "auto", default=1.0
         Strength of the correction; 0 is the classifier itself. "auto" chooses the value with the
         largest balanced accuracy, among equals the one nearest to 1: for an estimator that is
-        fitted here by 5-fold cross-validation (fewer folds if a class has fewer samples), or on
-        `X_val` if `fit` is given one; for a trained network on `X_val` alone.
+        fitted here by cross-validation, or on `X_val` if `fit` is given one; for a trained network
+        on `X_val` alone.
     prior : array-like of shape (n_classes,), default=None
         Share of each class in the data that the classifier was trained on, in the order of
-        `classes_`. None takes the shares in the y of `fit`.
+        `classes_`. None takes the shares in the y of `fit`, with the `sample_weight` that the
+        classifier is fitted with.
+    cv : int, cross-validation generator or iterable, default=5
+        The folds of ``tau="auto"``. An int is lowered to the number of samples of the rarest class.
     {device}
     {batch_size}
     {random_state}
@@ -102,6 +104,7 @@ class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         **NETWORK_CONSTRAINTS,
         "tau": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "prior": ["array-like", None],
+        "cv": ["cv_object"],
     }
 
     def __init__(
@@ -110,6 +113,7 @@ class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         *,
         tau: float | str = 1.0,
         prior: Any = None,
+        cv: Any = 5,
         device: DeviceLike = "auto",
         batch_size: int | str = "auto",
         random_state: RandomStateLike = None,
@@ -118,6 +122,7 @@ class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         self.estimator = estimator
         self.tau = tau
         self.prior = prior
+        self.cv = cv
         self.device = device
         self.batch_size = batch_size
         self.random_state = random_state
@@ -132,6 +137,7 @@ class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         *,
         X_val: ArrayLike | None = None,
         y_val: ArrayLike | None = None,
+        **fit_params: Any,
     ) -> LogitAdjustedClassifier:
         """Fit the classifier unless it is trained, and determine the correction.
 
@@ -144,6 +150,10 @@ class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
             Samples for ``tau="auto"`` that the classifier is not trained on.
         y_val : array-like of shape (n_val,), default=None
             Their labels.
+        **fit_params : dict
+            Metadata, see :ref:`metadata`: `sample_weight` for `fit` of `estimator`, which also
+            weighs samples in the shares of the classes and in the balanced accuracy of the folds,
+            and `groups` for `cv`.
 
         Returns
         -------
@@ -163,10 +173,13 @@ class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
                 f"X_val has no effect with tau={self.tau}: set tau='auto', or omit X_val."
             )
         X, y = self._check_fit(X, y)
-        self.estimator_, self._network = self._as_network(X, y)
+        routed = self._route(fit_params, X, self._idle(given))
+        self.estimator_, self._network = self._as_network(X, y, fit_params=routed.fit)
         self.device_ = self._network.device
         self.classes_, codes = resolve_labels(y, self._network.classes_)
-        self.prior_ = self._shares(codes)
+        weight = weights_of_last_step(self.estimator, routed.fit)
+        weight = None if weight is None else np.broadcast_to(weight, X.shape[0])
+        self.prior_ = self._shares(codes, weight)
         if self.tau != "auto":
             self.tau_ = float(self.tau)
         elif given:
@@ -182,7 +195,9 @@ class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
             )
         else:
             assert codes is not None  # a classifier that is fitted here requires y
-            self.tau_ = self._best_tau(self._logits_of_folds(X, y, codes), codes)
+            test, logits = self._logits_of_folds(X, y, codes, routed)
+            of_test = None if weight is None else weight[test]
+            self.tau_ = self._best_tau(logits, codes[test], of_test)
         return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[Any]:
@@ -237,7 +252,16 @@ class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         logits = self._network.logits(self._check_X(X))
         return logits - self.tau_ * torch.from_numpy(np.log(self.prior_)).to(logits.dtype)
 
-    def _shares(self, codes: NDArray[np.intp] | None) -> NDArray[Any]:
+    def _consumers(self) -> dict[str, tuple[Any, str]]:
+        return super()._consumers() | {"splitter": (self.cv, "split")}
+
+    def _idle(self, validated: bool) -> dict[str, str]:
+        """What a call does not use of those that metadata can be routed to, with the reason."""
+        if self.tau != "auto":
+            return {"splitter": f"tau={self.tau} is not chosen"}
+        return {"splitter": "tau is chosen on X_val"} if validated else {}
+
+    def _shares(self, codes: NDArray[np.intp] | None, weight: Any) -> NDArray[Any]:
         """Shares of the classes, from `prior` or from the codes of y."""
         n_classes = len(self.classes_)
         if self.prior is not None:
@@ -250,34 +274,48 @@ class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
             return prior / prior.sum()
         if codes is None:
             raise ValueError("The shares of the classes are unknown: pass y to fit, or set prior.")
-        counts = np.bincount(codes, minlength=n_classes)
+        counts = np.bincount(codes, weight, minlength=n_classes)
         if not counts.all():
             raise ValueError(
                 f"The class {self.classes_[counts.argmin()].item()!r} of the network has no sample "
-                "in y, so its share is unknown. Set prior."
+                "of positive weight in y, so its share is unknown. Set prior."
             )
-        return counts / len(codes)
+        return counts / counts.sum()
 
-    def _logits_of_folds(self, X: Any, y: Any, codes: Any) -> NDArray[Any]:
-        """Logits of each sample by a classifier that was fitted on other samples."""
-        counts = np.bincount(codes)
-        if counts.min() < 2:
-            raise ValueError(
-                f"The class {self.classes_[counts.argmin()].item()!r} has a single sample, so "
-                "tau='auto' cannot cross-validate. Set tau to a number, or pass X_val and y_val to "
-                "fit."
-            )
-        logits = np.empty((len(codes), len(self.classes_)))
-        folds = StratifiedKFold(min(_FOLDS, counts.min()))
-        for train, test in folds.split(codes, codes):
-            _, network = self._as_network(_safe_indexing(X, train), y[train])
-            logits[test] = to_numpy(network.logits(_safe_indexing(X, test)))
-        return logits
+    def _logits_of_folds(
+        self, X: Any, y: Any, codes: NDArray[np.intp], routed: Routed
+    ) -> tuple[NDArray[np.intp], NDArray[Any]]:
+        """Samples of the folds, and logits of each by a classifier fitted on other samples."""
+        cv, counts = self.cv, np.bincount(codes)
+        if isinstance(cv, Integral):
+            if counts.min() < 2:
+                raise ValueError(
+                    f"The class {self.classes_[counts.argmin()].item()!r} has a single sample, so "
+                    "tau='auto' cannot cross-validate. Set tau to a number, or pass X_val and "
+                    "y_val to fit."
+                )
+            cv = min(cv, counts.min())
+        tests, logits = [], []
+        for train, test in folds_of(cv, X, codes, **routed.split):
+            missing = np.setdiff1d(codes, codes[train])
+            if len(missing):
+                raise ValueError(
+                    f"A training fold of cv={self.cv!r} has no sample of the class "
+                    f"{self.classes_[missing[0]].item()!r}. Use a splitter that is stratified, "
+                    "such as StratifiedGroupKFold()."
+                )
+            metadata = _check_method_params(X, routed.fit, train)
+            _, network = self._as_network(_safe_indexing(X, train), y[train], fit_params=metadata)
+            logits.append(to_numpy(network.logits(_safe_indexing(X, test))))
+            tests.append(test)
+        return np.concatenate(tests), np.concatenate(logits)
 
-    def _best_tau(self, logits: NDArray[Any], codes: NDArray[np.intp]) -> float:
+    def _best_tau(self, logits: NDArray[Any], codes: NDArray[np.intp], weight: Any = None) -> float:
         """The tau of the largest balanced accuracy, among equals the one nearest to 1."""
-        counts = np.bincount(codes, minlength=len(self.classes_))
-        weight = 1 / counts[codes]  # of a sample, so that each class in y counts the same
+        weight = np.ones(len(codes)) if weight is None else weight
+        total = np.bincount(codes, weight, minlength=len(self.classes_))
+        total[total == 0] = 1  # a class that counts nothing
+        weight = weight / total[codes]  # each class in y counts the same
         accuracy = []
         for tau in _TAUS:
             predicted = (logits - tau * np.log(self.prior_)).argmax(1)

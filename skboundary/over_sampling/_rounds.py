@@ -24,6 +24,26 @@ from skboundary.over_sampling._settings import resolve_settings
 MAX_SEED = 2**31 - 1
 
 
+def new_sampler(sampler: Any, **params: Any) -> Any:
+    """Clone the sampler; None is a `BiasedExtrapolationSampler` with these parameters.
+
+    Raises
+    ------
+    TypeError
+        For one that is not an over-sampler.
+    """
+    if sampler == "passthrough":
+        return sampler
+    if sampler is None:
+        return BiasedExtrapolationSampler(**params)
+    if getattr(sampler, "_sampling_type", None) != "over-sampling":
+        raise TypeError(
+            f"sampler={type(sampler).__name__} is not an over-sampler; only samples can "
+            "be added. Use one of imblearn.over_sampling, or 'passthrough'."
+        )
+    return clone(sampler)
+
+
 def stratified_split(
     y: NDArray[Any], fraction: float, random: np.random.RandomState
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
-from functools import cache
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -16,14 +15,8 @@ from imblearn.over_sampling.base import BaseOverSampler
 from imblearn.utils import check_target_type
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn import config_context
-from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from threadpoolctl import ThreadpoolController
 
 from skboundary._device import DeviceLike, to_numpy
 from skboundary._plain import State
@@ -31,7 +24,6 @@ from skboundary._random import RandomStateLike, draw_seed, spawn_generators
 from skboundary._sample_array import SampleArray
 from skboundary._validation import all_or_nothing, check_input, check_labels, refuse_masked
 from skboundary.exceptions import NoCrossingWarning, warn_caller
-from skboundary.networks import Network
 from skboundary.networks._factory import is_trained, takes_frames
 from skboundary.networks._host import NetworkHostMixin
 from skboundary.networks._labels import resolve_labels
@@ -43,6 +35,7 @@ from skboundary.over_sampling._class_pairs import (
 )
 from skboundary.over_sampling._container import Container
 from skboundary.over_sampling._counts import check_counts, count_parents
+from skboundary.over_sampling._fitting import default_request, fit_network
 from skboundary.over_sampling._geometry import LatentGeometry
 from skboundary.over_sampling._neighbors import resolve_neighbors
 from skboundary.over_sampling._placement import Rules, plan_class
@@ -186,6 +179,7 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
     (400, 2)
     """
 
+    _callers = ("fit_resample",)  # of metadata
     _parameter_constraints: dict[str, Any] = {
         **BaseOverSampler._parameter_constraints,
         **NETWORK_CONSTRAINTS,
@@ -233,13 +227,31 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         self.settings = settings
 
     @all_or_nothing()
-    def fit_resample(self, X: Any, y: Any) -> tuple[Any, Any]:
+    def fit(self, X: Any, y: Any) -> BiasedExtrapolationSampler:
+        """Validate X and y, and fit nothing: use `fit_resample`.
+
+        Parameters
+        ----------
+        X : {array-like, DataFrame, sparse matrix} of shape (n_samples, ...)
+        y : array-like of shape (n_samples,)
+
+        Returns
+        -------
+        self : BiasedExtrapolationSampler
+        """
+        return super().fit(X, y)
+
+    @all_or_nothing()
+    def fit_resample(self, X: Any, y: Any, **fit_params: Any) -> tuple[Any, Any]:
         """Add samples to the minority classes.
 
         Parameters
         ----------
         X : {array-like, DataFrame, sparse matrix} of shape (n_samples, ...)
         y : array-like of shape (n_samples,)
+        **fit_params : dict
+            Metadata for `fit` of `estimator`, such as `sample_weight`, see :ref:`metadata`. The
+            default estimator takes `sample_weight`. New samples are placed without weights.
 
         Returns
         -------
@@ -250,7 +262,12 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         refuse_masked(y, "y")
         if np.ndim(y) == 1:
             check_labels(np.asarray(y))
-        return super().fit_resample(X, y)
+        return super().fit_resample(X, y, **fit_params)
+
+    def _consumers(self) -> dict[str, tuple[Any, str]]:
+        if self.estimator is None:
+            return {"estimator": (default_request(), "fit")}
+        return super()._consumers()
 
     def _stored_state(self) -> State:
         state = super()._stored_state()
@@ -258,7 +275,6 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         return state
 
     def _check_X_y(self, X: Any, y: Any) -> tuple[Any, NDArray[Any], bool]:
-        self._refuse_metadata()
         y, binarize_y = check_target_type(y, indicate_one_vs_all=True)
         self._container = Container(X)
         X = check_input(self, X, reset=True)
@@ -268,7 +284,8 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
             X = X.astype(np.float32 if X.dtype == np.float16 else np.float64)
         return X, y, binarize_y
 
-    def _fit_resample(self, X: Any, y: NDArray[Any]) -> tuple[Any, NDArray[Any]]:
+    def _fit_resample(self, X: Any, y: NDArray[Any], **fit_params: Any) -> tuple[Any, NDArray[Any]]:
+        metadata = self._route(fit_params, X).fit
         labels, numbers = (part.tolist() for part in np.unique(y, return_counts=True))
         counts = dict(zip(labels, numbers, strict=True))
         wanted = {c: self.sampling_strategy_[c] for c in labels if self.sampling_strategy_.get(c)}
@@ -279,12 +296,12 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         by_name = self.estimator is None or takes_frames(self.estimator)
         wrap = container.wrap if by_name else lambda samples: samples
         seed = draw_seed(self.random_state)
-        self.estimator_, network = self._fit_network(wrap(dense), y, seed)
+        self.estimator_, network = fit_network(self, wrap(dense), y, seed, metadata)
         self.classes_, codes = resolve_labels(y, network.classes_)
         self.device_ = network.device
         assert codes is not None  # as y is given
         geometry = LatentGeometry(network, dense, codes, wrap)
-        plan = self._plan(geometry, y, labels, wanted, rules, seed)
+        plan = self._plan(geometry, y, labels, wanted, rules, seed, metadata)
         del geometry.latent  # before as many new samples are made
         self.parents_, self.positions_, self.targets_ = (to_numpy(part) for part in plan[:3])
         self.n_fallback_ = plan.n_fallback
@@ -313,29 +330,6 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
             resolve_settings(self.settings),
         )
 
-    def _fit_network(self, X: Any, y: NDArray[Any], seed: int) -> tuple[Any, Network]:
-        estimator = self.estimator
-        if estimator is None:
-            if X.ndim > 2:
-                raise ValueError(
-                    f"X has samples of shape {X.shape[1:]}, but estimator=None takes vectors. "
-                    "Give an estimator that takes such samples."
-                )
-            estimator = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        n_features = getattr(estimator, "n_features_in_", X.shape[1])
-        if isinstance(estimator, FrozenEstimator) and n_features != X.shape[1]:
-            raise ValueError(
-                f"X has {X.shape[1]} features, but estimator was fitted with {n_features}. Give "
-                "an estimator that was fitted on the columns of X."
-            )
-        # the products of logistic regression are so small that several threads slow it down
-        with ExitStack() as stack:
-            if self.estimator is None:
-                stack.enter_context(_thread_pools().limit(limits=1))
-            # imbalanced-learn skips the validation of nested estimators
-            stack.enter_context(config_context(skip_parameter_validation=False))
-            return self._as_network(X, y, estimator=estimator, random_state=seed)
-
     def _plan(
         self,
         geometry: LatentGeometry,
@@ -344,6 +338,7 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         wanted: dict[Any, int],
         rules: Rules,
         seed: int,
+        metadata: dict[str, Any],
     ) -> Plan:
         """Choose the parents and positions of all new samples."""
         counts = torch.bincount(geometry.codes, minlength=len(self.classes_)).numpy()
@@ -352,7 +347,7 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         means = geometry.means[present].numpy() if len(labels) > 2 else None
         partners = find_class_pairs(self.class_pairs, [*wanted], labels, means, counts[present])
         self.pairs_ = [(minority, label) for minority in wanted for label in partners[minority]]
-        shares = self._biased_shares(geometry, y, code_of, rules.settings, seed)
+        shares = self._biased_shares(geometry, y, code_of, rules.settings, seed, metadata)
         generators = spawn_generators(seed, len(self.classes_))
         plans = []
         for minority, n in wanted.items():
@@ -368,6 +363,7 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         code_of: dict[Any, int],
         settings: BiasSettings,
         seed: int,
+        metadata: dict[str, Any],
     ) -> dict[tuple[Any, Any], float]:
         """Share of the samples of each pair of classes that is biased; sets `pair_accuracy_`."""
         self.pair_accuracy_ = None
@@ -375,7 +371,8 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
             return dict.fromkeys(self.pairs_, 1.0)
         logits = geometry.logits
         if not is_trained(self.estimator):
-            logits = out_of_fold_logits(self._fit_network, geometry.wrap(geometry.X), y, seed)
+            fit = partial(fit_network, self)
+            logits = out_of_fold_logits(fit, geometry.wrap(geometry.X), y, seed, metadata)
         self.pair_accuracy_ = {
             pair: pair_accuracy(logits, geometry.codes, *(code_of[label] for label in pair))
             for pair in self.pairs_
@@ -389,9 +386,3 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         tags.target_tags.required = True
         tags.input_tags.sparse = True  # densified here, whatever the estimator takes
         return tags
-
-
-@cache
-def _thread_pools() -> ThreadpoolController:
-    """Controller of the thread pools; searching for them takes milliseconds."""
-    return ThreadpoolController()

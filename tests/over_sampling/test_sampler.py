@@ -23,7 +23,7 @@ from torch import nn
 
 from skboundary import BiasedExtrapolationSampler, BiasSettings, FrozenNetwork
 from skboundary.exceptions import EncodedLabelsWarning, FewParentsWarning, NoCrossingWarning
-from skboundary.over_sampling import _sampler
+from skboundary.over_sampling import _fitting
 from skboundary.over_sampling._class_pairs import find_class_pairs
 
 pytestmark = pytest.mark.filterwarnings("ignore::skboundary.exceptions.FewParentsWarning")
@@ -677,7 +677,7 @@ def test_only_the_default_classifier_is_limited_to_one_thread(two, monkeypatch):
     with threadpool_limits(2):
         before = blas_threads()
         resample(*two, estimator=CountThreads())
-        monkeypatch.setattr(_sampler, "LogisticRegression", CountThreads)
+        monkeypatch.setattr(_fitting, "LogisticRegression", CountThreads)
         resample(*two)
         assert blas_threads() == before
     assert CountThreads.seen == [before, {1}]
