@@ -9,6 +9,8 @@ from imblearn.over_sampling import SMOTE
 from imblearn.pipeline import make_pipeline as make_resampling_pipeline
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import VotingClassifier
 from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
@@ -530,6 +532,17 @@ def test_in_a_search_and_a_pipeline_with_routing(data):
         resampler = BiasedExtrapolationSampler(inner, random_state=0)
         make_resampling_pipeline(resampler, last).fit(X, y, sample_weight=w)
         assert Aligned.n_fits - before == 7
+
+
+def test_in_ensembles(data):
+    X, y, w, _ = data
+    before = Aligned.n_fits
+    VotingClassifier([("knn", LatentKNNClassifier(Aligned()))]).fit(X, y, sample_weight=w)
+    assert Aligned.n_fits - before == 1
+    with config_context(enable_metadata_routing=True):
+        clf = LatentKNNClassifier(Aligned().set_fit_request(sample_weight=True))
+        CalibratedClassifierCV(clf, cv=3).fit(X, y, sample_weight=w)
+        assert Aligned.n_fits - before == 4
 
 
 def test_requests_of_a_trained_classifier_are_not_passed_on(data):
