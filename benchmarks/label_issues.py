@@ -1,22 +1,28 @@
 """Wrong labels found by neighbors in a latent space, by cleanlab, and by the network itself.
 
 Labels of training samples are permuted, or flipped to the next class, and a network is trained on
-them until it has memorized them. Contenders score the labels:
+them until it has memorized nearly all of them. Contenders score the labels:
 
 - "vote", "rank": `label_issues` on the latent space of that network, 30 neighbors;
-- "pixels": the vote of 30 neighbors in X;
+- "earlier": the vote in the layer before that one, where less is memorized;
+- "in X": the vote in X, without a network;
+- "kNN": the share of other labels among 30 neighbors in X;
+- "Datalab": that share among ten neighbors in the latent space, which is what Datalab makes of
+  features without probabilities;
 - "self": one minus the probability that the network gives to the label, which it was trained on;
 - "cleanlab": confident learning out of five folds, five further trainings. Datalab gives the same
   scores to these probabilities.
 
-The tables have the area under the ROC curve, and the test accuracy of the network as trained,
-stopped early, and trained again without the issues of "vote", with its suggestions, or without the
-issues of cleanlab. The average precision is printed as well, and with --times the seconds beyond
-the first training, which need an idle machine.
+"accuracy" is that on test samples, of the network as trained, stopped early, and trained again
+without the issues of "vote", with its suggestions, or without the issues of cleanlab. The part
+"times" measures what each contender takes beyond the first training, the median of three rounds on
+20 % permuted labels; it needs an idle machine. Networks run on an accelerator if there is one.
 
-Usage: python benchmarks/label_issues.py [--data digits mnist cifar10] [--rates 5 10 20 40]
-[--seeds 3] [--times] [--out benchmarks/results/label_issues.json]. SKBOUNDARY_DATA names the folder
-of the data other than digits. cleanlab is needed beyond the requirements of the package.
+Usage: python benchmarks/label_issues.py [--data digits satimage mnist cifar10] [--seeds 3]
+[--parts records times] [--jobs 1] [--out benchmarks/results/label_issues.json], and --table to
+print the tables of the guide. SKBOUNDARY_DATA names the folder of the data other than digits.
+cleanlab is needed beyond the requirements of the package, and Pillow for cifar10. Parts are merged
+by benchmarks/merge_results.py.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -27,11 +33,14 @@ import argparse
 import copy
 import json
 import math
+import statistics
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,14 +53,30 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor, nn
+from sklearn.utils import Bunch
+from torch import nn
 
 from skboundary import FrozenNetwork, LatentKNNClassifier, TorchNearestNeighbors
-from skboundary.neighbors._label_issues import label_issues
+from skboundary.neighbors._label_issues import label_issues, label_shares, vote_weights
 
 RESULTS = Path(__file__).parent / "results/label_issues.json"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 K = 30
-TABLES = ["optical_digits", "satimage", "pen_digits"]
+DATA = ["digits", "optical_digits", "satimage", "pen_digits", "mnist", "cifar10"]
+N_TABLE, N_IMAGES = 1_500, (10_000, 2_000)  # training samples at most; for training and test
+
+
+class Problem(NamedTuple):
+    """Data, and how a network memorizes its labels."""
+
+    make: Callable[[], nn.Module]
+    earlier: str  # the hidden layer before the last
+    steps: int
+    batch: int
+    X: NDArray[np.float32]
+    y: NDArray[np.int64]
+    X_test: NDArray[np.float32]
+    y_test: NDArray[np.int64]
 
 
 def make_mlp(n_features: int, n_classes: int) -> nn.Module:
@@ -65,30 +90,37 @@ def make_mlp(n_features: int, n_classes: int) -> nn.Module:
     )
 
 
-def load(name: str) -> tuple[Callable[[], nn.Module], int, list[NDArray[Any]]]:
-    """Network, epochs until it has memorized labels, and X, y, X_test, y_test."""
-    if name not in ("mnist", "cifar10"):  # a table
-        X, y = load_digits(return_X_y=True) if name == "digits" else data_reader().tabular(name)
-        X, y = (
-            StandardScaler().fit_transform(X).astype(np.float32),
-            np.unique(y, return_inverse=True)[1],
-        )
-        X, X_test, y, y_test = train_test_split(X, y, test_size=1 / 3, random_state=0, stratify=y)
-        make = partial(make_mlp, X.shape[1], y.max() + 1)
-        return make, math.ceil(2500 * 64 / len(y)), [X, y, X_test, y_test]
-    source = {"mnist": "mnist", "cifar10": "cifar10_small"}[name]
-    X, y, X_test, y_test = data_reader().images(source)
+@cache
+def load(name: str) -> Problem:
+    """Load a table, or images."""
+    if name in ("mnist", "cifar10"):
+        return _images(name)
+    X, y = load_digits(return_X_y=True) if name == "digits" else data_reader().tabular(name)
+    X = StandardScaler().fit_transform(X).astype(np.float32)
+    y = np.unique(y, return_inverse=True)[1]
+    n = min(len(y) * 2 // 3, N_TABLE)
+    X, X_test, y, y_test = train_test_split(X, y, train_size=n, random_state=0, stratify=y)
+    return Problem(partial(make_mlp, X.shape[1], y.max() + 1), "1", 2500, 64, X, y, X_test, y_test)
+
+
+def _images(name: str) -> Problem:
+    reader = data_reader()
+    if name == "mnist":
+        X, y, X_test, y_test = reader.images("mnist")
+    else:
+        (X, y), (X_test, y_test) = map(reader.cifar10, ("train", "test"), N_IMAGES)
     X, X_test = (
-        (a[:, None] if a.ndim == 3 else a.transpose(0, 3, 1, 2)).astype(np.float32) / 255
-        for a in (X[:6000], X_test[:2000])
+        (a[:n, None] if a.ndim == 3 else a[:n].transpose(0, 3, 1, 2)).astype(np.float32) / 255
+        for a, n in zip((X, X_test), N_IMAGES)
     )
-    make, epochs = (make_cnn, 25) if name == "mnist" else (make_cifar, 40)
-    return make, epochs, [X, y[:6000].astype(int), X_test, y_test[:2000].astype(int)]
+    y, y_test = (a[:n].astype(np.int64) for a, n in zip((y, y_test), N_IMAGES))
+    make, earlier = (make_cnn, "5") if name == "mnist" else (make_cifar, "7")
+    return Problem(make, earlier, 3000, 128, X, y, X_test, y_test)
 
 
-def corrupt(y: NDArray[Any], kind: str, rate: float, rng: np.random.Generator) -> NDArray[Any]:
+def corrupt(y: NDArray[Any], kind: str, rate: float, seed: int) -> NDArray[Any]:
     """Permute a share of the labels, or flip it to the next class."""
-    given = y.copy()
+    rng, given = np.random.default_rng(seed), y.copy()
     chosen = rng.permutation(len(y))[: round(rate * len(y))]
     flipped = (y[chosen] + 1) % (y.max() + 1)
     given[chosen] = y[rng.permutation(chosen)] if kind == "permuted" else flipped
@@ -96,107 +128,110 @@ def corrupt(y: NDArray[Any], kind: str, rate: float, rng: np.random.Generator) -
 
 
 def train(
-    make: Callable[[], nn.Module], X: NDArray[Any], y: NDArray[Any], epochs: int, seed: int
-) -> tuple[nn.Module, nn.Module]:
-    """Train on all samples; return the network at the end, and at its best validation accuracy.
-
-    The validation samples are a tenth of X, with labels as noisy. A second training, on the others,
-    yields the network that is stopped early.
-    """
-    order = np.random.default_rng([seed, 1]).permutation(len(y))  # not the one of the labels
-    held, rest = order[: len(y) // 10], order[len(y) // 10 :]
-    last = _epochs(make, X, y, epochs, seed)[-1]
-    best, best_score = last, -1.0
-    for net in _epochs(make, X[rest], y[rest], epochs, seed):
-        score = accuracy(net, X[held], y[held])
-        if score > best_score:
-            best, best_score = net, score
-    return last, best
-
-
-def _epochs(
-    make: Callable[[], nn.Module], X: NDArray[Any], y: NDArray[Any], epochs: int, seed: int
-) -> list[nn.Module]:
-    """Networks after the epochs of one training, the last one at the end."""
+    problem: Problem, X: NDArray[Any], y: NDArray[Any], seed: int, held: Any = None
+) -> nn.Module:
+    """Train a network; with held-out samples, return the one of the epoch that was best on them."""
     torch.manual_seed(seed)
-    net, (samples, labels) = make(), map(torch.from_numpy, (X, y))
-    optimizer, snapshots = torch.optim.Adam(net.parameters(), 1e-3), []
-    for _ in range(epochs):
+    net = problem.make().to(DEVICE)
+    samples, labels = (torch.from_numpy(a).to(DEVICE) for a in (X, y))
+    optimizer = torch.optim.Adam(net.parameters(), 2e-3)
+    best, best_score = net, -1.0
+    for _ in range(math.ceil(problem.steps * problem.batch / len(problem.y))):
         net.train()
-        for part in torch.randperm(len(labels)).split(64):
+        for part in torch.randperm(len(labels), device=DEVICE).split(problem.batch):
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(samples[part]), labels[part]).backward()
             optimizer.step()
-        snapshots.append(copy.deepcopy(net).eval())
-    return snapshots
+        if held is not None:
+            score = accuracy(net.eval(), *held)
+            if score > best_score:
+                best, best_score = copy.deepcopy(net), score
+    return best.eval()
 
 
-def outputs(net: nn.Module, X: NDArray[Any]) -> Tensor:
+def stopped_early(problem: Problem, y: NDArray[Any], seed: int) -> nn.Module:
+    """Train on nine tenths of the samples; the others, with labels as noisy, select the epoch."""
+    order = np.random.default_rng([seed, 1]).permutation(len(y))  # not the one of the labels
+    held, rest = order[: len(y) // 10], order[len(y) // 10 :]
+    return train(problem, problem.X[rest], y[rest], seed, (problem.X[held], y[held]))
+
+
+def outputs(net: nn.Module, X: NDArray[Any]) -> NDArray[Any]:
     """Compute probabilities batch by batch."""
     with torch.no_grad():
-        return torch.cat([net(part).softmax(1) for part in torch.from_numpy(X).split(512)])
+        parts = torch.from_numpy(X).split(512)
+        return torch.cat([net(part.to(DEVICE)).softmax(1) for part in parts]).cpu().numpy()
 
 
 def accuracy(net: nn.Module, X: NDArray[Any], y: NDArray[Any]) -> float:
     """Share of correct predictions."""
-    return float((outputs(net, X).argmax(1).numpy() == y).mean())
+    return float((outputs(net, X).argmax(1) == y).mean())
 
 
 def contenders(
-    make: Callable[[], nn.Module],
-    epochs: int,
-    net: nn.Module,
-    X: NDArray[Any],
-    given: NDArray[Any],
-    seed: int,
-) -> dict[str, tuple[NDArray[Any], float, Any]]:
-    """Scores, seconds beyond the training of `net`, and the issues where they are needed."""
-    results: dict[str, tuple[NDArray[Any], float, Any]] = {}
-    clock = time.perf_counter()
+    problem: Problem, net: nn.Module, given: NDArray[Any], seed: int
+) -> dict[str, Callable[[], Any]]:
+    """Return functions that compute the `score` of each label, and what else is needed of them."""
+    X, each = problem.X, (np.arange(len(given)), given)
 
-    def add(name: str, score: NDArray[Any], issues: Any = None, before: float = 0.0) -> None:
-        nonlocal clock
-        results[name] = score, time.perf_counter() - clock + before, issues
-        clock = time.perf_counter()
+    def latent(method: str, layer: str = "auto") -> Any:
+        clf = LatentKNNClassifier(FrozenNetwork(net), layer=layer).fit(X, given)
+        return clf.label_issues(n_neighbors=K, method=method)
 
-    clf = LatentKNNClassifier(FrozenNetwork(net)).fit(X, given)
-    issues = clf.label_issues(n_neighbors=K)
-    add("vote", issues.score, issues)
-    clf = LatentKNNClassifier(FrozenNetwork(net)).fit(X, given)
-    add("rank", clf.label_issues(n_neighbors=K, method="rank").score)
-    flat = X.reshape(len(X), -1)
-    near = TorchNearestNeighbors(K).fit(flat).kneighbors(return_distance=False)
-    add("pixels", label_issues(given, given[near], np.unique(given), "vote").score)
-    each = np.arange(len(X)), given
-    add("self", 1 - outputs(net, X).numpy()[each])
-    p = np.empty((len(X), given.max() + 1))
-    for fold, held in StratifiedKFold(5, shuffle=True, random_state=seed).split(X, given):
-        p[held] = outputs(_epochs(make, X[fold], given[fold], epochs, seed)[-1], X[held]).numpy()
-    training = time.perf_counter() - clock
-    clock = time.perf_counter()
-    from cleanlab.filter import find_label_issues
-    from cleanlab.rank import get_label_quality_scores
+    def in_samples(repeated: bool) -> Any:
+        flat = X.reshape(len(X), -1)
+        near = TorchNearestNeighbors(K).fit(flat).kneighbors(return_distance=False)
+        return _vote(given, near, repeated)
 
-    found = find_label_issues(given, p, n_jobs=1)
-    add("cleanlab", 1 - get_label_quality_scores(given, p), found, training)
-    return results
+    def datalab() -> Any:
+        clf = LatentKNNClassifier(FrozenNetwork(net)).fit(X, given)
+        return _vote(given, clf.kneighbors(n_neighbors=10)[1], False)
+
+    def cleanlab() -> Any:
+        from cleanlab.filter import find_label_issues
+        from cleanlab.rank import get_label_quality_scores
+
+        p = np.empty((len(X), given.max() + 1))
+        for fold, held in StratifiedKFold(5, shuffle=True, random_state=seed).split(X, given):
+            p[held] = outputs(train(problem, X[fold], given[fold], seed), X[held])
+        found = find_label_issues(given, p, n_jobs=1)
+        return Bunch(score=1 - get_label_quality_scores(given, p), is_issue=found)
+
+    return {
+        "vote": partial(latent, "vote"),
+        "rank": partial(latent, "rank"),
+        "earlier": partial(latent, "vote", problem.earlier),
+        "in X": partial(in_samples, True),
+        "kNN": partial(in_samples, False),
+        "Datalab": datalab,
+        "self": lambda: Bunch(score=1 - outputs(net, X)[each]),
+        "cleanlab": cleanlab,
+    }
 
 
-def measure(name: str, kind: str, rate: int, seed: int, times: bool) -> dict[str, Any]:
+def _vote(given: NDArray[Any], near: NDArray[Any], repeated: bool) -> Any:
+    weights = vote_weights(given, near) if repeated else np.ones(len(given))
+    classes = np.unique(given)
+    shares = label_shares(given[near], weights[near], len(classes))
+    return label_issues(given, shares, classes, "vote")
+
+
+def measure(name: str, kind: str, rate: int, seed: int) -> dict[str, Any]:
     """Scores and accuracies of one data set, noise and seed."""
-    make, epochs, (X, y, X_test, y_test) = load(name)
-    given = corrupt(y, kind, rate / 100, np.random.default_rng(seed))
-    net, stopped = train(make, X, given, epochs, seed)
-    scored = contenders(make, epochs, net, X, given, seed)
-    wrong, issues = given != y, scored["vote"][2]
-    relabeled = np.where(issues.is_issue, issues.suggested_label, given)
-    kept, cleaned = ~issues.is_issue, ~scored["cleanlab"][2]
+    torch.set_num_threads(1)
+    problem = load(name)
+    given = corrupt(problem.y, kind, rate / 100, seed)
+    wrong, X = given != problem.y, problem.X
+    net = train(problem, X, given, seed)
+    found = {k: score() for k, score in contenders(problem, net, given, seed).items()}
+    vote, kept, cleaned = found["vote"], ~found["vote"].is_issue, ~found["cleanlab"].is_issue
+    relabeled = np.where(vote.is_issue, vote.suggested_label, given)
     trained = {
         "as given": net,
-        "stopped early": stopped,
-        "removed": _epochs(make, X[kept], given[kept], epochs, seed)[-1],
-        "relabeled": _epochs(make, X, relabeled, epochs, seed)[-1],
-        "removed by cleanlab": _epochs(make, X[cleaned], given[cleaned], epochs, seed)[-1],
+        "stopped early": stopped_early(problem, given, seed),
+        "removed": train(problem, X[kept], given[kept], seed),
+        "relabeled": train(problem, X, relabeled, seed),
+        "removed by cleanlab": train(problem, X[cleaned], given[cleaned], seed),
     }
     return {
         "data": name,
@@ -204,72 +239,111 @@ def measure(name: str, kind: str, rate: int, seed: int, times: bool) -> dict[str
         "rate": rate,
         "seed": seed,
         "memorized": accuracy(net, X, given),
-        "contenders": {
-            contender: {
-                "auroc": float(roc_auc_score(wrong, score)),
-                "average_precision": float(average_precision_score(wrong, score)),
-                **({"seconds": seconds} if times else {}),
-            }
-            for contender, (score, seconds, _) in scored.items()
+        "auroc": {k: float(roc_auc_score(wrong, f.score)) for k, f in found.items()},
+        "average precision": {
+            k: float(average_precision_score(wrong, f.score)) for k, f in found.items()
         },
-        "accuracy": {k: accuracy(each, X_test, y_test) for k, each in trained.items()},
+        "accuracy": {k: accuracy(n, problem.X_test, problem.y_test) for k, n in trained.items()},
     }
 
 
-def table(results: dict[str, Any]) -> list[str]:
-    """Areas under the ROC curve in the form of the guide, means over the seeds."""
-    names = [*results["records"][0]["contenders"]]
+def measure_times(name: str, rounds: int = 3) -> dict[str, Any]:
+    """Median seconds of each contender, all in turn."""
+    problem = load(name)
+    given = corrupt(problem.y, "permuted", 0.2, 0)
+    times: dict[str, list[float]] = {}
+    scores = contenders(problem, train(problem, problem.X, given, 0), given, 0)
+    for _ in range(rounds):
+        for contender, score in scores.items():
+            start = _clock()
+            score()
+            times.setdefault(contender, []).append(_clock() - start)
+    seconds = {contender: statistics.median(values) for contender, values in times.items()}
+    return {"data": name, "samples": len(given), "device": DEVICE.type, "seconds": seconds}
+
+
+def _clock() -> float:
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def table(results: dict[str, Any], figure: str = "auroc") -> list[str]:
+    """Form the table of the guide, means over rates and seeds: "auroc" or "accuracy"."""
+    names = [*results["records"][0][figure]]
     cells = [["labels", *names]]
-    for key, group in _groups(results["records"]).items():
-        means = [np.mean([r["contenders"][n]["auroc"] for r in group]) for n in names]
-        cells.append([key, *(f"{mean:.3f}" for mean in means)])
+    for key, means in _means(results["records"], figure, "data", "noise").items():
+        cells.append([", ".join(key), *(f"{mean:.3f}" for mean in means)])
     return rst_table(cells)
 
 
-def accuracies(results: dict[str, Any]) -> list[str]:
-    """Test accuracies in the form of the guide, means over the seeds."""
-    kinds = [*results["records"][0]["accuracy"]]
-    cells = [["labels", *kinds]]
-    for key, group in _groups(results["records"]).items():
-        means = [np.mean([r["accuracy"][kind] for r in group]) for kind in kinds]
-        cells.append([key, *(f"{mean:.3f}" for mean in means)])
+def shortfall_table(results: dict[str, Any]) -> list[str]:
+    """Form the table of how far each contender is behind the best one in each setting."""
+    means = np.array([*_means(results["records"], "auroc", "data", "noise", "rate").values()])
+    behind = means.max(1, keepdims=True) - means
+    cells = [["contender", "mean", "within .01", "largest shortfall"]]
+    for i, name in enumerate(results["records"][0]["auroc"]):
+        within = f"{(behind[:, i] <= 0.01).sum()} of {len(behind)}"
+        cells.append([name, f"{means[:, i].mean():.3f}", within, f"{behind[:, i].max():.3f}"])
     return rst_table(cells)
+
+
+def time_table(results: dict[str, Any]) -> list[str]:
+    """Form the table of seconds in the guide."""
+    names = [*results["times"][0]["seconds"]]
+    cells = [["data", "samples", "on", *names]]
+    for r in results["times"]:
+        figures = [f"{r['seconds'][name]:.3f}" for name in names]
+        cells.append([r["data"], f"{r['samples']:,}", r["device"], *figures])
+    return rst_table(cells)
+
+
+def _means(
+    records: list[dict[str, Any]], figure: str, *keys: str
+) -> dict[tuple[Any, ...], NDArray[np.float64]]:
+    """Means of a figure of all contenders over the records with the same values of some keys."""
+    groups: dict[tuple[Any, ...], list[Any]] = {}
+    for r in records:
+        groups.setdefault(tuple(r[key] for key in keys), []).append([*r[figure].values()])
+    return {key: np.mean(values, axis=0) for key, values in groups.items()}
 
 
 def show(results: dict[str, Any]) -> None:
-    """Print the tables, and the other measures."""
-    print("\n".join([*table(results), "", *accuracies(results)]))
-    for key, group in _groups(results["records"]).items():
-        for name, measured in group[0]["contenders"].items():
-            means = {m: np.mean([r["contenders"][name][m] for r in group]) for m in measured}
-            print(f"{key}, {name}: " + ", ".join(f"{m} {v:.3f}" for m, v in means.items()))
-
-
-def _groups(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for run in runs:
-        groups.setdefault(f"{run['data']}, {run['rate']} % {run['noise']}", []).append(run)
-    return groups
+    """Print the tables of the guide, and figures that it leaves out."""
+    if "records" in results:
+        for figure in ("auroc", "average precision", "accuracy"):
+            print("\n".join([figure, *table(results, figure), ""]))
+        print("\n".join([*shortfall_table(results), ""]))
+        for r in results["records"]:
+            print(*(r[key] for key in ("data", "noise", "rate", "seed", "memorized")))
+    if "times" in results:
+        print("\n".join(time_table(results)))
 
 
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--data", nargs="+", default=["digits", *TABLES, "mnist", "cifar10"])
-    parser.add_argument("--rates", nargs="+", type=int, default=[5, 10, 20, 40])
+    parser.add_argument("--data", nargs="+", choices=DATA, default=DATA)
     parser.add_argument("--noises", nargs="+", default=["permuted", "flipped"])
+    parser.add_argument("--rates", nargs="+", type=int, default=[5, 10, 20, 40])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--times", action="store_true")
+    parser.add_argument("--parts", nargs="+", default=["records"], choices=["records", "times"])
+    parser.add_argument("--jobs", type=int, default=1, help="processes of the part records")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
+    if args.table:
+        show(json.loads(RESULTS.read_text()))
+        return
     torch.set_num_threads(1)
-    results: dict[str, Any] = {"records": []}
+    results: dict[str, Any] = {}
     note_run(results, "cleanlab")
-    for name in args.data:
-        for kind in args.noises:
-            for rate in args.rates:
-                for seed in range(args.seeds):
-                    results["records"].append(measure(name, kind, rate, seed, args.times))
+    if "records" in args.parts:
+        keys = product(args.data, args.noises, args.rates, range(args.seeds))
+        with get_context("spawn").Pool(args.jobs) as pool:
+            results["records"] = pool.starmap(measure, keys, chunksize=1)
+    if "times" in args.parts:
+        results["times"] = [measure_times(name) for name in args.data]
     show(results)
     if args.out:
         args.out.write_text(json.dumps(results, indent=1) + "\n")

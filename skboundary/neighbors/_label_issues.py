@@ -17,6 +17,8 @@ from skboundary._validation import check_targets
 from skboundary.neighbors._bank import Bank
 from skboundary.networks._labels import encode_labels
 
+_PASSES = 5
+
 
 class LabelIssues(Bunch):
     """Scores of labels, from :meth:`skboundary.LatentKNNClassifier.label_issues`.
@@ -33,7 +35,7 @@ class LabelIssues(Bunch):
     score : ndarray of shape (n_samples,)
         In [0, 1]; the higher, the more suspicious is the label.
     suggested_label : ndarray of shape (n_samples,)
-        The most frequent label of the neighbors; of equally frequent ones the given label, or
+        The label with the largest share among the neighbors; of equal shares the given label, or
         else the first in `classes_`.
     is_issue : ndarray of shape (n_samples,), dtype bool
         Whether the score is above .5.
@@ -104,7 +106,10 @@ class LabelIssuesMixin:
         """Find labels that are probably wrong, by the labels of neighbors in the latent space.
 
         With p the shares of the labels among the neighbors of a sample, and j the given label, the
-        score is ``1 - p[j]`` or, as in the ranking of SimiFeat [1]_, ``1 - p[j] / ||p||``.
+        score is ``1 - p[j]`` or, as in the ranking of SimiFeat [1]_, ``1 - p[j] / ||p||``. The
+        vote is repeated: each neighbor has the weight ``p[j]`` that its own label got in the vote
+        before, so that wrong labels lose their say. There are five votes, the first of equal
+        weights. This is a weighted form of repeated edited nearest neighbors [2]_.
 
         Parameters
         ----------
@@ -114,8 +119,8 @@ class LabelIssuesMixin:
         y : array-like of shape (n_samples,), default=None
             Labels of X to score; omitted together with X.
         method : {"vote", "rank"}, default="vote"
-            "vote" counts the neighbors with another label. "rank" also considers how much these
-            agree: one other label is more suspicious than several.
+            "vote" is the share of the other labels. "rank" also considers how much these agree:
+            one other label is more suspicious than several.
         n_neighbors : int, default=30
             Number of neighbors. It is not the parameter of the classifier: more neighbors than for
             predictions find wrong labels better.
@@ -135,12 +140,15 @@ class LabelIssuesMixin:
         Notes
         -----
         `query_weight`, `average`, `weights` and `contribute` have no effect: the network provides
-        the latent space, and each neighbor one vote.
+        the latent space alone. If X is given, the training samples are searched among themselves as
+        well, for their weights.
 
         References
         ----------
         .. [1] Z. Zhu, Z. Dong, Y. Liu, "Detecting corrupted labels without training a model to
            predict", `arXiv 2110.06283 <https://arxiv.org/abs/2110.06283>`_.
+        .. [2] I. Tomek, "An experiment with the edited nearest-neighbor rule", IEEE Transactions on
+           Systems, Man, and Cybernetics 6(6), 1976.
         """
         check_is_fitted(self)
         if self._codes is None:
@@ -161,19 +169,22 @@ class LabelIssuesMixin:
                 "samples, as a sample is not its own neighbor, and there are "
                 f"{self.n_samples_fit_}. Lower n_neighbors."
             )
-        if X is None:
-            codes = self._codes
-            near = self._codes[self._bank.own_neighbors(n_neighbors)[1]]
-        else:
+        if X is not None:
             X = self._check(X)
             y = check_targets(self, X, y)
+        own = self._bank.own_neighbors(n_neighbors)[1]
+        weights = vote_weights(self._codes, own)
+        if X is None:
+            codes, near = self._codes, own
+        else:
             assert y is not None
             codes = encode_labels(y, self.classes_)
-            near = self._labels_nearby(X, codes, n_neighbors)
-        return label_issues(codes, near, self.classes_, method)
+            near = self._others_nearby(X, codes, n_neighbors)
+        shares = label_shares(self._codes[near], weights[near], len(self.classes_))
+        return label_issues(codes, shares, self.classes_, method)
 
-    def _labels_nearby(self, X: Any, codes: NDArray[np.intp], k: int) -> NDArray[np.intp]:
-        """Labels (n, k) of the neighbors of samples that may be among the training samples."""
+    def _others_nearby(self, X: Any, codes: NDArray[np.intp], k: int) -> NDArray[np.intp]:
+        """Neighbors (n, k) of samples that may be among the training samples, without these."""
         assert self._codes is not None
         blocks = self._bank.blocks(X, k + 1, self.query_transforms, self.verbose)
         parts, start = [], 0
@@ -184,36 +195,69 @@ class LabelIssuesMixin:
             likely = itself * (1 + (near == own[:, None]))
             drop = np.where(itself.any(1), likely.argmax(1), k)
             keep = np.arange(k + 1) != drop[:, None]
-            parts.append(near[keep].reshape(-1, k))
+            parts.append(found.indices[keep].reshape(-1, k))
             start += len(own)
         return np.concatenate(parts)
 
 
+def vote_weights(codes: NDArray[np.intp], near: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Share that the label of each sample has among its neighbors, in the last vote but one.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n,)
+        Labels, as positions among the classes.
+    near : ndarray of shape (n, k)
+        Neighbors of each sample.
+
+    Returns
+    -------
+    weights : ndarray of shape (n,)
+    """
+    weights, agree = np.ones(len(codes)), codes[near] == codes[:, None]
+    for _ in range(_PASSES - 1):
+        weights = (_normalized(weights[near]) * agree).sum(1)
+    return weights
+
+
+def label_shares(
+    labels: NDArray[np.intp], weights: NDArray[np.float64], n_classes: int
+) -> NDArray[np.float64]:
+    """Weighted shares (n, n_classes) of the labels (n, k) of neighbors."""
+    cells = np.arange(len(labels))[:, None] * n_classes + labels
+    counts = np.bincount(cells.ravel(), _normalized(weights).ravel(), len(labels) * n_classes)
+    return counts.reshape(-1, n_classes)
+
+
+def _normalized(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Divide weights (n, k) by their sum; if all are 0, they count alike."""
+    weights = np.where(weights.any(1, keepdims=True), weights, 1.0)
+    return weights / weights.sum(1, keepdims=True)
+
+
 def label_issues(
-    codes: NDArray[np.intp], near: NDArray[np.intp], classes: NDArray[Any], method: str
+    codes: NDArray[np.intp], shares: NDArray[np.float64], classes: NDArray[Any], method: str
 ) -> LabelIssues:
-    """Score labels by those of the neighbors; see `LatentKNNClassifier.label_issues`.
+    """Score labels by their shares among the neighbors; see `LatentKNNClassifier.label_issues`.
 
     Parameters
     ----------
     codes : ndarray of shape (n,)
         Given labels, as positions in `classes`.
-    near : ndarray of shape (n, k)
-        Labels of the neighbors, as positions in `classes`.
+    shares : ndarray of shape (n, n_classes)
     classes : ndarray of shape (n_classes,)
     method : {"vote", "rank"}
     """
-    n, k = near.shape
-    votes = np.zeros((n, len(classes)))
-    np.add.at(votes, (np.arange(n)[:, None], near), 1.0)
-    own = votes[np.arange(n), codes]
-    score = 1 - own / (k if method == "vote" else np.linalg.norm(votes, axis=1))
-    votes[np.arange(n), codes] += 0.5  # the given label wins a tie
-    rank = np.empty(n, dtype=np.intp)
-    rank[np.argsort(-score, kind="stable")] = np.arange(n)
+    each = np.arange(len(codes))
+    norm = 1.0 if method == "vote" else np.linalg.norm(shares, axis=1)
+    score = np.clip(1 - shares[each, codes] / norm, 0, 1)  # sums of rounded weights exceed 1
+    rank = np.empty(len(codes), dtype=np.intp)
+    rank[np.argsort(-score, kind="stable")] = each
+    likely = shares.copy()
+    likely[each, codes] += 1e-9  # the given label wins a tie
     return LabelIssues(
         score=score,
-        suggested_label=classes[votes.argmax(1)],
+        suggested_label=classes[likely.argmax(1)],
         is_issue=score > 0.5,
         rank=rank,
         given_label=classes[codes],

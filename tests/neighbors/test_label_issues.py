@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from skboundary import LatentKNNClassifier
 from skboundary.neighbors import _bank
-from skboundary.neighbors._label_issues import label_issues
+from skboundary.neighbors._label_issues import label_issues, label_shares, vote_weights
 
 
 @pytest.fixture(scope="module")
@@ -24,17 +24,25 @@ def noisy(digits):
 
 
 def reference(latent, labels, k, method):
-    """Loops over samples and neighbors; each sample is left out of its own."""
-    scores, suggested = [], []
+    """Loops over votes, samples and neighbors; each sample is left out of its own."""
+    neighbors = []
     for i in range(len(latent)):
         d = [np.linalg.norm(latent[i] - z) for z in latent]
-        near = [j for j in np.argsort(d, kind="stable") if j != i][:k]
-        votes = [sum(labels[j] == c for j in near) for c in range(10)]
-        size = k if method == "vote" else np.sqrt(sum(v * v for v in votes))
-        scores.append(1 - votes[labels[i]] / size)
-        best = max(votes)
-        ties = [c for c in range(10) if votes[c] == best]
-        suggested.append(labels[i] if labels[i] in ties else ties[0])
+        neighbors.append([j for j in np.argsort(d, kind="stable") if j != i][:k])
+    weights = [1.0] * len(latent)
+    for _ in range(5):
+        shares = []
+        for near in neighbors:
+            total = sum(weights[j] for j in near)
+            of = [sum(weights[j] for j in near if labels[j] == c) for c in range(10)]
+            shares.append([part / total for part in of])
+        weights = [share[label] for share, label in zip(shares, labels)]
+    scores, suggested = [], []
+    for share, label in zip(shares, labels):
+        size = 1 if method == "vote" else np.sqrt(sum(p * p for p in share))
+        scores.append(1 - share[label] / size)
+        ties = [c for c in range(10) if share[c] > max(share) - 1e-9]
+        suggested.append(label if label in ties else ties[0])
     return np.array(scores), np.array(suggested)
 
 
@@ -75,22 +83,44 @@ def test_other_samples_keep_all_neighbors(cnn, noisy, digits):
     X, _, given = noisy
     clf = LatentKNNClassifier(cnn).fit(X, given)
     others, y = digits[0][300:400], digits[1][300:400]
-    near = given[clf.kneighbors(others, 15)[1]]
+    near = clf.kneighbors(others, 15)[1]
+    weights = vote_weights(given, clf.kneighbors(n_neighbors=15)[1])[near]
     issues = clf.label_issues(others, y, n_neighbors=15)
-    np.testing.assert_allclose(issues.score, (near != y[:, None]).mean(1))
+    differ = (weights * (given[near] != y[:, None])).sum(1)
+    np.testing.assert_allclose(issues.score, differ / weights.sum(1), atol=1e-12)
+
+
+def test_neighbors_without_weight_count_alike():
+    """Two samples with two labels, each the only neighbor of the other."""
+    codes, near = np.array([0, 1]), np.array([[1], [0]])
+    weights = vote_weights(codes, near)
+    np.testing.assert_array_equal(weights, 0)
+    shares = label_shares(codes[near], weights[near], 2)
+    np.testing.assert_array_equal(shares, [[0, 1], [1, 0]])
+
+
+def test_repeated_votes_find_more_flipped_labels_than_one(digits):
+    X, y = digits[0].reshape(len(digits[1]), -1), digits[1]
+    given = np.where(np.random.default_rng(2).random(len(y)) < 0.35, (y + 1) % 10, y)
+    near = NearestNeighbors(n_neighbors=15).fit(X).kneighbors(return_distance=False)
+    once = (given[near] != given[:, None]).mean(1)
+    shares = label_shares(given[near], vote_weights(given, near)[near], 10)
+    often = label_issues(given, shares, np.arange(10), "vote").score
+    assert roc_auc_score(given != y, often) > roc_auc_score(given != y, once) + 0.05
 
 
 def test_the_given_label_wins_a_tie_and_half_of_the_votes_is_no_issue():
     near = np.array([[0, 0, 1, 1], [2, 2, 1, 1], [0, 0, 0, 1], [1, 1, 2, 0]])
-    issues = label_issues(np.array([1, 0, 1, 2]), near, np.array(["a", "b", "c"]), "vote")
+    shares = label_shares(near, np.ones(near.shape), 3)
+    issues = label_issues(np.array([1, 0, 1, 2]), shares, np.array(["a", "b", "c"]), "vote")
     np.testing.assert_array_equal(issues.suggested_label, ["b", "b", "a", "b"])
     np.testing.assert_array_equal(issues.score, [0.5, 1.0, 0.75, 0.75])
     np.testing.assert_array_equal(issues.is_issue, [False, True, True, True])
     np.testing.assert_array_equal(issues.rank, [3, 0, 1, 2])
     # 4 votes of 10 against one other label, and against six others
     for others, score in ((6 * [1], 1 - 4 / 52**0.5), ([1, 2, 3, 4, 5, 6], 1 - 4 / 22**0.5)):
-        near = np.array([4 * [0] + others])
-        given = label_issues(np.zeros(1, int), near, np.arange(7), "rank")
+        shares = label_shares(np.array([4 * [0] + others]), np.ones((1, 10)), 7)
+        given = label_issues(np.zeros(1, int), shares, np.arange(7), "rank")
         assert given.score[0] == pytest.approx(score)
 
 

@@ -36,8 +36,9 @@ print(f"the network agrees with {clf.estimator_.score(X_train, y_given):.3f} of 
 # %%
 # The most suspicious samples
 # ---------------------------
-# The score of a sample is the share of its 30 nearest other samples with another label. The title
-# of each image is its given label and the most frequent label of its neighbors.
+# The score of a sample is the share of the other labels in a vote of its 30 nearest other samples,
+# where wrong labels have little weight. The title of each image is its given label and the label
+# with the largest share.
 
 issues = clf.label_issues()
 figure, axes = plt.subplots(3, 8, figsize=(9, 4.4))
