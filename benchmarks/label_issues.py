@@ -14,15 +14,15 @@ them until it has memorized nearly all of them. Contenders score the labels:
   scores to these probabilities.
 
 "accuracy" is that on test samples, of the network as trained, stopped early, and trained again
-without the issues of "vote", with its suggestions, or without the issues of cleanlab. The part
-"times" measures what each contender takes beyond the first training, the median of three rounds on
-20 % permuted labels; it needs an idle machine. Networks run on an accelerator if there is one.
+without the issues of "vote", with its suggestions, or without the issues of cleanlab. --times
+measures what each contender takes beyond the first training, the median of three rounds on 20 %
+permuted labels; it needs an idle machine. Networks run on a GPU if there is one.
 
 Usage: python benchmarks/label_issues.py [--data digits satimage mnist cifar10] [--seeds 3]
-[--parts records times] [--jobs 1] [--out benchmarks/results/label_issues.json], and --table to
-print the tables of the guide. SKBOUNDARY_DATA names the folder of the data other than digits.
-cleanlab is needed beyond the requirements of the package, and Pillow for cifar10. Parts are merged
-by benchmarks/merge_results.py.
+[--times] [--jobs 1] [--out benchmarks/results/label_issues.json], and --table to print the tables
+of the guide; with --seeds 0 --times nothing but the times is measured. SKBOUNDARY_DATA names the
+folder of the data other than digits. cleanlab is needed beyond the requirements of the package,
+and Pillow for cifar10. Parts are merged by benchmarks/merge_results.py.
 """
 
 # SPDX-License-Identifier: BSD-3-Clause
@@ -63,7 +63,7 @@ RESULTS = Path(__file__).parent / "results/label_issues.json"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 K = 30
 DATA = ["digits", "optical_digits", "satimage", "pen_digits", "mnist", "cifar10"]
-N_TABLE, N_IMAGES = 1_500, (10_000, 2_000)  # training samples at most; for training and test
+N_TABLE, N_IMAGES = 1_500, (6_000, 2_000)  # training samples at most; for training and test
 
 
 class Problem(NamedTuple):
@@ -115,7 +115,7 @@ def _images(name: str) -> Problem:
     )
     y, y_test = (a[:n].astype(np.int64) for a, n in zip((y, y_test), N_IMAGES))
     make, earlier = (make_cnn, "5") if name == "mnist" else (make_cifar, "7")
-    return Problem(make, earlier, 3000, 128, X, y, X_test, y_test)
+    return Problem(make, earlier, 2000, 128, X, y, X_test, y_test)
 
 
 def corrupt(y: NDArray[Any], kind: str, rate: float, seed: int) -> NDArray[Any]:
@@ -327,8 +327,9 @@ def main() -> None:
     parser.add_argument("--noises", nargs="+", default=["permuted", "flipped"])
     parser.add_argument("--rates", nargs="+", type=int, default=[5, 10, 20, 40])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--parts", nargs="+", default=["records"], choices=["records", "times"])
-    parser.add_argument("--jobs", type=int, default=1, help="processes of the part records")
+    parser.add_argument("--times", action="store_true")
+    jobs = 8 if DEVICE.type == "cuda" else 1
+    parser.add_argument("--jobs", type=int, default=jobs, help="processes that train and score")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
@@ -338,11 +339,11 @@ def main() -> None:
     torch.set_num_threads(1)
     results: dict[str, Any] = {}
     note_run(results, "cleanlab")
-    if "records" in args.parts:
+    if args.seeds:
         keys = product(args.data, args.noises, args.rates, range(args.seeds))
         with get_context("spawn").Pool(args.jobs) as pool:
             results["records"] = pool.starmap(measure, keys, chunksize=1)
-    if "times" in args.parts:
+    if args.times:
         results["times"] = [measure_times(name) for name in args.data]
     show(results)
     if args.out:
