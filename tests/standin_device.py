@@ -117,7 +117,12 @@ class StandIn(Tensor):
 
 
 def unavailable() -> str | None:
-    """Reason why this release of torch has no stand-in; None if it does."""
+    """Reason why there is no stand-in: this release of torch, or a real device; None if there is.
+
+    The backward pass fails where both are known to torch.
+    """
+    if torch.cuda.is_available():
+        return "there is a real accelerator; the stand-in is tested where there is none"
     if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
         return f"torch {torch.__version__} has no devices written in Python"
     return None
