@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from skboundary.functional._search_index import (
-    FLOAT64,
     INF,
     SearchIndex,
     chunk_size,
+    float64_numbers,
     power_below,
     vectors_of,
 )
@@ -34,7 +34,7 @@ def half_squared(index: SearchIndex, queries: Tensor, zero: Tensor, indices: Ten
     """Half the squared distances of queries (q, d) to samples `indices` (q, m), by differences."""
     q, m = indices.shape
     result = torch.empty(q, m, dtype=torch.float64, device=queries.device)
-    step = max(1, FLOAT64 // (m * queries.shape[1]))
+    step = max(1, float64_numbers(queries.device) // (m * queries.shape[1]))
     for start in range(0, q, step):
         part = slice(start, start + step)
         picked = index.samples.index_select(0, indices[part].reshape(-1).to(index.samples.device))
@@ -56,7 +56,7 @@ def mark_lost(
     if index.metric == "cosine":
         return
     lost = (~((halves > _HALVES[0]) & (halves < _HALVES[1]))).nonzero().squeeze(1)
-    for some in lost.split(chunk_size(queries.shape[1])):
+    for some in lost.split(chunk_size(queries)):
         first = queries.index_select(0, query[some].to(queries.device))
         second = index.samples.index_select(0, sample[some].to(index.samples.device))
         first, second = (vectors_of(part, index.metric)[0] for part in (first, second))
@@ -101,7 +101,7 @@ def search_float64(
     q = len(queries)
     halves = torch.full((q, k), INF, dtype=torch.float64, device=vectors.device)
     indices = torch.zeros(q, k, dtype=torch.int64, device=vectors.device)
-    step = min(chunk_size(queries.shape[1]), max(1, FLOAT64 // q))
+    step = min(chunk_size(queries), max(1, float64_numbers(queries.device) // q))
     for start in range(0, len(index.samples), step):
         samples, sample_zero = vectors_of(
             index.samples[start : start + step], index.metric, index.scale
@@ -139,7 +139,7 @@ def search_scaled(
     """L2 distances to the nearest samples of one query, each difference scaled separately."""
     point = vectors_of(query[None], index.metric)[0]
     parts = []
-    for some in index.samples.split(chunk_size(len(query))):
+    for some in index.samples.split(chunk_size(index.samples)):
         differences = vectors_of(some, index.metric)[0].sub_(point)
         power = power_below(differences.abs().amax(1))
         parts.append(torch.linalg.vector_norm(differences.div_(power[:, None]), dim=1).mul_(power))

@@ -63,7 +63,7 @@ def slack(d: int) -> float:
 
 def centered_vectors(index: SearchIndex, samples: Tensor) -> Tensor:
     """Centered vectors in float32, without float64 copies of all of them."""
-    parts = samples.split(chunk_size(samples.shape[1]))
+    parts = samples.split(chunk_size(samples))
     vectors = (vectors_of(part, index.metric, index.scale)[0] for part in parts)
     return torch.cat([part.sub_(index.center).float() for part in vectors])
 

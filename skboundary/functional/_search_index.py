@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 GROUP = 8  # scores that share one minimum
 GROUPS = 64  # groups in a strip: torch takes minima over this many columns at a time
 STRIP = GROUP * GROUPS  # samples of a strip
-FLOAT64 = 2**18  # float64 numbers in one temporary, approximately: 2 MB
+_FLOAT64 = 2**18, 2**25  # float64 numbers of one temporary, about: on the CPU, elsewhere
 INF = float("inf")
 _EXPONENTS = -30, 50  # of the largest number: between them no square leaves float32's range
 _NORMS = 2.0**-400, 2.0**400  # norms between them are right although they were squared
@@ -84,14 +85,17 @@ def build_product_table(
     n, d = samples.shape
     strips = samples.new_zeros(-(-n // STRIP), d, STRIP, dtype=torch.float32)
     halves = strips.new_full((len(strips), STRIP), INF)
-    largest = 0.0
-    for strip, half, some in zip(strips, halves, samples.split(STRIP), strict=True):
+    step = max(1, float64_numbers(samples.device) // (STRIP * d))  # strips at a time
+    largest = []
+    for start, some in enumerate(samples.split(step * STRIP)):
         vectors, zero = vectors_of(some, metric, scale)
         squares = vectors.sub_(center).square().sum(1)
-        largest = max(largest, float(squares.max()))
-        strip[:, : len(some)] = vectors.T
-        half[: len(some)] = squares.add_(zero) / 2
-    return ProductTable(strips, halves), math.sqrt(largest)
+        largest.append(squares.max())
+        part = slice(start * step, (start + 1) * step)
+        halves[part].view(-1)[: len(some)] = squares.add_(zero) / 2
+        vectors = pad(vectors, (0, 0, 0, -len(some) % STRIP))
+        strips[part] = vectors.view(-1, STRIP, d).transpose(1, 2)
+    return ProductTable(strips, halves), math.sqrt(torch.stack(largest).max())
 
 
 def product_table(index: SearchIndex) -> ProductTable:
@@ -103,9 +107,17 @@ def product_table(index: SearchIndex) -> ProductTable:
         return index.tables.product
 
 
-def chunk_size(d: int) -> int:
-    """How many vectors of d float64 numbers to hold at a time."""
-    return max(64, FLOAT64 // d)
+def float64_numbers(device: torch.device) -> int:
+    """How many float64 numbers to hold in a temporary: few stay in the cache of a CPU.
+
+    On an accelerator the launch of a step takes longer than its work on so few.
+    """
+    return _FLOAT64[device.type != "cpu"]
+
+
+def chunk_size(samples: Tensor) -> int:
+    """How many of the samples to hold in float64 at a time."""
+    return max(64, float64_numbers(samples.device) // samples.shape[1])
 
 
 def power_of_two_scale(samples: Tensor) -> float:

@@ -15,13 +15,13 @@ from skboundary.functional._exact_distances import append
 from skboundary.functional._search_index import GROUP, GROUPS, INF, STRIP, ProductTable
 
 _COARSE = 3  # coarse groups for each sample on the shortlist, so that most of them are passed
-_SCORES = 2**22  # scores in memory of a thread, about (16 MB)
+SCORES = 2**22, 2**27  # in memory at a time, about: of a thread of the CPU (16 MB), elsewhere
 _STRIPWISE = 64  # fewer queries are not worth a product for each strip
 
 
-def n_strips_of_block(n: int, q: int, n_scores: int | None = None) -> int:
+def n_strips_of_block(n: int, q: int, n_scores: int) -> int:
     """Strips of a block of scores: a number with divisors to choose coarse groups from."""
-    n_blocks = max(1, round(n * STRIP * q / (n_scores or _SCORES)))
+    n_blocks = max(1, round(n * STRIP * q / n_scores))
     return 4 * math.ceil(n / (4 * n_blocks))
 
 

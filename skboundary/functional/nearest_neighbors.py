@@ -50,7 +50,7 @@ from skboundary.functional._search_index import (
     vectors_of,
 )
 from skboundary.functional._search_methods import bound_table, count_unsettled, method_for
-from skboundary.functional._shortlist import n_strips_of_block, shortlist
+from skboundary.functional._shortlist import SCORES, n_strips_of_block, shortlist
 
 __all__ = ["Neighbors", "SearchIndex", "build_index", "merge", "search"]
 
@@ -102,10 +102,10 @@ def build_index(samples: Tensor, metric: str = "euclidean") -> SearchIndex:
         raise ValueError(f"metric={metric!r}: use 'euclidean', 'sqeuclidean' or 'cosine'.")
     if samples.ndim != 2 or len(samples) == 0:
         raise ValueError(f"samples must have shape (n, d) with n >= 1, got {tuple(samples.shape)}.")
-    n, d = samples.shape
+    n = len(samples)
     scale = 1.0 if metric == "cosine" else power_of_two_scale(samples)
     center = vectors_of(samples[:1], metric)[0].squeeze(0).zero_()
-    for some in samples.split(chunk_size(d)):
+    for some in samples.split(chunk_size(samples)):
         center += vectors_of(some, metric, scale)[0].sum(0)
     center /= n
     table, radius = build_product_table(samples, center, metric, scale)
@@ -291,7 +291,8 @@ def _search_share(
     """Search batch by batch by scores: half squared distances, indices, and whether proven."""
     # one buffer for all products: the pages of a new one cost as much as the product
     batch_size = min(batch_size, len(queries))
-    strips = n_strips_of_block(len(table.strips), batch_size)
+    n_scores = SCORES[queries.device.type != "cpu"]
+    strips = n_strips_of_block(len(table.strips), batch_size, n_scores)
     buffer = table.strips.new_empty(strips, batch_size, STRIP)
     found = []
     for start in range(0, len(queries), batch_size):

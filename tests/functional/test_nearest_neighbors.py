@@ -19,7 +19,6 @@ import torch
 
 from skboundary.functional import (
     _bounded_search,
-    _exact_distances,
     _search_index,
     _shortlist,
 )
@@ -139,7 +138,7 @@ def test_search_of_any_shape_equals_reference(n, d, k, metric):
 @pytest.mark.usefixtures("method", "product")
 @pytest.mark.parametrize("seed", range(6))
 def test_search_in_several_blocks_of_float32_equals_reference(seed, monkeypatch):
-    monkeypatch.setattr(_shortlist, "_SCORES", 20_000)
+    monkeypatch.setattr(module, "SCORES", (20_000, 20_000))
     monkeypatch.setattr(_bounded_search, "_BUFFER", 60_000)
     monkeypatch.setattr(_bounded_search, "_BATCH", 60)
     samples, queries = gaussian(6000, 12, seed=seed), gaussian(60, 12, seed=100 + seed)
@@ -152,8 +151,7 @@ def test_search_in_several_blocks_of_float32_equals_reference(seed, monkeypatch)
 @pytest.mark.usefixtures("method")
 @pytest.mark.parametrize("trap", ["constant", "duplicates", "integers_with_ties", "huge"])
 def test_search_in_several_blocks_of_float64_equals_reference(trap, monkeypatch):
-    monkeypatch.setattr(_search_index, "FLOAT64", 2000)
-    monkeypatch.setattr(_exact_distances, "FLOAT64", 2000)
+    monkeypatch.setattr(_search_index, "_FLOAT64", (2000, 2000))
     samples = TRAPS[trap](gaussian(1000, 16))
     itself = torch.arange(0, 1000, 20)
     assert_exact(samples, samples[itself], 5, exclude=itself)
