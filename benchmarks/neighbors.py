@@ -10,8 +10,7 @@ queries, are by far the slowest and run in the first round only. "ours" is the s
 method it has chosen in a call before, "product" the same search held to the full product. "mm"
 is torch.mm with the same number of operations in the blocks of our search, with all results
 written. "panorama" is faiss.IndexFlatL2Panorama on principal axes. Correctness is the share of
-neighbors equal to those of scikit-learn on float64 data. With --device cuda only our search and the
-product are timed, by CUDA events.
+neighbors equal to those of scikit-learn on float64 data. accelerator.py times searches elsewhere.
 
 Nothing is recorded where other processes used more than a fifth of a core; --busy prints such
 figures all the same.
@@ -45,7 +44,7 @@ from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
 from skboundary.functional._search_index import SearchIndex, product_table
-from skboundary.functional._shortlist import n_strips_of_block
+from skboundary.functional._shortlist import SCORES, n_strips_of_block
 from skboundary.functional.nearest_neighbors import build_index, search
 
 # At its first search scikit-learn records which BLAS libraries it limits to one thread. If faiss's
@@ -115,33 +114,30 @@ def make_data(kind: str, n: int, d: int, q: int, seed: int) -> tuple[torch.Tenso
 
 def product(queries: torch.Tensor, strips: torch.Tensor, batch_size: int) -> None:
     """Compute all scores without reading them: a lower bound for searches of all samples."""
-    block = n_strips_of_block(len(strips), batch_size)
+    block = n_strips_of_block(len(strips), batch_size, SCORES[0])
     buffer = strips.new_empty(block, batch_size, strips.shape[2])
     for batch in queries.split(batch_size):
         for group in strips.split(block):
             out = buffer[: len(group), : len(batch)]
-            if strips.is_cuda:
-                torch.bmm(batch.expand(len(group), -1, -1), group, out=out)
-            else:
-                for strip, scores in zip(group, out):
-                    torch.mm(batch, strip, out=scores)
+            for strip, scores in zip(group, out):
+                torch.mm(batch, strip, out=scores)
 
 
 def contenders(
-    X: torch.Tensor, Q: torch.Tensor, work: Workload, batch_size: int, device: torch.device
+    X: torch.Tensor, Q: torch.Tensor, work: Workload, batch_size: int
 ) -> tuple[dict[str, Callable], Callable]:
     """Return calls that search all of Q and return the indices, and one that searches others."""
     k, metric = work.k, work.metric
-    index, held = build_index(X.to(device), metric), build_index(X, metric)
+    index, held = build_index(X, metric), build_index(X, metric)
     held.tables.methods[k] = None  # no method but the full product
-    parts = Q.to(device).tensor_split(work.calls)
+    parts = Q.tensor_split(work.calls)
 
     def over_parts(find: Callable) -> Callable:
         return lambda: np.concatenate([find(part) for part in parts])
 
     def search_in(searched: SearchIndex) -> Callable:
         return over_parts(
-            lambda part: search(searched, part, k, batch_size=batch_size).indices.cpu().numpy()
+            lambda part: search(searched, part, k, batch_size=batch_size).indices.numpy()
         )
 
     def multiply() -> None:
@@ -151,10 +147,8 @@ def contenders(
     calls = {"ours": search_in(index), "mm": multiply}
 
     def choose(others: torch.Tensor) -> None:
-        search(index, others.to(device), k, batch_size=batch_size)
+        search(index, others, k, batch_size=batch_size)
 
-    if device.type != "cpu":
-        return calls, choose
     calls["product"] = search_in(held)
     exact = NearestNeighbors(n_neighbors=k, algorithm="brute", metric=metric).fit(X.numpy())
     calls["sklearn"] = over_parts(lambda part: exact.kneighbors(part.numpy())[1])
@@ -174,28 +168,19 @@ def contenders(
     return calls, choose
 
 
-def measure(
-    calls: dict[str, Callable], rounds: int, slow: set[str], device: torch.device
-) -> dict[str, dict[str, float]]:
+def measure(calls: dict[str, Callable], rounds: int, slow: set[str]) -> dict[str, dict[str, float]]:
     """Median wall and process CPU seconds of each call, taken in turn; slow ones once."""
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for i in range(rounds):
         for name, call in calls.items():
             if i == 0 or name not in slow:
-                seconds[name].append(timed(call, device))
+                seconds[name].append(timed(call))
     medians = {name: np.median(s, axis=0).tolist() for name, s in seconds.items()}
     return {name: dict(zip(("wall", "cpu"), pair)) for name, pair in medians.items()}
 
 
-def timed(call: Callable, device: torch.device) -> tuple[float, float]:
-    """Wall and CPU seconds of one call; on a GPU the time between two events, twice."""
-    if device.type == "cuda":
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        call()
-        stop.record()
-        torch.cuda.synchronize()
-        return (start.elapsed_time(stop) / 1e3,) * 2
+def timed(call: Callable) -> tuple[float, float]:
+    """Wall and CPU seconds of one call."""
     wall, cpu = time.perf_counter(), time.process_time()
     call()
     return time.perf_counter() - wall, time.process_time() - cpu
@@ -231,9 +216,9 @@ def run(name: str, kind: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     reference.fit(X.double().numpy())
     truth = reference.kneighbors(Q[some].double().numpy(), return_distance=False)
     del reference
-    calls, choose = contenders(X, Q, work, args.batch_size, args.device)
+    calls, choose = contenders(X, Q, work, args.batch_size)
     calls = {peer: call for peer, call in calls.items() if peer not in args.without}
-    choosing = {"cpu": timed(lambda: choose(pool), args.device)[1], "queries": len(pool)}
+    choosing = {"cpu": timed(lambda: choose(pool))[1], "queries": len(pool)}
     slow = {"sklearn"} if q // n_calls < MANY else {"sklearn", "panorama"}
     searches = calls.keys() & {"ours", "product", "faiss", "panorama"} - slow  # an untimed round
     equal = {name: float((calls[name]()[some] == truth).mean()) for name in sorted(searches)}
@@ -241,7 +226,7 @@ def run(name: str, kind: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     for threads in args.threads:
         set_threads(threads)
         load_of_others = OtherLoad()
-        times = measure(calls, args.rounds, slow, args.device)
+        times = measure(calls, args.rounds, slow)
         records.append(
             {
                 "workload": name,
@@ -253,7 +238,6 @@ def run(name: str, kind: str, args: argparse.Namespace) -> list[dict[str, Any]]:
                 "queries": q,
                 "calls": n_calls,
                 "threads": threads,
-                "device": str(args.device),
                 "seconds": times,
                 "choosing": choosing,
                 "equal": equal,
@@ -271,7 +255,7 @@ def run(name: str, kind: str, args: argparse.Namespace) -> list[dict[str, Any]]:
 def place(record: dict[str, Any]) -> tuple[Any, ...]:
     """Sort key of a record."""
     order = list(WORKLOADS).index(record["workload"])
-    return order, record["data"], record["threads"], record.get("device", "cpu")
+    return order, record["data"], record["threads"]
 
 
 def ratios(record: dict[str, Any]) -> list[float | None]:
@@ -352,7 +336,6 @@ def main() -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--busy", action="store_true", help="print on a busy machine, save nothing")
     parser.add_argument("--without", nargs="+", choices=PEERS, default=[], help="peers left out")
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)

@@ -428,6 +428,7 @@ TIMES = {
     "resample_speed",
 }  # equal results say nothing of times, nor of searches that equivalence.py leaves out
 MEASURED = {
+    "accelerator": [],  # needs a GPU
     "determinism": [],  # tests/test_determinism.py compares again
     "device_traffic": [],  # tests/test_device_traffic.py counts again
     "faults": [],  # tests/test_faults.py injects them again

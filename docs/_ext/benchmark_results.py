@@ -14,6 +14,7 @@ RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 
 # The guide page of each file of results.
 GUIDES = {
+    "accelerator": "networks",
     "black_box_curve": "boundary_samples",
     "boundary": "boundary_samples",
     "counterfactuals": "boundary_samples",
@@ -144,6 +145,7 @@ def records() -> Iterator[str]:
         packages = ", ".join(f"{name} {version}" for name, version in versions.items())
         guide = f" (:ref:`{GUIDES[path.stem]}`)" if GUIDES[path.stem] else ""
         place = machine.get("processor", "processor not recorded") + cores
+        place += f", {machine['gpu']}" if "gpu" in machine else ""
         yield f"- ``{path.name}``{guide}: ``{commands[0]}``{more}; {place}; {packages}"
 
 
