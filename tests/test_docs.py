@@ -371,6 +371,14 @@ def test_the_times_of_the_margins_equal_the_results():
     assert benchmark.table(results["records"]) in benchmark.GUIDE.read_text()
 
 
+def test_the_times_on_an_accelerator_equal_the_results():
+    benchmark = load_script("accelerator.py")
+    results = json.loads((ROOT / "benchmarks/results/accelerator.json").read_text())
+    assert benchmark.table(results) in benchmark.GUIDE.read_text()
+    searches = [r for r in results["records"].values() if "exact" in r]
+    assert searches and all(record["agreement"] == 1 for record in searches)
+
+
 def test_the_margins_equal_the_results():
     benchmark = load_script("reproductions/hold_me_tight.py")
     results = json.loads((ROOT / "benchmarks/results/hold_me_tight.json").read_text())
