@@ -77,7 +77,7 @@ class ScoreMismatchWarning(UserWarning):
 
 
 class SeenSamplesWarning(UserWarning):
-    """Settings are chosen on samples that seem to have been seen in training.
+    """Samples for a choice or a calibration seem to have been seen in training.
 
     A network that has memorized its training samples is right on them with any label, so the
     choice there is the network without neighbors.

@@ -26,6 +26,7 @@ from skboundary.neighbors._exact import TorchNearestNeighbors
 from skboundary.neighbors._protocol import check_found
 from skboundary.neighbors._votes import Vote, neighbor_weights
 from skboundary.networks import Network
+from skboundary.networks._linear_head import linear_head
 from skboundary.networks._outputs import Link
 
 BLOCK = 4096  # samples whose latent vectors are in memory at once; enough for an efficient search
@@ -140,12 +141,32 @@ class Bank:
     def own_blocks(self, k: int) -> Iterator[Found]:
         """Yield what is stored, and the k nearest others of each training sample."""
         distances, indices = self.own_neighbors(k)
-        for part in gen_batches(len(indices), _rows(self.stored.latent)):
+        start = 0
+        for latent, logits in self.stored_blocks():
+            part = slice(start, start := start + len(latent))
+            yield Found(latent, logits, distances[part], indices[part])
+
+    def stored_blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield latent vectors and logits of the training samples, some samples at a time."""
+        for part in gen_batches(len(self.stored.latent), _rows(self.stored.latent)):
             latent, logits = (
                 torch.from_numpy(np.array(array[part]))  # a memory map is read-only
                 for array in (self.stored.latent, self.stored.outputs)
             )
-            yield Found(latent, logits, distances[part], indices[part])
+            yield latent, logits
+
+    def output_blocks(self, X: Any, verbose: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield latent vectors and logits of X, or of the training samples for None."""
+        if X is None:
+            yield from self.stored_blocks()
+            return
+        block = self.block_size(X, 0, None)
+        for (latent,), logits in passes(self.network, X, None, block, verbose):
+            yield latent, logits
+
+    def head(self, latent: Tensor, logits: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The layer from latent vectors to logits, see `linear_head`; None without a network."""
+        return None if self._network is None else linear_head(self._network, latent, logits)
 
     def class_means(self, codes: NDArray[np.intp], n_classes: int) -> Tensor:
         """Mean latent vectors (n_classes, n_latent) of the training samples of each class."""

@@ -26,6 +26,7 @@ from skboundary.neighbors._bank import Found
 from skboundary.neighbors._label_issues import LabelIssuesMixin
 from skboundary.neighbors._latents import LatentsMixin
 from skboundary.neighbors._module import ModuleMixin
+from skboundary.neighbors._out_of_distribution import OutOfDistributionMixin
 from skboundary.neighbors._protocol import NeighborSearch
 from skboundary.neighbors._reports import ReportsMixin
 from skboundary.neighbors._sharded_search import by_ranges, describe_neighbors
@@ -46,6 +47,7 @@ class LatentKNNClassifier(
     SweepMixin,
     ReportsMixin,
     LabelIssuesMixin,
+    OutOfDistributionMixin,
     ModuleMixin,
     ClassifierMixin,
     BaseEstimator,
@@ -318,20 +320,6 @@ class LatentKNNClassifier(
         else:
             _, _, distances, indices = self._collect(self._check(X), k)
         return (distances, indices) if return_distance else indices
-
-    def score_samples(self, X: ArrayLike | None = None) -> NDArray[Any]:
-        """Compute the negative distance to the k-th neighbor; higher values are more typical.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, ...), default=None
-            As in `kneighbors`.
-
-        Returns
-        -------
-        scores : ndarray of shape (n_samples,)
-        """
-        return -self.kneighbors(X)[0][:, -1]
 
     def _check(self, X: Any) -> Any:
         self._bank.check_network()  # before X, whose shape is known to a network only

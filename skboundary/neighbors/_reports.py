@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import pearsonr
 from sklearn.utils import Bunch
@@ -16,7 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 from skboundary._device import to_numpy
 from skboundary._validation import check_targets
 from skboundary.functional.latent_mixing import project_between_means
-from skboundary.neighbors._bank import Bank, Found
+from skboundary.functional.out_of_distribution import head_distances
+from skboundary.neighbors._bank import BLOCK, Bank, Found
 from skboundary.neighbors._votes import neighbor_weights, resolve_vote
 from skboundary.networks._labels import encode_labels
 
@@ -59,6 +61,11 @@ class ReportsMixin:
             `query_proba` (n_samples, n_classes), the probabilities without neighbors; `proba`
             (n_samples, n_classes), as from `predict_proba`. The weights of a sample and its
             neighbors sum to 1. With ``contribute="labels"`` it is `labels` that are averaged.
+            `agreement` (n_samples,): share of the neighbors whose label is the prediction, None
+            without y. `boundary_distance` (n_samples,): distance in the latent space to the
+            nearest boundary of the class that the network alone predicts (a lower bound where
+            activations have limits such as 0), None if no linear layer maps latent vectors to
+            logits.
         """
         check_is_fitted(self)
         self._validate_params()
@@ -69,16 +76,20 @@ class ReportsMixin:
             found = self._collect(self._check(X), k)
         weights = neighbor_weights(found.distances, self.weights)
         shares = np.full(found.indices.shape, 1 / k) if weights is None else to_numpy(weights)
+        codes = None if self._codes is None else self._codes[found.indices]
+        proba = to_numpy(self._bank.mixed(found, vote))
         return Bunch(
             indices=found.indices,
             distances=found.distances,
-            labels=None if self._codes is None else self.classes_[self._codes[found.indices]],
+            labels=None if codes is None else self.classes_[codes],
             outputs=to_numpy(self._bank.neighbor_outputs(found.indices, self.average)),
             weights=(1 - w) * shares,
             query_outputs=to_numpy(self._bank.outputs(found.logits, self.average)),
             query_weight=w,
             query_proba=to_numpy(self._bank.outputs(found.logits, "proba")),
-            proba=to_numpy(self._bank.mixed(found, vote)),
+            proba=proba,
+            agreement=None if codes is None else (codes == proba.argmax(1)[:, None]).mean(1),
+            boundary_distance=nearest_boundary_distance(self._bank, found),
         )
 
     def diagnose(self, X: ArrayLike | None = None, y: ArrayLike | None = None) -> Bunch:
@@ -152,6 +163,17 @@ class ReportsMixin:
             projections=positions,
             nearest_class=self.classes_[to_numpy(nearest)],
         )
+
+
+def nearest_boundary_distance(bank: Bank, found: Found) -> NDArray[np.float64] | None:
+    """Distances (n,) in the latent space to the nearest boundary; None without a linear head."""
+    parts = []
+    for latent, logits in zip(found.latent.split(BLOCK), found.logits.split(BLOCK), strict=True):
+        head = bank.head(latent, logits)
+        if head is None:
+            return None
+        parts.append(head_distances(latent, *head).amin(1))
+    return to_numpy(torch.cat(parts))
 
 
 def diagnosis(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from skboundary._device import to_numpy, to_tensor
 from skboundary.networks import Network
+from skboundary.networks._linear_head import linear_head
 
 # Adam moves a weight by at most its rate in a step, so the number of steps limits the change in
 # a round. It is the same in each epoch, whatever the number of samples.
@@ -72,21 +73,11 @@ def new_head(
     -------
     head : ContinuedHead or RefittedHead
     """
-    last = network.last_linear() if head is None else None
-    if last is not None and _is_last(Z, *last, logits, network):
+    last = linear_head(network, Z, logits) if head is None else None
+    if last is not None:
         generator = torch.Generator().manual_seed(seed)
         return ContinuedHead(*last, classes, Z, epochs, generator)
     return RefittedHead(LogisticRegression(max_iter=1000) if head is None else head, seed)
-
-
-def _is_last(Z: Tensor, weight: Tensor, bias: Tensor, logits: Tensor, network: Network) -> bool:
-    """Whether the network's outputs are those of its linear layer, up to rounding."""
-    expected = Z @ weight.T + bias
-    band = 8 * network.eps * float((Z.abs() @ weight.T.abs() + bias.abs()).max())
-    if not network.ends_in_logits:
-        return bool((expected.softmax(1) - logits.softmax(1)).abs().max() <= band + 1e-4)
-    off = expected - logits
-    return bool((off - off.mean(1, keepdim=True)).abs().max() <= band)
 
 
 class ContinuedHead:

@@ -57,7 +57,10 @@ def test_answers_are_those_through_the_network_bit_for_bit(cnn, split, params, d
     for ours, theirs in zip(clf.kneighbors(), through.kneighbors()):
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(clf.score_samples(), through.score_samples())
-    for ours, theirs in ((clf.explain(), through.explain()), (clf.diagnose(), through.diagnose())):
+    why = clf.explain(), through.explain()
+    assert why[0].pop("boundary_distance") is None  # which needs the last layer
+    assert why[1].pop("boundary_distance").shape == (N,)
+    for ours, theirs in (why, (clf.diagnose(), through.diagnose())):
         assert ours.keys() == theirs.keys()
         for name in ours:
             np.testing.assert_array_equal(ours[name], theirs[name])
