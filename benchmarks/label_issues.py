@@ -63,7 +63,7 @@ RESULTS = Path(__file__).parent / "results/label_issues.json"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 K = 30
 DATA = ["digits", "optical_digits", "satimage", "pen_digits", "mnist", "cifar10"]
-N_TABLE, N_IMAGES = 1_500, (6_000, 2_000)  # training samples at most; for training and test
+N_TABLE, N_IMAGES = 1_000, (6_000, 2_000)  # samples for training; for training and test
 
 
 class Problem(NamedTuple):
@@ -98,9 +98,8 @@ def load(name: str) -> Problem:
     X, y = load_digits(return_X_y=True) if name == "digits" else data_reader().tabular(name)
     X = StandardScaler().fit_transform(X).astype(np.float32)
     y = np.unique(y, return_inverse=True)[1]
-    n = min(len(y) * 2 // 3, N_TABLE)
-    X, X_test, y, y_test = train_test_split(X, y, train_size=n, random_state=0, stratify=y)
-    return Problem(partial(make_mlp, X.shape[1], y.max() + 1), "1", 2500, 64, X, y, X_test, y_test)
+    X, X_test, y, y_test = train_test_split(X, y, train_size=N_TABLE, random_state=0, stratify=y)
+    return Problem(partial(make_mlp, X.shape[1], y.max() + 1), "1", 1600, 64, X, y, X_test, y_test)
 
 
 def _images(name: str) -> Problem:
