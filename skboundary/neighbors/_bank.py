@@ -204,11 +204,12 @@ class Bank:
 
     def mixed(self, found: Found, vote: Vote) -> Tensor:
         """Probabilities (n, n_classes) after averaging with the neighbors."""
-        return self.mix(found.logits, self.mean_of_neighbors(found, vote), vote)
+        own = self.outputs(found.logits, vote.average)
+        return self.mix(own, self.mean_of_neighbors(found, vote), vote)
 
-    def mix(self, logits: Tensor, mean: Tensor, vote: Vote) -> Tensor:
-        """Probabilities (n, n_classes) from logits and means of the neighbors (n, n_classes)."""
-        mixed = mix(self.outputs(logits, vote.average), mean[:, None], vote.query_weight)
+    def mix(self, own: Tensor, mean: Tensor, vote: Vote) -> Tensor:
+        """Probabilities (n, n_classes) from outputs and means of the neighbors (n, n_classes)."""
+        mixed = mix(own, mean[:, None], vote.query_weight)
         # a sum of rounded weights may exceed 1, which scorers refuse
         return mixed.clamp(max=1) if vote.average == "proba" else self.link(mixed)
 
