@@ -38,6 +38,16 @@ def test_the_version_has_one_source():
     assert version("skboundary") == skboundary.__version__
 
 
+def test_citation_and_changelog_name_the_release():
+    if "dev" in skboundary.__version__:
+        pytest.skip("a development version")
+    release, citation = skboundary.__version__, (ROOT / "CITATION.cff").read_text()
+    (date,) = re.findall(r"^date-released: (\S+)$", citation, re.MULTILINE)
+    assert f"\nversion: {release}\n" in citation
+    page = ROOT / f"docs/whats_new/v{release.rpartition('.')[0]}.rst"
+    assert f"\nVersion {release}, {date}\n" in page.read_text()
+
+
 def test_constraints_pin_all_dependencies():
     toml, _ = configuration()
     pinned = re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(), re.MULTILINE)

@@ -90,10 +90,11 @@ def test_the_html_representation_links_to_the_page(name, monkeypatch):
     cls = getattr(skboundary, name)
     estimator = cls(None) if name == "FrozenNetwork" else cls()
     base = "https://skboundary.readthedocs.io/en"
-    assert estimator._get_doc_link() == f"{base}/latest/generated/skboundary.{name}.html"
-    assert f'href="{base}/latest/generated/skboundary.{name}.html' in estimator._repr_html_()
-    monkeypatch.setattr("skboundary._site.__version__", "1.2.0")
-    assert f"{base}/v1.2.0/generated/skboundary.{name}.html" == estimator._get_doc_link()
+    for version, folder in [("1.2.0.dev0", "latest"), ("1.2.0", "v1.2.0")]:
+        monkeypatch.setattr("skboundary._site.__version__", version)
+        page = f"{base}/{folder}/generated/skboundary.{name}.html"
+        assert estimator._get_doc_link() == page
+        assert f'href="{page}' in estimator._repr_html_()
 
 
 def test_a_class_of_a_user_has_no_link():
