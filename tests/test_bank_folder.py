@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import pickle
 import shutil
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -260,6 +262,26 @@ def test_two_processes_cannot_write_at_once(bank):
         go_on.set()
         process.join(60)
     assert BankFolder.open(bank.path).n_samples == 40
+
+
+def test_the_branch_of_windows_locks_the_first_byte(tmp_path, monkeypatch):
+    """Run here, with the lock of this system behind the function of that one."""
+    fcntl = pytest.importorskip("fcntl")
+    calls = []
+
+    def locking(descriptor, mode, n_bytes):
+        calls.append((mode, n_bytes, os.lseek(descriptor, 0, os.SEEK_CUR)))
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    monkeypatch.setitem(sys.modules, "msvcrt", SimpleNamespace(locking=locking, LK_NBLCK=2))
+    monkeypatch.setattr(_part_writer, "os", SimpleNamespace(name="nt"))
+    with _part_writer.locked(tmp_path):
+        with pytest.raises(ValueError, match="Another process is writing"):
+            with _part_writer.locked(tmp_path):
+                pass
+    with _part_writer.locked(tmp_path):  # which the end of the first one released
+        pass
+    assert calls == [(2, 1, 0)] * 3
 
 
 def test_what_does_not_fit_is_not_appended(bank):
