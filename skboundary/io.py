@@ -209,9 +209,11 @@ def _check_class(estimator: Any) -> None:
     if type(estimator) is not storable_classes().get(type(estimator).__name__) or (
         type(estimator).__name__ not in names
     ):
+        public = sorted(name for name in names if not name.startswith("_"))
         raise TypeError(
             f"{type(estimator).__name__} cannot be saved; the estimators that can are "
-            f"{', '.join(sorted(names))}."
+            f"{', '.join(public)}. From a pipeline or a search, save the fitted estimator "
+            "inside."
         )
 
 

@@ -340,7 +340,7 @@ def test_a_changed_byte_of_any_file_is_refused(original, tmp_path):
         data = bytearray((folder / name).read_bytes())
         data[-1] ^= 1
         (folder / name).write_bytes(data)
-        with pytest.raises(ValueError, match=rf"^{re.escape(name)}: it was changed, its sha256"):
+        with pytest.raises(ValueError, match=rf"^{re.escape(name)}: it was changed; its sha256"):
             load(folder, Net())
 
 

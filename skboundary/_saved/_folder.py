@@ -83,9 +83,9 @@ def check_folder(folder: Path) -> dict[str, Path]:
         raise ValueError(f"{MANIFEST}: it is not the manifest of a saved estimator.")
     check_schema(MANIFEST, document["schema"])
     if document["sha256"] != _hash_of_document(document):
-        raise ValueError(f"{MANIFEST}: it was changed, its sha256 is another one.")
+        raise ValueError(f"{MANIFEST}: it was changed; its sha256 is not the one that it states.")
     if (folder / MANIFEST).read_bytes() != canonical(document):
-        raise ValueError(f"{MANIFEST}: it was changed, its form is not the one that save writes.")
+        raise ValueError(f"{MANIFEST}: it was changed; its form is not the one that save writes.")
     expected = document["files"]
     if not isinstance(expected, dict):
         raise ValueError(f"{MANIFEST}: it does not name files and their hashes.")
@@ -99,7 +99,7 @@ def check_folder(folder: Path) -> dict[str, Path]:
         if name not in expected:
             raise ValueError(f"{name}: it is not in {MANIFEST}. Remove it.")
         if _hash_of(files[name]) != expected[name]:
-            raise ValueError(f"{name}: it was changed, its sha256 is another one.")
+            raise ValueError(f"{name}: it was changed; its sha256 is not that in {MANIFEST}.")
     return files
 
 
