@@ -2,7 +2,7 @@
 
 Functions are imported from their modules, ``skboundary.functional.<module>``:
 
-- `nearest_neighbors`: exact k nearest neighbors.
+- `nearest_neighbors`: exact k nearest neighbors, and all within a radius.
 - `latent_mixing`: outputs averaged with the outputs of neighbors (LaSeNN).
 - `margins`: margins between logits, and the rounding error they carry.
 - `root_finding`: roots of many functions on intervals, in one batch.

@@ -40,7 +40,10 @@ def half_squared(index: SearchIndex, queries: Tensor, zero: Tensor, indices: Ten
         picked = index.samples.index_select(0, indices[part].reshape(-1).to(index.samples.device))
         vectors, sample_zero = vectors_of(picked, index.metric, index.scale)
         vectors = vectors.view(-1, m, queries.shape[1])
-        result[part] = vectors.sub_(queries[part, None]).square_().sum(2).div_(2)
+        squares = vectors.sub_(queries[part, None]).square_()
+        if squares.shape[:2] == (1, 1):  # torch divides one sum among threads, not one of several
+            squares = squares.expand(2, -1, -1)
+        result[part] = squares.sum(2)[: len(vectors)].div_(2)
         if index.metric == "cosine":
             result[part].masked_fill_(sample_zero.view(-1, m) | zero[part, None], 1.0)
     return result
@@ -61,6 +64,21 @@ def mark_lost(
         second = index.samples.index_select(0, sample[some].to(index.samples.device))
         first, second = (vectors_of(part, index.metric)[0] for part in (first, second))
         halves[some[(first != second).any(1)]] = LOST
+
+
+def distances_of(index: SearchIndex, halves: Tensor) -> Tensor:
+    """Turn half squared distances into distances, in place."""
+    if index.metric == "euclidean":
+        return halves.mul_(2).sqrt_().div_(index.scale)
+    if index.metric == "sqeuclidean":
+        return halves.mul_(2).div_(index.scale).div_(index.scale)
+    return halves
+
+
+def scaled_norms(differences: Tensor) -> Tensor:
+    """Norms (m,) of differences (m, d), each scaled separately; overwrites them."""
+    power = power_below(differences.abs().amax(1))
+    return torch.linalg.vector_norm(differences.div_(power[:, None]), dim=1).mul_(power)
 
 
 def rounding_error(dtype: torch.dtype, d: int, squares: Tensor, halves: Tensor) -> Tensor:
@@ -138,12 +156,10 @@ def search_scaled(
 ) -> tuple[Tensor, Tensor]:
     """L2 distances to the nearest samples of one query, each difference scaled separately."""
     point = vectors_of(query[None], index.metric)[0]
-    parts = []
-    for some in index.samples.split(chunk_size(index.samples)):
-        differences = vectors_of(some, index.metric)[0].sub_(point)
-        power = power_below(differences.abs().amax(1))
-        parts.append(torch.linalg.vector_norm(differences.div_(power[:, None]), dim=1).mul_(power))
-    distances = torch.cat(parts)
+    chunks = index.samples.split(chunk_size(index.samples))
+    distances = torch.cat(
+        [scaled_norms(vectors_of(some, index.metric)[0].sub_(point)) for some in chunks]
+    )
     if exclude is not None:
         distances[exclude] = INF
     distances, indices = distances.sort(stable=True)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from threading import Event
 
@@ -68,6 +69,26 @@ def shortlist(
         indices = wide_indices.gather(1, order)
         bound = torch.minimum(bound, best[:, -1])
     return best, indices, bound
+
+
+def below(
+    table: ProductTable, queries: Tensor, limit: Tensor, buffer: Tensor, stop: Event
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Find all scores below a limit (q,) of centered queries, block by block.
+
+    Yields
+    ------
+    scores : Tensor of shape (n_strips, q, 512)
+        Those of the block.
+    query, sample : Tensor of shape (m,)
+    """
+    for start in range(0, len(table.strips), len(buffer)):
+        block = slice(start, start + len(buffer))
+        scores = buffer[: len(table.strips[block]), : len(queries)]
+        minima = _score(table.strips[block], table.halves[block], queries, scores, stop)
+        query, group = (minima < limit[:, None]).nonzero().unbind(1)
+        query, sample, _ = samples_below(buffer, minima.shape[1], query, group, limit)
+        yield scores, query, sample + start * STRIP
 
 
 def groups_below(

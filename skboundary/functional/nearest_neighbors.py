@@ -17,7 +17,6 @@ hold the squares of one query's differences at any scale, each difference is sca
 
 from __future__ import annotations
 
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
 from threading import Event
 from typing import NamedTuple
@@ -28,6 +27,7 @@ from torch import Tensor
 from skboundary.functional._bounded_search import search_bounded
 from skboundary.functional._exact_distances import (
     LOST,
+    distances_of,
     half_squared,
     mark_lost,
     rounding_error,
@@ -35,6 +35,7 @@ from skboundary.functional._exact_distances import (
     search_scaled,
     sort_neighbors,
 )
+from skboundary.functional._radius_search import NeighborsWithin, search_radius
 from skboundary.functional._search_index import (
     INF,
     STRIP,
@@ -50,14 +51,22 @@ from skboundary.functional._search_index import (
     vectors_of,
 )
 from skboundary.functional._search_methods import bound_table, count_unsettled, method_for
+from skboundary.functional._shares import share_out
 from skboundary.functional._shortlist import SCORES, n_strips_of_block, shortlist
 
-__all__ = ["Neighbors", "SearchIndex", "build_index", "merge", "search"]
+__all__ = [
+    "Neighbors",
+    "NeighborsWithin",
+    "SearchIndex",
+    "build_index",
+    "merge",
+    "search",
+    "search_radius",
+]
 
 _Found = tuple[Tensor, Tensor, Tensor]  # half squared distances, indices, which are proven
 
 _SPARE = 4  # samples on the shortlist beyond k
-_SHARE = 64  # fewer queries are not worth a thread of their own
 _ALONE = 8  # queries searched together by lower bounds when they have too many candidates
 _FEW = 128  # queries searched together in float64
 _LARGEST = torch.finfo(torch.float64).max
@@ -164,10 +173,7 @@ def search(
             index, queries[some], k, None if exclude is None else exclude[some]
         )
     lost = (distances[:, 0] == LOST).nonzero().squeeze(1)
-    if index.metric == "euclidean":
-        distances.mul_(2).sqrt_().div_(index.scale)
-    elif index.metric == "sqeuclidean":
-        distances.mul_(2).div_(index.scale).div_(index.scale)
+    distances = distances_of(index, distances)
     for i in lost.tolist() if len(lost) else []:  # the list of none is a transfer, too
         norms, indices[i] = search_scaled(
             index, queries[i], k, None if exclude is None else exclude[i]
@@ -242,39 +248,13 @@ def _share_out(
     exclude: Tensor | None,
     batch_size: int,
 ) -> _Found:
-    """Search by scores, on the CPU with a share of the queries for each of torch's threads.
+    """Search by scores, with a share of the queries for each thread."""
+    search_share = _search_share if isinstance(table, ProductTable) else search_bounded
 
-    The products of one batch are too small, and the steps between them too many, for several
-    threads to work on them together.
-    """
-    threads = torch.get_num_threads() if queries.device.type == "cpu" else 1
-    n_shares, stop = min(threads, len(queries) // _SHARE), Event()
+    def share(part: Tensor, of_part: Tensor | None, stop: Event) -> _Found:
+        return search_share(index, table, part, k, of_part, batch_size, stop)  # type: ignore[arg-type]
 
-    def share(part: Tensor, of_part: Tensor | None) -> _Found:
-        if isinstance(table, ProductTable):
-            return _search_share(index, table, part, k, of_part, batch_size, stop)
-        return search_bounded(index, table, part, k, of_part, batch_size, stop)
-
-    if n_shares <= 1:
-        return share(queries, exclude)
-    shares = queries.tensor_split(n_shares)
-    excludes = [None] * n_shares if exclude is None else exclude.tensor_split(n_shares)
-    try:
-        with ThreadPoolExecutor(n_shares, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            try:
-                futures = [
-                    pool.submit(share, part, of_part)
-                    for part, of_part in zip(shares, excludes, strict=True)
-                ]
-                for future in wait(futures, return_when=FIRST_EXCEPTION).done:
-                    future.result()  # raises if this share has failed
-            except BaseException:  # the pool waits for its threads, after Ctrl-C too
-                stop.set()
-                raise
-    finally:
-        torch.set_num_threads(threads)  # set per thread, but new threads take the last one set
-    found = zip(*(future.result() for future in futures), strict=True)
-    distances, indices, proven = (torch.cat(parts) for parts in found)
+    distances, indices, proven = (torch.cat(p) for p in share_out(share, queries, exclude))
     return distances, indices, proven
 
 
