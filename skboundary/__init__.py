@@ -30,6 +30,7 @@ _MODULES = {
     "QueryWeightDisplay": "skboundary.display",
     "ResamplingDisplay": "skboundary.display",
     "SubspaceMargins": "skboundary.boundary",
+    "TorchKNeighborsTransformer": "skboundary.neighbors",
     "TorchNearestNeighbors": "skboundary.neighbors",
 }
 

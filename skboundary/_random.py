@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
+from joblib import cpu_count
 from sklearn.utils import check_random_state
 
 RandomStateLike = int | np.random.RandomState | None
@@ -67,3 +68,21 @@ def one_thread() -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(count[0])
+
+
+@contextmanager
+def torch_threads(n_jobs: int | None) -> Iterator[None]:
+    """Let torch use `n_jobs` threads in the block: at most one for each processor, -1 for all.
+
+    None keeps the number of the calling thread, which is restored afterwards.
+    """
+    if n_jobs is None:
+        yield
+        return
+    before, n_cpus = torch.get_num_threads(), cpu_count()
+    n_threads = min(n_jobs, n_cpus) if n_jobs > 0 else max(n_cpus + 1 + n_jobs, 1)
+    try:
+        torch.set_num_threads(n_threads)
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -173,6 +173,14 @@ RUNTIME = {
     "device": ["cpu", "auto", torch.device("cpu"), "cuda:99", "meta", "no device", "", 0, None],
     "batch_size": [*LARGE, "auto", "all"],
 }
+SEARCH = {
+    **RUNTIME,
+    "bank": [None, 3],
+    "n_neighbors": LARGE,
+    "metric": ["euclidean", "sqeuclidean", "cosine", "manhattan", None],
+    "n_jobs": [None, 1, 2, -1, -99, 0, 2**70, 0.5, "all"],
+    "verbose": [0, False, -1, None, "loud"],
+}
 NETWORK = {
     **RUNTIME,
     "random_state": [0, 7, None, np.random.RandomState(0), -1, 2**40, "seed", 0.5],
@@ -215,12 +223,8 @@ SETTINGS += [BiasSettings(gamma=5), BiasSettings(fraction=np.nan), BiasSettings(
 SETTINGS += [BiasSettings(fraction=1e-30), BiasSettings(gamma=1, p_min=0), BiasSettings(gamma=-1)]
 
 PARAMETERS = {
-    "TorchNearestNeighbors": {
-        **RUNTIME,
-        "bank": [None, 3],
-        "n_neighbors": LARGE,
-        "metric": ["euclidean", "sqeuclidean", "cosine", "manhattan", None],
-    },
+    "TorchNearestNeighbors": {**SEARCH, "radius": POSITIVE},
+    "TorchKNeighborsTransformer": {**SEARCH, "mode": ["distance", "connectivity", "both", None]},
     "LatentTransformer": LATENT,
     "LatentKNNClassifier": {
         **LATENT,

@@ -163,7 +163,18 @@ CASES = {
         lambda: skb.TorchNearestNeighbors(3),
         None,
         np.float32,
-        lambda search, X: [*search.kneighbors(X), *search.kneighbors()],
+        lambda search, X: [
+            *search.kneighbors(X),
+            *search.kneighbors(),
+            *map(np.concatenate, search.radius_neighbors(X, 0.5)),
+        ],
+        dict,
+    ),
+    "TorchKNeighborsTransformer": (
+        lambda: skb.TorchKNeighborsTransformer(n_neighbors=3, metric="cosine"),
+        None,
+        np.float32,
+        lambda search, X: [search.transform(X).toarray(), search.get_feature_names_out()],
         dict,
     ),
     "BoundarySampleExtractor": (

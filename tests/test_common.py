@@ -40,6 +40,7 @@ from skboundary import (
     LatentTransformer,
     LogitAdjustedClassifier,
     SubspaceMargins,
+    TorchKNeighborsTransformer,
     TorchNearestNeighbors,
 )
 from skboundary.networks import _default
@@ -126,6 +127,10 @@ ESTIMATORS = {
     ),
     "TorchNearestNeighbors": TorchNearestNeighbors(),
     "TorchNearestNeighbors-cosine": TorchNearestNeighbors(n_neighbors=3, metric="cosine"),
+    "TorchKNeighborsTransformer": TorchKNeighborsTransformer(),
+    "TorchKNeighborsTransformer-connectivity": TorchKNeighborsTransformer(
+        mode="connectivity", n_neighbors=3, metric="cosine"
+    ),
     "LatentTransformer": LatentTransformer(),
     "LatentTransformer-frozen": LatentTransformer(frozen()),
     "LatentTransformer-pipeline": LatentTransformer(

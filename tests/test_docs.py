@@ -418,6 +418,7 @@ PM = ["functional/perturbation_minimization.py", "functional/_fast_start.py"]
 EXACT_SEARCH = [
     "functional/nearest_neighbors.py",
     "functional/_search_index.py",
+    "functional/_shares.py",
     "functional/_shortlist.py",
     "functional/_exact_distances.py",
     "functional/_lower_bounds.py",
@@ -478,6 +479,7 @@ MEASURED = {
         "functional/latent_mixing.py::mix",
         *EXACT_SEARCH,
         "neighbors/_exact.py",
+        "neighbors/_exact_search.py",
     ],
     "neighbors": EXACT_SEARCH,
     "out_of_core": [],  # tests/test_memory.py measures again

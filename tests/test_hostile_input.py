@@ -34,7 +34,8 @@ CHEAP = {
     "BiasedExtrapolationClassifier": {"n_iter": 1, "epochs_per_iter": 2},
 }
 METHODS = {
-    "TorchNearestNeighbors": ["kneighbors", "partial_fit"],
+    "TorchNearestNeighbors": ["kneighbors", "radius_neighbors", "partial_fit"],
+    "TorchKNeighborsTransformer": ["kneighbors", "transform", "partial_fit"],
     "LatentTransformer": ["transform"],
     "LatentKNNClassifier": ["predict_proba", "predict", "kneighbors", "explain", "diagnose"],
     "LatentKNNClassifierCV": ["predict_proba", "predict"],
@@ -47,6 +48,8 @@ METHODS = {
     "LogitAdjustedClassifier": ["predict_proba", "predict", "decision_function"],
 }
 
+
+SEARCHES = {"TorchNearestNeighbors", "TorchKNeighborsTransformer"}
 
 # What a characterizer keeps of a fit that failed, for warm_start.
 KEPT = {"_classifier", "_rng", "_cache", "_measured"}
@@ -109,6 +112,18 @@ def check_exact(model, result, X, train):
     np.testing.assert_allclose(result[0], want, rtol=8 * eps, atol=atol)
     found = np.take_along_axis(true, result[1], axis=1)
     np.testing.assert_allclose(found, want, rtol=1e-9, atol=1e-12 if is_cosine else 0)
+
+
+def check_within(model, result, X):
+    assert all(part.shape == (len(X),) for part in result)
+    for distances, indices in zip(*result):
+        assert (np.diff(indices) > 0).all() and np.isfinite(distances).all()
+        assert (distances <= model.radius * (1 + 1e-6)).all()
+
+
+def check_graph(model, result, X):
+    assert result.shape == (len(X), model.n_samples_fit_) and np.isfinite(result.data).all()
+    assert (np.diff(result.indptr) == model.n_neighbors + (model.mode == "distance")).all()
 
 
 def squared(X, Y):
@@ -220,10 +235,12 @@ CHECKS = {
     "predict": check_labels,
     "decision_function": check_scores,
     "kneighbors": check_kneighbors,
+    "radius_neighbors": check_within,
     "explain": check_explanation,
     "extract_pairs": check_pairs,
     "transform": {
         "LatentTransformer": check_latent,
+        "TorchKNeighborsTransformer": check_graph,
         "SubspaceMargins": check_margins,
         "BoundarySampleExtractor": check_points,
     },
@@ -245,7 +262,7 @@ def build(name, case):
     if name == "FrozenNetwork":
         params["module"] = NETWORKS[case.network](case.train.shape, labels)
         params["module"] = getattr(params["module"], "module", params["module"])
-    elif name != "TorchNearestNeighbors":
+    elif name not in SEARCHES:
         params["estimator"] = NETWORKS[case.network](case.train.shape, labels)
     return getattr(skboundary, name)(**params), params
 
@@ -272,7 +289,7 @@ def run(name, case):
 
 def run_method(model, method, case):
     name, X = type(model).__name__, case.query.build()
-    if method in ("kneighbors", "diagnose") and X is None:
+    if method in ("kneighbors", "radius_neighbors", "diagnose") and X is None:
         return
     arguments = {"extract": [3], "diagnose": [X, case.y.build()]}.get(method, [X])
     call = getattr(model, method, None)
@@ -287,12 +304,12 @@ def run_method(model, method, case):
         check = check[name] if isinstance(check, dict) else check
         if check is not None:
             check(model, result, dense(X))
-        if name == "TorchNearestNeighbors" and method == "kneighbors":
+        if name in SEARCHES and method == "kneighbors":
             check_exact(model, result, dense(X), dense(case.train.build()))
 
 
 def strategy(name):
-    takes_network = name != "TorchNearestNeighbors"
+    takes_network = name not in SEARCHES
     networks = [*NETWORKS] if takes_network else ["default"]
     constraints = getattr(skboundary, name)._parameter_constraints
 

@@ -14,8 +14,11 @@ from skboundary import (
     LatentKNNClassifier,
     LatentTransformer,
     SubspaceMargins,
+    TorchKNeighborsTransformer,
+    TorchNearestNeighbors,
 )
 from skboundary.boundary import _boundary_search
+from skboundary.neighbors import _streamed_search
 
 
 @pytest.fixture
@@ -61,6 +64,23 @@ def test_searches_count_samples(bars, iris, mlp, monkeypatch):
     assert bars() == {"margins": (150 * margins.n_subspaces_,) * 2 + ("00:00",)}
     BoundaryCharacterizer(mlp, n_samples=3, n_partners=2, verbose=1).fit(X, y)
     assert bars()["class pairs"] == (6, 6, "00:00")
+
+
+def test_neighbors_count_queries(bars, iris, tmp_path, monkeypatch):
+    X, _ = iris
+    search = TorchNearestNeighbors(batch_size=2, verbose=1).fit(X)
+    for call in (search.kneighbors, search.radius_neighbors, search.kneighbors_graph):
+        call(X[:90])
+        assert bars() == {"neighbors": (90, 90, "00:00")}
+    TorchKNeighborsTransformer(verbose=1).fit_transform(X)
+    assert bars() == {"neighbors": (150, 150, "00:00")}
+    monkeypatch.setattr(_streamed_search, "_RANGE_BYTES", 4 * 4 * 50)
+    search.set_params(bank=tmp_path / "bank").fit(X)
+    for call in (search.kneighbors, search.radius_neighbors):
+        call(X[:90])
+        assert bars()["neighbors"] == (270, 270, "00:00")  # in each of three ranges
+    search.set_params(verbose=0).kneighbors(X)
+    assert not bars()
 
 
 def test_over_sampling_counts_samples(bars, iris, mlp):

@@ -7,11 +7,13 @@ from skboundary.neighbors._label_issues import LabelIssues
 from skboundary.neighbors._latent_knn import LatentKNNClassifier
 from skboundary.neighbors._latent_knn_cv import LatentKNNClassifierCV
 from skboundary.neighbors._protocol import NeighborSearch
+from skboundary.neighbors._transformer import TorchKNeighborsTransformer
 
 __all__ = [
     "LabelIssues",
     "LatentKNNClassifier",
     "LatentKNNClassifierCV",
     "NeighborSearch",
+    "TorchKNeighborsTransformer",
     "TorchNearestNeighbors",
 ]

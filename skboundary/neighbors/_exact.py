@@ -4,44 +4,23 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from numbers import Real
 from os import PathLike
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
-from sklearn.base import BaseEstimator, _fit_context
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils._param_validation import Interval
 
-from skboundary._bank_folder import BankFolder
-from skboundary._batching import BATCH_BYTES, resolve_batch_size
-from skboundary._device import DeviceLike, resolve_device, resolve_dtype, to_numpy, to_tensor
-from skboundary._plain import State
-from skboundary._site import DocLinkMixin
-from skboundary._validation import all_or_nothing, check_input
-from skboundary.functional.nearest_neighbors import build_index
-from skboundary.neighbors._bank_writing import sample_form, write_samples
-from skboundary.neighbors._sharded_search import by_ranges, describe_neighbors
-from skboundary.neighbors._streamed_search import (
-    BankIndex,
-    distance_dtype,
-    in_dtype,
-    search_batches,
-    search_ranges,
-)
-from skboundary.networks._carrier import StoredStateMixin
-from skboundary.networks._chunks import over_chunks
-
-# Batches of queries searched together: queries that need a float64 search share one pass over the
-# samples.
-_BATCHES_TOGETHER = 16
+from skboundary._device import DeviceLike
+from skboundary.neighbors._exact_search import ExactSearch
+from skboundary.neighbors._graph import check_mode, graph
+from skboundary.neighbors._radius import search_radius_ranges
+from skboundary.neighbors._streamed_search import distance_dtype, in_dtype
 
 
-class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
-    """Exact k nearest neighbors on the CPU or a GPU.
+class TorchNearestNeighbors(ExactSearch):
+    """Exact nearest neighbors on the CPU or a GPU: the k nearest, or all within a radius.
 
     The result equals that of a brute-force search in float64: the same samples, nearest first,
     with ties resolved by the lowest index, whatever the offset and scale of the data. Most of the
@@ -53,6 +32,10 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
     ----------
     n_neighbors : int, default=5
         Number of neighbors that `kneighbors` returns by default.
+
+    radius : float, default=1.0
+        Distance up to which `radius_neighbors` returns neighbors by default, in the unit of
+        `metric`: a squared distance for 'sqeuclidean'.
 
     metric : {'euclidean', 'sqeuclidean', 'cosine'}, default='euclidean'
         The distance. A zero vector has the cosine distance 1 to every vector.
@@ -69,6 +52,14 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
         part by part, so that they need not fit into memory. If it contains samples already,
         because `fit` was interrupted or another object has written them, they must be the first
         of X, and `fit` continues after them. A pickle contains the path.
+
+    n_jobs : int, default=None
+        Number of threads of a search on the CPU, at most one for each processor; -1 is all
+        processors, -2 all but one. None is the current number of torch
+        (``torch.get_num_threads()``). It does not affect the result.
+
+    verbose : int, default=0
+        If positive, a search shows a progress bar.
 
     Attributes
     ----------
@@ -92,7 +83,8 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
 
     See Also
     --------
-    sklearn.neighbors.NearestNeighbors : More metrics, trees, radius queries.
+    TorchKNeighborsTransformer : The graph of the neighbors, as a transformer.
+    sklearn.neighbors.NearestNeighbors : More metrics, and trees.
 
     Notes
     -----
@@ -103,8 +95,8 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
     Distances are float32 for float32, float16 and small integers (up to 16 bits), and float64 for
     other dtypes. A distance that exceeds the largest number of that dtype raises an error.
 
-    `n_neighbors` and `batch_size` take effect when neighbors are searched, `metric` and `device`
-    in `fit`; `partial_fit` and a pickle keep the metric of `fit`.
+    `metric` and `device` take effect in `fit`, the other parameters when neighbors are searched;
+    `partial_fit` and a pickle keep the metric of `fit`.
 
     Examples
     --------
@@ -114,286 +106,149 @@ class TorchNearestNeighbors(StoredStateMixin, DocLinkMixin, BaseEstimator):
     >>> distances, indices = neighbors.kneighbors([[3.0, 3.0]])
     >>> indices
     array([[1, 0]])
+    >>> neighbors.radius_neighbors_graph(radius=5.0).toarray()
+    array([[0., 1., 0.],
+           [1., 0., 1.],
+           [0., 1., 0.]])
     """
 
     _parameter_constraints: dict[str, Any] = {
-        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
-        "metric": [StrOptions({"euclidean", "sqeuclidean", "cosine"})],
-        "device": [str, torch.device],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
-        "bank": [str, PathLike, None],
+        **ExactSearch._parameter_constraints,
+        "radius": [Interval(Real, 0, None, closed="both")],
     }
-
-    _index: Any  # SearchIndex or BankIndex
 
     def __init__(
         self,
         n_neighbors: int = 5,
         *,
+        radius: float = 1.0,
         metric: str = "euclidean",
         device: DeviceLike = "auto",
         batch_size: str | int = "auto",
         bank: str | PathLike[str] | None = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
     ) -> None:
         self.n_neighbors = n_neighbors
+        self.radius = radius
         self.metric = metric
         self.device = device
         self.batch_size = batch_size
         self.bank = bank
+        self.n_jobs = n_jobs
+        self.verbose = verbose
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    @all_or_nothing()
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> TorchNearestNeighbors:
-        """Fit the nearest neighbors index.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix, torch.Tensor} of shape (n_samples, n_features)
-            Sparse matrices are converted to dense.
-        y : object, default=None
-            Ignored.
-
-        Returns
-        -------
-        self : TorchNearestNeighbors
-
-        Raises
-        ------
-        ValueError
-            If X is not two-dimensional, or contains NaN or infinity, or if `bank` holds other
-            samples or was written with another metric.
-        """
-        samples = self._check(X, reset=True)
-        self.device_ = resolve_device(self.device)
-        self.effective_metric_ = self.metric
-        if self.bank is None:
-            return self._keep(self._to_device(samples))
-        form = sample_form(self, samples)
-        bank = BankFolder.open_or_create(self.bank, metric=self.metric, samples=form)
-        return self._keep(self._write(bank, samples))
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    @all_or_nothing()
-    def partial_fit(self, X: ArrayLike, y: ArrayLike | None = None) -> TorchNearestNeighbors:
-        """Add samples to the index; the first call is equivalent to `fit`.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix, torch.Tensor} of shape (n_samples, n_features)
-        y : object, default=None
-            Ignored.
-
-        Returns
-        -------
-        self : TorchNearestNeighbors
-
-        Raises
-        ------
-        ValueError
-            If X has another number of columns than the samples in the index, or if another
-            process has written to the bank.
-        """
-        if not hasattr(self, "_index"):
-            return self.fit(X)
-        new = self._check(X, reset=False)
-        if isinstance(self._index, BankIndex):
-            bank = self._index.bank.reopened()  # which may hold samples of an interrupted call
-            return self._keep(self._write(bank, new, first=self.n_samples_fit_))
-        return self._keep(torch.cat([self._index.samples, self._to_device(new)]))
-
-    @over_chunks(describe_neighbors, by_ranges)
-    def kneighbors(
+    def radius_neighbors(
         self,
         X: ArrayLike | None = None,
-        n_neighbors: int | None = None,
+        radius: float | None = None,
         return_distance: bool = True,
+        sort_results: bool = False,
     ) -> Any:
-        """Find the nearest samples.
+        """Find all samples within a radius.
+
+        A sample at the distance `radius` is included. Distances are compared with `radius` in
+        float64, before they are rounded to the dtype of the result.
 
         Parameters
         ----------
         X : {array-like, sparse matrix, torch.Tensor} of shape (n_queries, n_features), \
                 default=None
             The queries. If None, neighbors of each sample of `fit` are returned; a sample is not
-            considered its own neighbor.
-        n_neighbors : int, default=None
-            Number of neighbors; None is the parameter of the estimator.
+            considered its own neighbor. A dask array is read in blocks.
+        radius : float, default=None
+            The largest distance; None is the parameter of the estimator.
         return_distance : bool, default=True
             Whether to return the distances.
+        sort_results : bool, default=False
+            Whether to return the nearest neighbors first, those with the lowest index first among
+            equals, instead of the order of indices. Needs `return_distance`.
 
         Returns
         -------
-        distances : ndarray of shape (n_queries, n_neighbors)
-            Distances to the neighbors, only if `return_distance` is True.
-        indices : ndarray of shape (n_queries, n_neighbors), dtype int64
+        distances : ndarray of shape (n_queries,) of arrays
+            Distances to the neighbors of each query, only if `return_distance` is True.
+        indices : ndarray of shape (n_queries,) of arrays of dtype int64
             Indices of the samples.
 
         Raises
         ------
         ValueError
-            If there are fewer samples than neighbors, or if a distance overflows.
+            If `radius` is negative or NaN, if `sort_results` is True and `return_distance` is
+            not, or if a distance within the radius overflows.
         """
-        check_is_fitted(self)
-        queries = None if X is None else self._check(X, reset=False)
-        distances, indices = self._search(queries, n_neighbors)
+        if sort_results and not return_distance:
+            raise ValueError("return_distance must be True if sort_results is True.")
+        counts, *found = self._within(X, radius, sort_results)
+        ends = np.cumsum(counts)[:-1]
+        distances, indices = (_arrays(np.split(part, ends)) for part in found)
         return (distances, indices) if return_distance else indices
 
-    def _search(self, X: Any, n_neighbors: int | None) -> tuple[NDArray[Any], NDArray[np.intp]]:
-        """Distances and indices for validated queries; None as in `kneighbors`."""
-        self._validate_params()  # n_neighbors and batch_size may have been set since fit
-        samples = self._index.samples
-        queries = samples if X is None else X
-        k = self._check_n_neighbors(n_neighbors, queries.shape[0], itself=X is None)
-        settings = self._settings(itself=X is None)
-        if isinstance(self._index, BankIndex):
-            found = search_ranges(samples, queries, k, metric=self._index.metric, **settings)
-        else:
-            found = search_batches(self._index, queries, k, **settings)
-        return in_dtype(found, distance_dtype(samples))
-
-    def _settings(self, *, itself: bool) -> dict[str, Any]:
-        """How to search, see `search_batches`."""
-        batch_size = resolve_batch_size(self.batch_size, 8 * self.n_features_in_, self.device_)
-        return dict(
-            to_device=self._to_device,
-            batch_size=batch_size,
-            n_together=batch_size * _BATCHES_TOGETHER,
-            itself=itself,
-        )
-
-    def kneighbors_graph(
-        self, X: ArrayLike | None = None, n_neighbors: int | None = None, mode: str = "connectivity"
-    ) -> sparse.csr_matrix:
-        """Compute the sparse graph of the neighbors.
+    def radius_neighbors_graph(
+        self,
+        X: ArrayLike | None = None,
+        radius: float | None = None,
+        mode: str = "connectivity",
+        sort_results: bool = False,
+    ) -> Any:
+        """Compute the sparse graph of all neighbors within a radius.
 
         Parameters
         ----------
         X : {array-like, sparse matrix, torch.Tensor} of shape (n_queries, n_features), \
                 default=None
-            As in `kneighbors`.
-        n_neighbors : int, default=None
-            As in `kneighbors`.
+            As in `radius_neighbors`.
+        radius : float, default=None
+            As in `radius_neighbors`.
         mode : {'connectivity', 'distance'}, default='connectivity'
             Weight of an edge: 1 or the distance.
+        sort_results : bool, default=False
+            Whether to store the nearest neighbors of a query first.
 
         Returns
         -------
-        graph : csr_matrix of shape (n_queries, `n_samples_fit_`)
+        graph : csr_matrix or csr_array of shape (n_queries, `n_samples_fit_`)
+            `sparse_interface` of `sklearn.set_config` selects a matrix or an array.
 
         Raises
         ------
         ValueError
-            If `mode` is invalid, or if there are fewer samples than neighbors.
+            If `mode` is invalid, and as in `radius_neighbors`.
         """
-        check_is_fitted(self)
-        if mode not in ("connectivity", "distance"):
-            raise ValueError(f"mode must be 'connectivity' or 'distance', got {mode!r}.")
-        distances, indices = self.kneighbors(X, n_neighbors)
-        n_queries, k = indices.shape
-        weights = distances if mode == "distance" else np.ones(indices.shape)
-        return sparse.csr_matrix(
-            (weights.ravel(), indices.ravel(), np.arange(0, n_queries * k + 1, k)),
-            shape=(n_queries, self.n_samples_fit_),
-        )
+        check_mode(mode)
+        counts, distances, indices = self._within(X, radius, sort_results)
+        return graph(counts, distances, indices, self.n_samples_fit_, mode)
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
-    def _stored_state(self) -> State:
-        state = super()._stored_state()
-        if "_index" in state:  # the index is as large as the samples and quickly rebuilt
-            index = state["_index"]
-            state["_index"] = index.bank if isinstance(index, BankIndex) else index.samples
-        return state
-
-    def _restore(self, state: State) -> None:
-        super()._restore(state)
-        samples: Any = state.get("_index")
-        if samples is not None:
-            self._search_in(samples)
-
-    def _search_in(self, samples: Any) -> None:
-        """Search among stored samples, or in a bank, which may be missing until it is used."""
-        if isinstance(samples, BankFolder):
-            self._keep(samples)
-            return
-        if samples.ndim != 2 or samples.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"its samples have shape {tuple(samples.shape)} instead of "
-                f"(n_samples, {self.n_features_in_})"
+    def _within(
+        self, X: Any, radius: float | None, sort: bool
+    ) -> tuple[NDArray[np.intp], NDArray[Any], NDArray[np.intp]]:
+        """Number of neighbors of each query, and distances and indices of all of them."""
+        queries = self._check_queries(X)
+        self._validate_params()  # parameters may have been set since fit
+        radius = self.radius if radius is None else _check_radius(radius)
+        with self._threads():
+            found = search_radius_ranges(
+                self._index,
+                self._index.samples if queries is None else queries,
+                radius,
+                sort=sort,
+                **self._settings(itself=queries is None),
             )
-        self._keep(self._to_device(samples))
+        return found.counts.numpy(), *in_dtype(found, distance_dtype(self._index.samples))
 
-    def _without_samples(self) -> TorchNearestNeighbors:
-        """A shallow copy that is stored without its samples, for an owner that stores them."""
-        copied = object.__new__(type(self))
-        copied.__dict__.update({k: v for k, v in vars(self).items() if k != "_index"})
-        return copied
 
-    def _keep(self, samples: torch.Tensor | BankFolder) -> TorchNearestNeighbors:
-        """Search among samples; those of a bank are its latent vectors."""
-        if isinstance(samples, BankFolder):
-            self._index = BankIndex(samples, self.effective_metric_)
-            self.n_samples_fit_ = samples.n_samples
-        else:
-            self._index = build_index(samples, self.effective_metric_)
-            self.n_samples_fit_ = len(samples)
-        return self
+def _check_radius(radius: Any) -> float:
+    if not isinstance(radius, Real):
+        raise TypeError(f"radius must be a number, got {radius!r}.")
+    largest = float(radius)
+    if not largest >= 0:
+        raise ValueError(f"radius must be at least 0, got {radius!r}.")
+    return largest
 
-    def _open(self, bank: BankFolder) -> TorchNearestNeighbors:
-        """Search in a bank, as after `fit`."""
-        self.device_ = resolve_device(self.device)
-        self.effective_metric_ = self.metric
-        self.input_shape_ = bank.latent.shape[1:]
-        self.n_features_in_ = self.input_shape_[0]
-        return self._keep(bank)
 
-    def _write(self, bank: BankFolder, samples: Any, first: int = 0) -> BankFolder:
-        """Write samples to a bank in the dtype of the search."""
-        dtype = self._search_dtype(samples)
-        wider = bank.latent.dtype if bank.n_samples else None
-
-        def compute(some: Any, bar: Any) -> tuple[NDArray[Any], None]:
-            array = to_numpy(to_tensor(some, dtype=dtype))
-            return array.astype(wider) if wider and np.can_cast(array.dtype, wider) else array, None
-
-        block = max(1, BATCH_BYTES // (8 * self.n_features_in_))
-        return write_samples(bank, samples, compute, block=block, first=first)
-
-    def _check(self, X: Any, *, reset: bool) -> Any:
-        X = check_input(self, X, reset=reset)
-        if X.ndim != 2:
-            raise ValueError(
-                f"Found array with dim {X.ndim}, while dim <= 2 is required by "
-                f"{type(self).__name__}. Flatten the samples with X.reshape(len(X), -1), or "
-                "use the features of a network with LatentTransformer."
-            )
-        return X
-
-    def _to_device(self, samples: Any) -> torch.Tensor:
-        """Convert samples to a tensor; small integers are kept, and cast during the search."""
-        if isinstance(samples, torch.Tensor):
-            return samples.to(self.device_)
-        return to_tensor(samples, device=self.device_, dtype=self._search_dtype(samples))
-
-    def _search_dtype(self, samples: Any) -> torch.dtype | None:
-        """Dtype of samples in the index; None keeps small integers."""
-        small = np.can_cast(samples.dtype, np.int16)
-        return None if small else resolve_dtype(samples, self.device_)
-
-    def _check_n_neighbors(self, n_neighbors: int | None, n_queries: int, *, itself: bool) -> int:
-        """Validate the number of neighbors with the messages of scikit-learn."""
-        k = self.n_neighbors if n_neighbors is None else n_neighbors
-        if not isinstance(k, Integral):
-            raise TypeError(f"n_neighbors does not take {type(k)} value, enter integer value")
-        if k <= 0:
-            raise ValueError(f"Expected n_neighbors > 0. Got {k}")
-        if k > self.n_samples_fit_ - itself:
-            raise ValueError(
-                f"Expected n_neighbors {'<' if itself else '<='} n_samples_fit, but "
-                f"n_neighbors = {k}, n_samples_fit = {self.n_samples_fit_}, "
-                f"n_samples = {n_queries}"
-            )
-        return int(k)
+def _arrays(parts: list[NDArray[Any]]) -> NDArray[np.object_]:
+    """Put arrays of different lengths into an array."""
+    arrays = np.empty(len(parts), dtype=object)
+    for i, part in enumerate(parts):
+        arrays[i] = part
+    return arrays

@@ -99,7 +99,8 @@ def search_range(
     """Distances, squared where that is exact, and indices (n, k) among a range of the bank."""
     search = _search_of(estimator)
     index = _index_of(search, start, stop, _metric(search, queries))
-    found = search_batches(index, queries, k, **search._settings(itself=False))
+    with search._threads():
+        found = search_batches(index, queries, k, **search._settings(itself=False))
     return found.distances.double().numpy(), found.indices.numpy() + start
 
 

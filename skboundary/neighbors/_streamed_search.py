@@ -21,11 +21,12 @@ from sklearn.utils import gen_batches
 from torch import Tensor
 
 from skboundary._bank_folder import BankFolder
-from skboundary._batching import joined, map_batches
+from skboundary._batching import joined, map_batches, progress
 from skboundary._device import move, to_tensor
 from skboundary._part_array import PartArray
 from skboundary.functional.nearest_neighbors import (
     Neighbors,
+    NeighborsWithin,
     SearchIndex,
     build_index,
     merge,
@@ -58,6 +59,7 @@ def search_batches(
     batch_size: int,
     n_together: int,
     itself: bool,
+    verbose: int = 0,
 ) -> Neighbors:
     """Find the k nearest samples of each query in an index.
 
@@ -73,6 +75,8 @@ def search_batches(
         See `functional.nearest_neighbors.search`; queries searched in one call.
     itself : bool
         Whether query i is sample i, which is not returned.
+    verbose : int, default=0
+        If positive, shows a progress bar.
 
     Returns
     -------
@@ -87,7 +91,8 @@ def search_batches(
         return move(near, torch.device("cpu"))
 
     n_queries = queries.shape[0]
-    return Neighbors(*joined(map_batches(step, n_queries, n_together), n_queries))
+    parts = map_batches(step, n_queries, n_together, verbose=verbose, desc="neighbors")
+    return Neighbors(*joined(parts, n_queries))
 
 
 def search_ranges(
@@ -100,6 +105,7 @@ def search_ranges(
     batch_size: int,
     n_together: int,
     itself: bool,
+    verbose: int = 0,
 ) -> Neighbors:
     """Find the k nearest samples of each query among samples on disk.
 
@@ -107,7 +113,7 @@ def search_ranges(
     ----------
     samples : PartArray of shape (n, d)
     metric : {"euclidean", "sqeuclidean", "cosine"}
-    queries, k, to_device, batch_size, n_together, itself : object
+    queries, k, to_device, batch_size, n_together, itself, verbose : object
         See `search_batches`.
 
     Returns
@@ -121,26 +127,27 @@ def search_ranges(
         If a sample is not finite.
     """
     q, merged = queries.shape[0], merged_metric(metric, samples, queries)
-    best = no_neighbors(q, k, len(samples))
-    for inside in _ranges(samples):
-        index = build_range(samples, inside, merged, to_device)
+    best, parts = no_neighbors(q, k, len(samples)), ranges(samples)
+    with progress(q * len(parts), "neighbors", verbose) as bar:
+        for inside in parts:
+            index = build_range(samples, inside, merged, to_device)
 
-        def step(batch: slice, index: SearchIndex = index, first: int = inside.start) -> Any:
-            found = []
-            for part, exclude in _split(batch, first, len(index.samples), itself):
-                near = min(k, len(index.samples) - (exclude is not None))
-                if near:
-                    query = to_device(queries[part])
-                    without = None if exclude is None else exclude.to(query.device)
-                    of_part = search(index, query, near, exclude=without, batch_size=batch_size)
-                    found.append((part, *move(of_part, torch.device("cpu"))))
-            return found
+            def step(batch: slice, index: SearchIndex = index, first: int = inside.start) -> Any:
+                found = []
+                for part, exclude in _split(batch, first, len(index.samples), itself):
+                    near = min(k, len(index.samples) - (exclude is not None))
+                    if near:
+                        query = to_device(queries[part])
+                        without = None if exclude is None else exclude.to(query.device)
+                        of_part = search(index, query, near, exclude=without, batch_size=batch_size)
+                        found.append((part, *move(of_part, torch.device("cpu"))))
+                return found
 
-        for found in map_batches(step, q, n_together):
-            for part, distances, indices in found:
-                new = Neighbors(distances, indices + inside.start)
-                known = Neighbors(best.distances[part], best.indices[part])
-                best.distances[part], best.indices[part] = merge(known, new)
+            for found in map_batches(step, q, n_together, bar=bar):
+                for part, distances, indices in found:
+                    new = Neighbors(distances, indices + inside.start)
+                    known = Neighbors(best.distances[part], best.indices[part])
+                    best.distances[part], best.indices[part] = merge(known, new)
     return best if merged == metric else Neighbors(best.distances.sqrt_(), best.indices)
 
 
@@ -180,7 +187,9 @@ def distance_dtype(samples: Any) -> type:
     return np.float64 if str(samples.dtype).endswith("float64") else np.float32
 
 
-def in_dtype(found: Neighbors, dtype: type) -> tuple[NDArray[Any], NDArray[np.intp]]:
+def in_dtype(
+    found: Neighbors | NeighborsWithin, dtype: type
+) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """Distances in a dtype, and indices.
 
     Raises
@@ -199,10 +208,10 @@ def in_dtype(found: Neighbors, dtype: type) -> tuple[NDArray[Any], NDArray[np.in
     return distances.astype(dtype, copy=False), indices
 
 
-def _ranges(samples: PartArray) -> Iterator[slice]:
+def ranges(samples: PartArray) -> list[slice]:
     """Ranges whose table is of limited size."""
     size = 4 * samples.shape[1]  # of one sample, in float32
-    return gen_batches(len(samples), max(1, _RANGE_BYTES // size))
+    return [*gen_batches(len(samples), max(1, _RANGE_BYTES // size))]
 
 
 def _split(batch: slice, first: int, n: int, itself: bool) -> Iterator[tuple[slice, Tensor | None]]:

@@ -8,6 +8,7 @@ import copy
 import pickle
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +16,17 @@ import pandas as pd
 import pytest
 import torch
 from imblearn.over_sampling import SMOTE
+from imblearn.under_sampling import EditedNearestNeighbours, NearMiss, NeighbourhoodCleaningRule
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.neighbors import KNeighborsTransformer, NearestNeighbors
+from sklearn.neighbors import NearestNeighbors
 
 import skboundary
+from skboundary import _random
 from skboundary.exceptions import DeviceWarning
 from skboundary.functional._search_index import Method
+from skboundary.neighbors import _streamed_search
 from skboundary.neighbors._exact import TorchNearestNeighbors
 
 METRICS = ["euclidean", "sqeuclidean", "cosine"]
@@ -307,10 +311,73 @@ def test_smote_with_this_search_gives_the_same_samples(X):
     np.testing.assert_allclose(ours[0], theirs[0])
 
 
-def test_graph_has_the_edges_of_the_transformer_of_scikit_learn(X):
-    graph = TorchNearestNeighbors(6).fit(X).kneighbors_graph(X, mode="distance")
-    expected = KNeighborsTransformer(n_neighbors=5).fit_transform(X)
-    np.testing.assert_allclose(graph.toarray(), expected.toarray(), atol=1e-6)
+UNDER_SAMPLERS = {
+    "EditedNearestNeighbours": lambda search: EditedNearestNeighbours(
+        n_neighbors=search(4), n_jobs=2
+    ),
+    "NearMiss": lambda search: NearMiss(n_neighbors=search(3), n_jobs=2),
+    "NearMiss-3": lambda search: NearMiss(
+        version=3, n_neighbors=search(3), n_neighbors_ver3=search(3), n_jobs=-1
+    ),
+    # it also needs `predict` of what is given as n_neighbors, so the search is that of its rule
+    "NeighbourhoodCleaningRule": lambda search: NeighbourhoodCleaningRule(
+        edited_nearest_neighbours=EditedNearestNeighbours(n_neighbors=search(4), n_jobs=2)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNDER_SAMPLERS)
+def test_under_samplers_that_set_n_jobs_give_the_same_samples(X, name):
+    y = (X[:, 0] + X[:, 1] > 0.8).astype(int)
+    X_new, y_new = UNDER_SAMPLERS[name](TorchNearestNeighbors).fit_resample(X, y)
+    brute = partial(NearestNeighbors, algorithm="brute")
+    expected, expected_y = UNDER_SAMPLERS[name](lambda k: brute(n_neighbors=k)).fit_resample(X, y)
+    assert len(X_new) < len(X)
+    np.testing.assert_array_equal(X_new, expected)
+    np.testing.assert_array_equal(y_new, expected_y)
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "expected"), [(None, 3), (1, 1), (2, 2), (99, 4), (-1, 4), (-2, 3), (-99, 1)]
+)
+def test_n_jobs_are_the_threads_of_a_search(X, monkeypatch, n_jobs, expected):
+    monkeypatch.setattr(_random, "cpu_count", lambda: 4)
+    used, inner = [], _streamed_search.search
+    monkeypatch.setattr(
+        _streamed_search,
+        "search",
+        lambda *args, **kwargs: used.append(torch.get_num_threads()) or inner(*args, **kwargs),
+    )
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        search = TorchNearestNeighbors(n_jobs=n_jobs).fit(X)
+        want = search.kneighbors()
+        assert used == [expected] and torch.get_num_threads() == 3
+        with pytest.raises(ValueError, match="n_neighbors < n_samples_fit"):
+            search.kneighbors(n_neighbors=300)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(want, TorchNearestNeighbors().fit(X).kneighbors())
+
+
+@pytest.mark.parametrize(("metric", "d"), [(m, 40_000) for m in METRICS] + [("euclidean", 270_000)])
+def test_sums_of_many_columns_do_not_depend_on_the_number_of_threads(metric, d):
+    X = np.random.RandomState(0).randn(3, d)
+    search = TorchNearestNeighbors(1, metric=metric).fit(X)  # each query has one candidate: one sum
+    queries = X[:1] + np.random.RandomState(1).randn(6, d) / 3
+    found = [
+        [search.set_params(n_jobs=n_jobs).kneighbors(query[None])[0] for query in queries]
+        for n_jobs in (1, 2)
+    ]
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("n_jobs", [0, 1.5, "all"])
+def test_invalid_n_jobs_are_refused(X, n_jobs):
+    with pytest.raises(ValueError, match="'n_jobs' parameter of TorchNearestNeighbors"):
+        TorchNearestNeighbors(n_jobs=n_jobs).fit(X)
 
 
 def test_a_method_chosen_by_speed_does_not_show_in_copies_or_added_samples(X):

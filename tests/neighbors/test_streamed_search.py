@@ -13,7 +13,7 @@ from scipy import sparse
 from skboundary import _part_writer
 from skboundary._bank_folder import BankFolder
 from skboundary._part_array import PartArray
-from skboundary.neighbors import TorchNearestNeighbors, _exact, _streamed_search
+from skboundary.neighbors import TorchNearestNeighbors, _exact_search, _streamed_search
 from skboundary.networks import _sample_store
 
 METRICS = ["euclidean", "sqeuclidean", "cosine"]
@@ -26,7 +26,7 @@ def sizes(monkeypatch):
     def set_sizes(part, range_, d, itemsize=4):
         monkeypatch.setattr(_part_writer, "PART_BYTES", part * d * itemsize)
         monkeypatch.setattr(_streamed_search, "_RANGE_BYTES", range_ * d * 4)
-        monkeypatch.setattr(_exact, "_BATCHES_TOGETHER", 1)
+        monkeypatch.setattr(_exact_search, "_BATCHES_TOGETHER", 1)
 
     return set_sizes
 
@@ -197,7 +197,7 @@ def test_an_existing_bank_is_opened_and_not_written_again(tmp_path, sizes, monke
 def test_an_interrupted_fit_continues(tmp_path, sizes, monkeypatch):
     X = np.random.RandomState(0).randn(100, 4)
     sizes(30, 16, 4, 8)
-    monkeypatch.setattr(_exact, "BATCH_BYTES", 8 * 4 * 10)  # blocks of ten
+    monkeypatch.setattr(_exact_search, "BATCH_BYTES", 8 * 4 * 10)  # blocks of ten
     neighbors = TorchNearestNeighbors(bank=tmp_path / "bank")
     keys, calls = _sample_store.sample_keys, []
 
