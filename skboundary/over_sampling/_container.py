@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.exceptions import DataConversionWarning
+from sklearn.utils import _align_api_if_sparse
 
 from skboundary.exceptions import warn_caller
 
@@ -32,7 +33,7 @@ class Container:
             )
         self.frame = type(X) if hasattr(X, "columns") else None
         self.columns = getattr(X, "columns", None)
-        self.sparse = type(X) if sparse.issparse(X) else None
+        self.format = X.format if sparse.issparse(X) else None
         self.integers: list[int] = []
         if self.frame is not None:
             self.integers = [i for i, d in enumerate(X.dtypes) if getattr(d, "kind", "O") in "iub"]
@@ -59,6 +60,6 @@ class Container:
                 DataConversionWarning,
             )
         if sparse.issparse(X):  # also for a DataFrame of sparse columns
-            kind = self.sparse or type(X)
-            return kind(sparse.vstack([X, sparse.csr_matrix(samples)]))
+            kind = self.format or X.format
+            return _align_api_if_sparse(sparse.vstack([X, sparse.csr_array(samples)], format=kind))
         return np.concatenate([X, samples])

@@ -156,8 +156,8 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
     -----
     Pairs are used again only when all are used up, then at a probability drawn uniformly
     between the target and that of the minority sample. Integer arrays are returned as floats;
-    integer columns of a DataFrame are rounded. Sparse matrices are returned in their format and
-    densified in between.
+    integer columns of a DataFrame are rounded. Sparse matrices are returned in their format, as
+    matrices or arrays by ``sparse_interface`` of `sklearn.set_config`, and densified in between.
 
     References
     ----------
@@ -260,6 +260,7 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         y_resampled : {ndarray, Series} of shape (n_samples_new,)
         """
         refuse_masked(y, "y")
+        y = to_numpy(y) if isinstance(y, torch.Tensor) else y
         if np.ndim(y) == 1:
             check_labels(np.asarray(y))
         return super().fit_resample(X, y, **fit_params)

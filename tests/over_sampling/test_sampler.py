@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from sklearn import config_context
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
@@ -757,15 +758,18 @@ def test_verbose_shows_two_bars_and_no_more(capsys):
 # ----------------------------------------------------------------------------- containers
 
 
+@pytest.mark.parametrize("interface", ["spmatrix", "sparray"])
 @pytest.mark.parametrize("kind", ["matrix", "array"])
 @pytest.mark.parametrize("form", ["csr", "csc", "coo", "lil", "dok", "bsr"])
-def test_sparse(two, form, kind):
+def test_sparse(two, form, kind, interface):
     X, y = two
     dense = np.where(np.abs(X) < 0.3, 0, X)
     _, points, _ = resample(dense, y)
     given = getattr(sparse, f"{form}_{kind}")(dense)
-    X_new, _ = BiasedExtrapolationSampler(random_state=0, **PAPER).fit_resample(given, y)
-    assert type(X_new) is type(given) and X_new.format == form and X_new.dtype == np.float64
+    with config_context(sparse_interface=interface):
+        X_new, _ = BiasedExtrapolationSampler(random_state=0, **PAPER).fit_resample(given, y)
+    assert sparse.isspmatrix(X_new) == (interface == "spmatrix")
+    assert X_new.format == form and X_new.dtype == np.float64
     np.testing.assert_array_equal(X_new.toarray(), np.concatenate([dense, points]))
 
 
