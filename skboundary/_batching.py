@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from skboundary._callbacks import counted
+
 # Largest batch in bytes of input and in samples. The activations of a convolutional network take
 # some tens of times the memory of its input, hence the low limits.
 BATCH_BYTES = 2**25
@@ -153,12 +155,15 @@ def _written(whole: Any, part: Any, start: int, stop: int) -> Any:
 
 
 def progress(total: int, desc: str, verbose: int) -> Any:
-    """Open a tqdm bar if `verbose` is positive, and otherwise a bar that shows nothing."""
+    """Open a tqdm bar if `verbose` is positive, and otherwise a bar that shows nothing.
+
+    Inside `pass_task` it also counts blocks for callbacks.
+    """
     if verbose <= 0:  # even a disabled tqdm starts a monitor thread
-        return _Silent()
+        return counted(_Silent(), total)
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, desc=desc, leave=False)
+    return counted(tqdm(total=total, desc=desc, leave=False), total)
 
 
 class _Silent:

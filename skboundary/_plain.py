@@ -156,6 +156,8 @@ class Encoder:
         Its parameters give foreign objects their names.
     is_foreign : callable, default=None
         Maps a path and a value to whether the value is foreign, whatever its type.
+    left_out : set of str
+        Attributes of objects that are not stored.
 
     Attributes
     ----------
@@ -167,11 +169,14 @@ class Encoder:
     """
 
     def __init__(
-        self, estimator: Any, is_foreign: Callable[[str, Any], bool] | None = None
+        self,
+        estimator: Any,
+        is_foreign: Callable[[str, Any], bool] | None = None,
+        left_out: frozenset[str] = frozenset(),
     ) -> None:
         named = [*_parameters(estimator)]
         self._names = {id(value): name for name, value in reversed(named)}
-        self._is_foreign = is_foreign
+        self._is_foreign, self._left_out = is_foreign, left_out
         self.objects: list[dict[str, Any]] = []
         self.arrays: list[tuple[str, Any]] = []
         self.foreign: list[Foreign] = []
@@ -247,8 +252,9 @@ class Encoder:
                 raise ValueError(f"{path} ({type(value).__name__}) contains itself.")
             self._open.add(id(value))
             codec = _CODECS[type(value)]
-            state = codec.take(value)
-            encoded = {name: self.encode(v, _join(path, name)) for name, v in state.items()}
+            state = codec.take(value).items()
+            kept = ((name, v) for name, v in state if name not in self._left_out)
+            encoded = {name: self.encode(v, _join(path, name)) for name, v in kept}
             self._known[id(value)] = value, {"ref": len(self.objects)}
             self.objects.append({"class": codec.name, "state": encoded})
             self._open.remove(id(value))

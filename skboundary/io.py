@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 import skboundary
+from skboundary._callbacks import CALLBACK_ATTRIBUTES
 from skboundary._npy import read_npy, write_npy
 from skboundary._plain import Decoder, Encoder, storable_classes
 from skboundary._sample_array import SampleArray
@@ -89,7 +90,7 @@ def save(estimator: Any, folder: str | os.PathLike[str]) -> list[str]:
     True
     """
     _check_class(estimator)
-    encoder = Encoder(estimator, _is_file)
+    encoder = Encoder(estimator, _is_file, CALLBACK_ATTRIBUTES)
     root = encoder.encode(estimator)
     with new_folder(Path(folder)) as unfinished:
         writer = PartWriter(unfinished)
@@ -193,7 +194,7 @@ def _build(
         estimator = decoder.decode(document["estimator"])
         for built in decoder.built:
             if isinstance(built, StoredStateMixin):
-                built._validate_params()  # type: ignore[attr-defined]
+                built._validate_params()
         if type(estimator).__name__ != document["class"]:
             raise ValueError(f"the estimator is not a {document['class']}.")
         _check_class(estimator)

@@ -17,6 +17,7 @@ TASKS = ("_task_store", "_file_array")
 SHARED = (
     "_random",
     "_device",
+    "_callbacks",
     "_batching",
     "_sample_array",
     "_validation",
@@ -33,7 +34,8 @@ ALLOWED = {
     "exceptions": set(),
     "_random": set(),
     "_device": {"exceptions"},
-    "_batching": set(),
+    "_callbacks": set(),
+    "_batching": {"_callbacks"},
     "_site": {"__version__"},
     "_sample_array": {"_batching"},
     "_validation": {"_device", "_sample_array"},

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from skboundary._bank_folder import BankFolder
 from skboundary._bank_state import STATE_FILE
+from skboundary._callbacks import CALLBACK_ATTRIBUTES
 from skboundary._npy import map_npy
 from skboundary._part_writer import LOCK
 from skboundary._plain import Foreign
@@ -168,9 +169,11 @@ class PartWriter:
 
     def _skops(self, number: int, estimator: BaseEstimator) -> bool:
         """Write an estimator by skops if it can read it back."""
-        skops = extra("skops.io")
+        skops, bare = extra("skops.io"), copy.copy(estimator)
+        for name in CALLBACK_ATTRIBUTES & vars(bare).keys():
+            delattr(bare, name)
         try:
-            data = skops.dumps(estimator)
+            data = skops.dumps(bare)
             skops.loads(data, trusted=skops.get_untrusted_types(data=data))
         except Exception:  # whatever it is, the user is asked for the object
             return False

@@ -15,6 +15,7 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from skboundary._batching import progress
+from skboundary._callbacks import task
 from skboundary._device import DeviceLike
 from skboundary._engine import Failed, find_engine
 from skboundary._random import RandomStateLike, draw_seed
@@ -207,13 +208,18 @@ def _report(
         for share in shares
     ]
     failed: Measures = {}
-    with progress(len(missing), "class pairs", verbose) as bar:
-        for share, found in zip(shares, engine.gather(tasks), strict=True):
-            if isinstance(found, Failed):  # not in the cache: the next call measures them
-                failed |= {pair: dict.fromkeys(COLUMNS, np.nan) for pair in share}
-            else:
-                cache.update(found)
-            bar.update(len(share))
+    results = engine.gather(tasks)
+    bar = progress(len(missing), "class pairs", verbose)
+    with bar, task("class-pairs", len(shares)):
+        for share in shares:
+            with task("class-pair"):
+                found = next(results)
+                if isinstance(found, Failed):  # not in the cache: the next call measures them
+                    failed |= {pair: dict.fromkeys(COLUMNS, np.nan) for pair in share}
+                else:
+                    cache.update(found)
+                bar.update(len(share))
+        next(results, None)  # a cluster warns of failed tasks at the end
     measures = cache | failed
     s, t = np.array(wanted, dtype=np.intp).reshape(-1, 2).T
     columns = {name: np.array([measures[pair][name] for pair in wanted]) for name in COLUMNS}

@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils._optional_dependencies import check_pandas_support
 from sklearn.utils.validation import check_is_fitted
 
+from skboundary._callbacks import fit_tasks
 from skboundary._device import DeviceLike
 from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing
@@ -191,6 +192,7 @@ class BoundaryCharacterizer(NetworkHostMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing("_classifier", "_rng", "_cache", "_measured")
+    @fit_tasks(lambda self: self._n_trainings + 2)
     def fit(
         self,
         X: ArrayLike,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skboundary._callbacks import pass_task
 from skboundary._device import to_numpy, to_tensor
 from skboundary._plain import storable
 from skboundary._random import draw_seed
@@ -119,7 +120,8 @@ class FittedClassifier:
         if not keep_samples:
             network.verbose = 0
             return classifier
-        known = classifier.predict(samples, latent=latent)
+        with pass_task("run-network", network.n_batches(samples)):
+            known = classifier.predict(samples, latent=latent)
         network.verbose = 0  # searches show progress
         usable = np.full(len(samples), True) if codes is None else codes == known.predicted
         training = TrainingSamples(samples, known.predicted, usable)

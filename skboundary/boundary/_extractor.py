@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
+from skboundary._callbacks import fit_tasks
 from skboundary._device import DeviceLike
 from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing, check_targets
@@ -235,6 +236,7 @@ class BoundarySampleExtractor(
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
+    @fit_tasks(lambda self: self._n_trainings + 1)
     def fit(
         self, X: ArrayLike, y: ArrayLike | None = None, **fit_params: Any
     ) -> BoundarySampleExtractor:

@@ -15,6 +15,7 @@ from sklearn.utils import Bunch, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
+from skboundary._callbacks import fit_tasks
 from skboundary._device import DeviceLike, to_numpy
 from skboundary._random import RandomStateLike, spawn_generators
 from skboundary._validation import all_or_nothing
@@ -157,6 +158,7 @@ class SubspaceMargins(NetworkHostMixin, TransformerMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
+    @fit_tasks(lambda self: self._n_trainings + (self.method == "label"))
     def fit(self, X: ArrayLike, y: ArrayLike | None = None, **fit_params: Any) -> SubspaceMargins:
         """Fit the classifier if it is not trained, and make the subspaces.
 

@@ -15,6 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import ParameterGrid
 
+from skboundary._callbacks import pass_task
 from skboundary._device import to_numpy
 from skboundary.exceptions import SeenSamplesWarning, warn_caller
 from skboundary.neighbors._bank import Bank, Found, Stored, Transforms, merged, passes
@@ -121,7 +122,8 @@ def make_spaces(
     stored : Stored
         Outputs for X, with the latent vectors of all layers side by side.
     """
-    stored = Stored(*map(to_numpy, network.latent_and_logits(X)))
+    with pass_task("run-network", network.n_batches(X)):
+        stored = Stored(*map(to_numpy, network.latent_and_logits(X)))
     spaces = {}
     for layer, (single, columns) in zip(layers, single_layers(network, X), strict=True):
         part = stored._replace(latent=np.ascontiguousarray(stored.latent[:, columns]))
@@ -137,11 +139,12 @@ def find_in(
     """Find the k nearest training samples of X in each space, in one pass of the network."""
     parts: dict[Any, list[Found]] = {key: [] for key in spaces}
     block = next(iter(spaces.values())).bank.block_size(X, k, transforms)
-    for latents, logits in passes(network, X, transforms, block, verbose):
-        for key, (columns, bank) in spaces.items():
-            own = [latent[:, columns].contiguous() for latent in latents]
-            near = merged([bank.neighbors(latent, k) for latent in own], k)
-            parts[key].append(Found(own[0], logits, *near))
+    with pass_task("find-neighbors", network.n_batches(X)):
+        for latents, logits in passes(network, X, transforms, block, verbose):
+            for key, (columns, bank) in spaces.items():
+                own = [latent[:, columns].contiguous() for latent in latents]
+                near = merged([bank.neighbors(latent, k) for latent in own], k)
+                parts[key].append(Found(own[0], logits, *near))
     return {key: Found.joined(found) for key, found in parts.items()}
 
 

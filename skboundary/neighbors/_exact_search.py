@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skboundary._bank_folder import BankFolder
 from skboundary._batching import BATCH_BYTES, resolve_batch_size
+from skboundary._callbacks import fit_tasks
 from skboundary._device import DeviceLike, resolve_device, resolve_dtype, to_numpy, to_tensor
 from skboundary._plain import State
 from skboundary._random import torch_threads
@@ -70,6 +71,7 @@ class ExactSearch(StoredStateMixin, DocLinkMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     @all_or_nothing()
+    @fit_tasks()
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
         """Fit the nearest neighbors index.
 

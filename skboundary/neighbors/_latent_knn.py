@@ -19,6 +19,7 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.validation import check_is_fitted
 
 from skboundary._batching import joined
+from skboundary._callbacks import fit_tasks
 from skboundary._device import DeviceLike, to_numpy
 from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing
@@ -213,6 +214,7 @@ class LatentKNNClassifier(
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
+    @fit_tasks(lambda self: self._n_trainings + 1)
     def fit(
         self, X: ArrayLike, y: ArrayLike | None = None, **fit_params: Any
     ) -> LatentKNNClassifier:

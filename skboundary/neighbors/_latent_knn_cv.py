@@ -17,6 +17,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
+from skboundary._callbacks import fit_tasks, task
 from skboundary._device import DeviceLike
 from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing, check_targets
@@ -197,6 +198,7 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
+    @fit_tasks(lambda self: 2)
     def fit(
         self,
         X: ArrayLike,
@@ -256,10 +258,11 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         else:
             scores, trained = self._choose_within(X, y, grid, routed)
         self._set_best(grid, scores)
-        if trained is None:
-            best = {name: [value] for name, value in self.best_params_.items()}
-            trained = self._train(X, y, best, routed.fit)
-        self.best_estimator_ = trained.fitted(self._classifier(), X)
+        with task("fit-best-estimator", 2 * (trained is None)):
+            if trained is None:
+                best = {name: [value] for name, value in self.best_params_.items()}
+                trained = self._train(X, y, best, routed.fit)
+            self.best_estimator_ = trained.fitted(self._classifier(), X)
         self.classes_ = self.best_estimator_.classes_
         self.estimator_ = self.best_estimator_.estimator_
         self.device_ = self.best_estimator_.device_
@@ -320,9 +323,10 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
     ) -> tuple[NDArray[np.float64], Trained]:
         """Score the settings on given samples, after one training."""
         leave_out(grid, X.shape[0])
-        trained = self._train(X, y, grid, routed.fit)
-        codes = encode_labels(y_val, trained.classes)
-        return self._score(trained, grid, X_val, y_val, codes)[None], trained
+        with task("choose", self._n_trainings + 2):
+            trained = self._train(X, y, grid, routed.fit)
+            codes = encode_labels(y_val, trained.classes)
+            return self._score(trained, grid, X_val, y_val, codes)[None], trained
 
     def _choose_within(
         self, X: Any, y: Any, grid: Grid, routed: Routed
@@ -336,12 +340,14 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
             splits = [train_test_split(index, test_size=share, stratify=y, random_state=seed)]
         leave_out(grid, min(len(train) for train, _ in splits))
         scores = []
-        for train, other in splits:
-            of_train = _check_method_params(X, routed.fit, train)
-            of_other = _check_method_params(X, routed.score, other)
-            trained = self._train(_safe_indexing(X, train), y[train], grid, of_train)
-            X_other, y_other = _safe_indexing(X, other), y[other]
-            scores.append(self._score(trained, grid, X_other, y_other, **of_other))
+        with task("choose", len(splits)):
+            for train, other in splits:
+                of_train = _check_method_params(X, routed.fit, train)
+                of_other = _check_method_params(X, routed.score, other)
+                with task("split", 3):
+                    trained = self._train(_safe_indexing(X, train), y[train], grid, of_train)
+                    X_other, y_other = _safe_indexing(X, other), y[other]
+                    scores.append(self._score(trained, grid, X_other, y_other, **of_other))
         return np.array(scores), None if share is None or self.refit else trained
 
     def _train(self, X: Any, y: Any, grid: Grid, fit_params: dict[str, Any]) -> Trained:

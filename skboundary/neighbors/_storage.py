@@ -15,6 +15,7 @@ from sklearn.base import _fit_context
 
 from skboundary._bank_folder import BankFolder
 from skboundary._batching import BATCH_BYTES
+from skboundary._callbacks import pass_task
 from skboundary._device import resolve_device, to_numpy
 from skboundary._plain import State
 from skboundary._validation import all_or_nothing, check_targets
@@ -140,7 +141,8 @@ class StorageMixin:
         network = self._network
         assert network is not None
         if self.bank is None:
-            stored = Stored(*map(to_numpy, network.latent_and_logits(X)))
+            with pass_task("run-network", network.n_batches(X)):
+                stored = Stored(*map(to_numpy, network.latent_and_logits(X)))
             return self._keep(stored, self._search(), network.link)
         bank = BankFolder.open_or_create(
             self.bank,
@@ -152,7 +154,9 @@ class StorageMixin:
             samples=sample_form(self, X),
             digest=self._digest(network),
         )
-        return self._keep(self._write(bank, X, self._codes), self._search(), network.link)
+        with pass_task("run-network", network.n_batches(X)):
+            stored = self._write(bank, X, self._codes)
+        return self._keep(stored, self._search(), network.link)
 
     def _search(self) -> Any:
         """The search of the parameters, not fitted."""

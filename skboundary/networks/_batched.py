@@ -143,8 +143,7 @@ class BatchedNetwork(ABC):
             return X[where] if is_array else _safe_indexing(X, where)
 
         self._begin(lambda: pick(slice(0, 2)), latent)
-        sample_bytes = int(np.prod(X.shape[1:])) * self.dtype.itemsize
-        size = resolve_batch_size(self.batch_size, sample_bytes, self.device)
+        size = self._samples_per_batch(X)
 
         widths: list[int] = []  # of the first batch
 
@@ -164,6 +163,14 @@ class BatchedNetwork(ABC):
             return out
 
         yield from map_batches(step, n, size, verbose=self.verbose, desc="network", bar=bar)
+
+    def n_batches(self, X: Any) -> int:
+        """Number of batches in a pass over samples (n_samples, ...), if memory suffices."""
+        return -(-X.shape[0] // self._samples_per_batch(X))
+
+    def _samples_per_batch(self, X: Any) -> int:
+        sample_bytes = int(np.prod(X.shape[1:])) * self.dtype.itemsize
+        return resolve_batch_size(self.batch_size, sample_bytes, self.device)
 
     def finish(self, outputs: list[Tensor], names: list[str]) -> list[Tensor]:
         """Store the numbers of latent features and classes, and sort the columns of the logits."""

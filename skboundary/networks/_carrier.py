@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from sklearn.base import BaseEstimator
+from sklearn.callback import CallbackSupportMixin
 from torch import nn
 
 from skboundary._device import available_device
@@ -36,14 +37,20 @@ class ArrayBytes:
         return ArrayBytes, (self.data,)
 
 
-class StoredStateMixin:
-    """Mixin of the package's estimators, which are pickled and saved as plain data."""
+class StoredStateMixin(CallbackSupportMixin):
+    """Mixin of the package's estimators: pickled and saved as plain data, with callbacks in fit."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # subclasses of the user are pickled, but not saved
         if issubclass(cls, BaseEstimator) and cls.__module__.startswith("skboundary."):
             storable(cls)
+
+    def __copy__(self) -> Any:
+        """Share all attributes, instead of storing and restoring them."""
+        other = type(self).__new__(type(self))
+        other.__dict__.update(vars(self))
+        return other
 
     def _stored_state(self) -> State:
         """Return the attributes to store."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -14,12 +15,15 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.callback import CallbackSupportMixin
 from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
+from skorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from skboundary._batching import map_batches
+from skboundary._callbacks import fit_tasks, task
 from skboundary._device import holds_integers, module_dtype, to_tensor
 from skboundary._random import forked_rng, one_thread
 from skboundary._sample_array import SampleArray
@@ -57,7 +61,32 @@ class CastSamples(Dataset[tuple[Any, Any]]):
         return list(zip(to_tensor(self.X[index], dtype=self.dtype), self.y[index], strict=True))
 
 
-class SkorchFit(ClassifierMixin, BaseEstimator):
+class _Epochs(Callback):
+    """Tell callbacks of scikit-learn about each epoch of a skorch net.
+
+    Parameters
+    ----------
+    running : ExitStack
+        Holds the epoch that runs.
+    """
+
+    def __init__(self, running: ExitStack) -> None:
+        self.running = running
+
+    def on_epoch_begin(self, net: Any, **_: Any) -> None:
+        self.epoch = self.running.enter_context(task("epoch"))
+
+    def on_epoch_end(self, net: Any, **_: Any) -> None:
+        self.running.close()
+        if self.epoch.stop:
+            raise _Stopped
+
+
+class _Stopped(Exception):
+    """A callback asks for no further epochs."""
+
+
+class SkorchFit(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """Replace a skorch net in a pipeline while it is fitted: cast X and seed torch.
 
     Parameters
@@ -70,8 +99,18 @@ class SkorchFit(ClassifierMixin, BaseEstimator):
         self.net = net
         self.seed = seed
 
+    @property
+    def n_epochs(self) -> int:
+        """The most epochs."""
+        return int(self.net.max_epochs)
+
+    @fit_tasks(lambda self: self.n_epochs)
     def fit(self, X: Any, y: NDArray[Any], **fit_params: Any) -> SkorchFit:
         """Initialize and train the net on labels 0 to n_classes - 1; it takes no metadata."""
+        return self.train(X, y, **fit_params)
+
+    def train(self, X: Any, y: NDArray[Any], **fit_params: Any) -> SkorchFit:
+        """Do what `fit` does, with the epochs as parts of the task that runs."""
         if fit_params:
             raise TypeError(
                 f"{type(self.net).__name__} got {sorted(fit_params)}: skorch passes arguments of "
@@ -86,7 +125,15 @@ class SkorchFit(ClassifierMixin, BaseEstimator):
             samples = CastSamples(X, y, _input_dtype(self.net.module_, X))
             # not partial_fit, which ends at Ctrl-C as if the net were trained
             self.net.notify("on_train_begin", X=samples, y=y)
-            self.net.fit_loop(samples, y)
+            with ExitStack() as running:
+                epochs = ("epochs", _Epochs(running))
+                self.net.callbacks_.append(epochs)
+                try:
+                    self.net.fit_loop(samples, y)
+                except _Stopped:
+                    pass
+                finally:
+                    self.net.callbacks_.remove(epochs)
             self.net.notify("on_train_end", X=samples, y=y)
         return self
 
@@ -201,5 +248,7 @@ def train_default(
         device=str(device),
         verbose=verbose,
     )
-    with one_thread():  # more threads are slower for layers this small
-        return SkorchFit(net, seed).fit(X, y).net.module_
+    fit = SkorchFit(net, seed)
+    # more threads are slower for layers this small
+    with one_thread(), task("fit-estimator", fit.n_epochs):
+        return fit.train(X, y).net.module_

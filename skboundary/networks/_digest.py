@@ -24,6 +24,7 @@ from sklearn.neighbors import BallTree, KDTree
 from sklearn.utils import Bunch
 from torch import Tensor, nn
 
+from skboundary._callbacks import CALLBACK_ATTRIBUTES
 from skboundary.networks._code import (
     NOT_CODE,
     globals_named_by,
@@ -267,7 +268,7 @@ class Walk:
         yield "", None if pairs is None else list(pairs)
 
     def of_attributes(self, kind: type, attributes: Mapping[str, Any]) -> Content:
-        for name in sorted(attributes):
+        for name in sorted(attributes.keys() - CALLBACK_ATTRIBUTES):
             if not isinstance(static_attribute(kind, name), functools.cached_property):
                 yield f".{name}", attributes[name]
 

@@ -18,6 +18,7 @@ from sklearn.utils import _safe_indexing, get_tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skboundary._callbacks import task
 from skboundary._device import DeviceLike, resolve_device, resolve_dtype
 from skboundary._random import RandomStateLike, draw_seed
 from skboundary._sample_array import SampleArray
@@ -336,18 +337,21 @@ def _fit_clone(
     if not _is_skorch(head) or pipeline is not None:
         X = np.asarray(X) if isinstance(X, SampleArray) else X
     if not _is_skorch(head):
-        return estimator.fit(X, y, **fit_params)
+        with task("fit-estimator", inner=estimator):
+            return estimator.fit(X, y, **fit_params)
     from skboundary.networks._default import SkorchFit
 
     if device != "auto":
         head.set_params(device=str(resolve_device(device)))
     fit, codes = SkorchFit(head, seed), np.unique(y, return_inverse=True)[1]
     if pipeline is None:
-        fit.fit(X, codes, **fit_params)
+        with task("fit-estimator", fit.n_epochs):
+            fit.train(X, codes, **fit_params)
         return estimator
     name = pipeline.steps[-1][0]
     pipeline.steps[-1] = (name, fit)
-    estimator.fit(X, codes, **fit_params)
+    with task("fit-estimator", inner=estimator):
+        estimator.fit(X, codes, **fit_params)
     pipeline.steps[-1] = (name, fit.net)
     return estimator
 

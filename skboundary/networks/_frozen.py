@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils._param_validation import StrOptions, validate_parameter_constraints
 from torch import nn
 
+from skboundary._callbacks import fit_tasks
 from skboundary._device import DeviceLike, resolve_device, to_numpy
 from skboundary._site import DocLinkMixin
 from skboundary._validation import all_or_nothing, check_input
@@ -112,6 +113,7 @@ class FrozenNetwork(StoredStateMixin, DocLinkMixin, ClassifierMixin, BaseEstimat
         self.input_dtype = input_dtype
 
     @all_or_nothing()
+    @fit_tasks()
     def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> FrozenNetwork:
         """Determine the number of outputs from one sample, and store the columns of X.
 
@@ -264,4 +266,5 @@ class FrozenNetwork(StoredStateMixin, DocLinkMixin, ClassifierMixin, BaseEstimat
         return True
 
     def __sklearn_clone__(self) -> FrozenNetwork:
-        return type(self)(**self.get_params(deep=False))
+        callbacks = getattr(self, "_skl_callbacks", ())
+        return type(self)(**self.get_params(deep=False)).set_callbacks(*callbacks)

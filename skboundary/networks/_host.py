@@ -30,7 +30,7 @@ class NetworkHostMixin(RoutingMixin, StoredStateMixin, DocLinkMixin):
 
     A new estimator lists `NETWORK_CONSTRAINTS` (or `LATENT_CONSTRAINTS`) among its own, names
     the shared parameters as lines ``{estimator}``, ``{device}``, ... in its docstring under
-    `fill_docstring`, and begins its `fit(X, y, **fit_params)` with::
+    `fill_docstring`, and begins its `fit(X, y, **fit_params)`, a task by `fit_tasks`, with::
 
         X, y = self._check_fit(X, y)
         metadata = self._route(fit_params, X).fit
@@ -40,6 +40,11 @@ class NetworkHostMixin(RoutingMixin, StoredStateMixin, DocLinkMixin):
 
     estimator: Any
     memory_key: str | None  # where there is a parameter `memory`
+
+    @property
+    def _n_trainings(self) -> int:
+        """1 if `estimator` is fitted here, else 0."""
+        return int(not is_trained(self.estimator))
 
     def _check_fit(self, X: Any, y: Any) -> tuple[Any, Any]:
         """Validate the arguments of `fit`; y may be None where the tags do not require it."""
@@ -76,7 +81,7 @@ class NetworkHostMixin(RoutingMixin, StoredStateMixin, DocLinkMixin):
         return trained_network(params.pop("estimator"), like, n_outputs, **params)
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()  # type: ignore[misc]
+        tags = super().__sklearn_tags__()
         tags.target_tags.required = not is_trained(self.estimator)
         tags.input_tags.sparse = takes_sparse(self.estimator)
         return tags

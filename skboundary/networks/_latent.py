@@ -15,6 +15,7 @@ from sklearn.base import (
 )
 from sklearn.utils.validation import check_is_fitted
 
+from skboundary._callbacks import fit_tasks
 from skboundary._device import DeviceLike, to_numpy
 from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing
@@ -97,6 +98,7 @@ class LatentTransformer(
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
+    @fit_tasks(lambda self: self._n_trainings)
     def fit(self, X: ArrayLike, y: ArrayLike | None = None, **fit_params: Any) -> LatentTransformer:
         """Fit the classifier unless it is trained, and find the layer.
 

@@ -106,6 +106,10 @@ class Network(Protocol):
         """Latent vectors and logits from one pass."""
         ...
 
+    def n_batches(self, X: Any) -> int:
+        """Number of batches in a pass over samples (n_samples, ...), if memory suffices."""
+        ...
+
     def proba(self, logits: Tensor) -> Tensor:
         """Probabilities (n, n_classes) of logits (n, n_classes)."""
         ...

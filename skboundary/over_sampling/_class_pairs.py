@@ -17,6 +17,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_method_params
 from torch import Tensor
 
+from skboundary._callbacks import task
 from skboundary.networks import Network
 
 FOLDS = 3  # of the cross-validation behind pair_accuracy
@@ -116,10 +117,12 @@ def out_of_fold_logits(
     """
     logits = torch.empty(len(y), len(np.unique(y)), dtype=torch.float64)
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    for train, test in folds.split(np.zeros(len(y)), y):
-        of_train = _check_method_params(X, metadata, train)
-        _, network = as_network(_safe_indexing(X, train), y[train], seed, of_train)
-        logits[torch.from_numpy(test)] = network.logits(_safe_indexing(X, test)).double()
+    with task("cross-validate", FOLDS):
+        for train, test in folds.split(np.zeros(len(y)), y):
+            of_train = _check_method_params(X, metadata, train)
+            with task("fold", 1):
+                _, network = as_network(_safe_indexing(X, train), y[train], seed, of_train)
+            logits[torch.from_numpy(test)] = network.logits(_safe_indexing(X, test)).double()
     return logits
 
 

@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
+from skboundary._callbacks import fit_tasks, pass_task, task
 from skboundary._device import DeviceLike, to_numpy
 from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing
@@ -31,12 +32,7 @@ from skboundary.networks._parameters import (
 )
 from skboundary.networks._routing import weights_of_last_step
 from skboundary.over_sampling._head import check_head, finite_scores, head_has, new_head
-from skboundary.over_sampling._history import (
-    LatentData,
-    describe_round,
-    full_cost,
-    measure_head,
-)
+from skboundary.over_sampling._history import LatentData, describe_round, full_cost, measure_head
 from skboundary.over_sampling._rounds import (
     MAX_SEED,
     draw_samples,
@@ -197,6 +193,7 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
+    @fit_tasks(lambda self: self._n_trainings + 2)
     def fit(self, X: ArrayLike, y: ArrayLike, **fit_params: Any) -> BiasedExtrapolationClassifier:
         """Fit the network, then alternate resampling and training of the head.
 
@@ -241,7 +238,8 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         classes, codes = resolve_labels(y, network.classes_)
         y = classes[codes]
         self._network, self.device_ = network, network.device
-        latent, logits = network.latent_and_logits(X)
+        with pass_task("run-network", network.n_batches(X)):
+            latent, logits = network.latent_and_logits(X)
         Z = to_numpy(latent)
         head = new_head(
             self.head,
@@ -354,34 +352,35 @@ class BiasedExtrapolationClassifier(NetworkHostMixin, ClassifierMixin, BaseEstim
         full = cost + full_cost(len(train.y), will_grow, step, n_iter, head.epochs)
         self.history_: list[dict[str, Any]] = []
         self.n_iter_, pool, added = 0, train, dict.fromkeys(remaining, 0)
-        while True:
-            entry: dict[str, Any] = {
-                "round": self.n_iter_,
-                "n_added": added,
-                "n_samples": len(pool.y),
-            }
+
+        def record() -> None:
+            entry = {"round": self.n_iter_, "n_added": added, "n_samples": len(pool.y)}
             entry |= measure_head(self.head_, train, held_out)
             entry |= {"cost": cost, "seconds": time.perf_counter() - start}
             self.history_.append(entry)
             if self.verbose:
                 print(describe_round(entry, n_iter))
-            stopping = None if self.n_iter_ == 0 else self.stopping
-            growing = growing_classes(
-                self.n_rounds_per_class_, self.n_iter_, entry["recall"], stopping
-            )
-            if not growing:
-                break
-            self.n_iter_ += 1
-            added = dict.fromkeys(remaining, 0)
-            wanted = {c: min(step[c], remaining[c]) for c in growing if remaining[c]}
-            if wanted and resamples:
-                boundary = head.boundary(self.head_, np.unique(train.y))
-                self.sampler_, new = draw_samples(sampler, boundary, train, wanted, random)
-                added |= {c: int((new.y == c).sum()) for c in wanted}
-                remaining = {c: max(0, n - added[c]) for c, n in remaining.items()}
-                pool = LatentData(np.concatenate([pool.Z, new.Z]), np.concatenate([pool.y, new.y]))
-            self.head_, more = head.train(*pool)
-            cost += more
+
+        record()
+        with task("rounds", n_iter):
+            while growing := growing_classes(
+                self.n_rounds_per_class_, self.n_iter_, self.history_[-1]["recall"], self.stopping
+            ):
+                with task("round", fitted=True) as last:
+                    self.n_iter_ += 1
+                    added = dict.fromkeys(remaining, 0)
+                    wanted = {c: min(step[c], remaining[c]) for c in growing if remaining[c]}
+                    if wanted and resamples:
+                        boundary = head.boundary(self.head_, np.unique(train.y))
+                        self.sampler_, new = draw_samples(sampler, boundary, train, wanted, random)
+                        added |= {c: int((new.y == c).sum()) for c in wanted}
+                        remaining = {c: max(0, n - added[c]) for c, n in remaining.items()}
+                        pool = pool.joined(new)
+                    self.head_, more = head.train(*pool)
+                    cost += more
+                    record()
+                if last.stop:
+                    break
         self.cost_reduction_ = 1 - cost / full if full else 0.0
 
     def __sklearn_tags__(self) -> Any:

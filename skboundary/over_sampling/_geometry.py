@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skboundary._callbacks import pass_task
 from skboundary._device import to_numpy
 from skboundary.functional.extrapolation import place, place_linear
 from skboundary.functional.latent_mixing import class_means
@@ -50,7 +51,8 @@ class LatentGeometry:
         has_activations = network.is_module and not self.linear
         if network.batch_size == "auto" and not has_activations:
             network.batch_size = CHUNK  # fewer calls: each has a fixed cost
-        latent, logits = network.latent_and_logits(wrap(X))
+        with pass_task("run-network", network.n_batches(X)):
+            latent, logits = network.latent_and_logits(wrap(X))
         self.verbose, network.verbose = network.verbose, 0  # from here on new samples are counted
         self.latent = latent.to(network.device)
         self.logits = logits.double()

@@ -23,6 +23,10 @@ class LatentData(NamedTuple):
     Z: NDArray[Any]
     y: NDArray[Any]
 
+    def joined(self, other: LatentData) -> LatentData:
+        """Concatenate two sets of samples."""
+        return LatentData(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
+
 
 def describe_round(entry: dict[str, Any], n_iter: int) -> str:
     """Describe an entry of `history_` in one line."""

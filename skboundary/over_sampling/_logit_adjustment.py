@@ -15,6 +15,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_method_params, check_is_fitted
 
+from skboundary._callbacks import fit_tasks, pass_task, task
 from skboundary._device import DeviceLike, to_numpy
 from skboundary._random import RandomStateLike
 from skboundary._validation import all_or_nothing, check_targets
@@ -130,6 +131,7 @@ class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=False)
     @all_or_nothing()
+    @fit_tasks(lambda self: self._n_trainings + (self.tau == "auto"))
     def fit(
         self,
         X: ArrayLike,
@@ -187,7 +189,9 @@ class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
             labels = check_targets(self, X_val, y_val)
             assert labels is not None
             true = encode_labels(labels, self.classes_)
-            self.tau_ = self._best_tau(to_numpy(self._network.logits(X_val)), true)
+            with pass_task("choose-tau", self._network.n_batches(X_val)):
+                logits = self._network.logits(X_val)
+            self.tau_ = self._best_tau(to_numpy(logits), true)
         elif is_trained(self.estimator):
             raise ValueError(
                 "tau='auto' with a trained network needs samples that it was not trained on: pass "
@@ -296,18 +300,23 @@ class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
                 )
             cv = min(cv, counts.min())
         tests, logits = [], []
-        for train, test in folds_of(cv, X, codes, **routed.split):
-            missing = np.setdiff1d(codes, codes[train])
-            if len(missing):
-                raise ValueError(
-                    f"A training fold of cv={self.cv!r} has no sample of the class "
-                    f"{self.classes_[missing[0]].item()!r}. Use a splitter that is stratified, "
-                    "such as StratifiedGroupKFold()."
-                )
-            metadata = _check_method_params(X, routed.fit, train)
-            _, network = self._as_network(_safe_indexing(X, train), y[train], fit_params=metadata)
-            logits.append(to_numpy(network.logits(_safe_indexing(X, test))))
-            tests.append(test)
+        folds = folds_of(cv, X, codes, **routed.split)
+        with task("choose-tau", len(folds)):
+            for train, test in folds:
+                missing = np.setdiff1d(codes, codes[train])
+                if len(missing):
+                    raise ValueError(
+                        f"A training fold of cv={self.cv!r} has no sample of the class "
+                        f"{self.classes_[missing[0]].item()!r}. Use a splitter that is "
+                        "stratified, such as StratifiedGroupKFold()."
+                    )
+                metadata = _check_method_params(X, routed.fit, train)
+                with task("fold", 1):
+                    _, network = self._as_network(
+                        _safe_indexing(X, train), y[train], fit_params=metadata
+                    )
+                logits.append(to_numpy(network.logits(_safe_indexing(X, test))))
+                tests.append(test)
         return np.concatenate(tests), np.concatenate(logits)
 
     def _best_tau(self, logits: NDArray[Any], codes: NDArray[np.intp], weight: Any = None) -> float:

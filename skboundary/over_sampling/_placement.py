@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from skboundary._callbacks import task
 from skboundary.functional.extrapolation import (
     asymmetric_target,
     centroid_ratio,
@@ -77,11 +78,11 @@ def plan_class(
     placements = [Placement(geometry, minority, majority, rules, generator) for majority in shares]
     n_within = round(rules.within_class * n)
     numbers = [len(part) for part in torch.arange(n - n_within).tensor_split(len(placements))]
-    plans = [
-        placement.extrapolate(k, shares[placement.majority])
-        for placement, k in zip(placements, numbers, strict=True)
-        if k
-    ]
+    plans = []
+    for placement, k in zip(placements, numbers, strict=True):
+        with task("class-pair"):
+            if k:
+                plans.append(placement.extrapolate(k, shares[placement.majority]))
     if n_within:
         plans.append(placements[0].interpolate(n_within))
     return join(plans)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from skboundary._batching import progress
+from skboundary._callbacks import pass_task
 from skboundary.over_sampling._geometry import CHUNK, LatentGeometry, segment_points
 
 
@@ -63,7 +64,10 @@ def make_samples(
     """
     samples = np.empty((len(plan.parents), *geometry.X.shape[1:]), dtype=geometry.X.dtype)
     margins = torch.empty(len(samples), dtype=torch.float64)
-    with progress(len(samples), "new samples", geometry.verbose) as bar:
+    with (
+        pass_task("new-samples", -(-len(samples) // CHUNK)),
+        progress(len(samples), "new samples", geometry.verbose) as bar,
+    ):
         for start in range(0, len(samples), CHUNK):
             part = slice(start, start + CHUNK)
             parents, classes = plan.parents[part], plan.classes[part]

@@ -152,14 +152,14 @@ def growing_classes(
     recall : dict
         From class to its present recall.
     stopping : {"recall"} or None
-        Whether classes with the mean recall of the majority classes are left out.
+        Whether classes with the mean recall of the majority classes are left out, after round 0.
 
     Returns
     -------
     growing : list
     """
     growing = [c for c, n in n_rounds.items() if n > done]
-    if stopping is None:
+    if stopping is None or done == 0:
         return growing
     majority = [r for c, r in recall.items() if c not in n_rounds] or [1.0]
     return [c for c in growing if recall[c] < np.mean(majority)]

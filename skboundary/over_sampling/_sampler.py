@@ -18,6 +18,7 @@ from scipy import sparse
 from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
+from skboundary._callbacks import fit_tasks, task
 from skboundary._device import DeviceLike, to_numpy
 from skboundary._plain import State
 from skboundary._random import RandomStateLike, draw_seed, spawn_generators
@@ -40,7 +41,7 @@ from skboundary.over_sampling._geometry import LatentGeometry
 from skboundary.over_sampling._neighbors import resolve_neighbors
 from skboundary.over_sampling._placement import Rules, plan_class
 from skboundary.over_sampling._plan import Plan, join, make_samples
-from skboundary.over_sampling._settings import BiasSettings, resolve_settings
+from skboundary.over_sampling._settings import BiasSettings, count_fits, resolve_settings
 
 
 @fill_docstring
@@ -285,6 +286,7 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
             X = X.astype(np.float32 if X.dtype == np.float16 else np.float64)
         return X, y, binarize_y
 
+    @fit_tasks(lambda self: 3 + self._n_trainings * count_fits(self.settings))
     def _fit_resample(self, X: Any, y: NDArray[Any], **fit_params: Any) -> tuple[Any, NDArray[Any]]:
         metadata = self._route(fit_params, X).fit
         labels, numbers = (part.tolist() for part in np.unique(y, return_counts=True))
@@ -351,10 +353,11 @@ class BiasedExtrapolationSampler(NetworkHostMixin, BaseOverSampler):
         shares = self._biased_shares(geometry, y, code_of, rules.settings, seed, metadata)
         generators = spawn_generators(seed, len(self.classes_))
         plans = []
-        for minority, n in wanted.items():
-            code = code_of[minority]
-            biased = {code_of[label]: shares[minority, label] for label in partners[minority]}
-            plans.append(plan_class(geometry, code, biased, n, rules, generators[code]))
+        with task("class-pairs", len(self.pairs_)):
+            for minority, n in wanted.items():
+                code = code_of[minority]
+                biased = {code_of[label]: shares[minority, label] for label in partners[minority]}
+                plans.append(plan_class(geometry, code, biased, n, rules, generators[code]))
         return join(plans)
 
     def _biased_shares(

@@ -129,3 +129,8 @@ def resolve_settings(settings: BiasSettings | None) -> BiasSettings:
     settings = BiasSettings() if settings is None else settings
     settings._validate_params()
     return settings
+
+
+def count_fits(settings: BiasSettings | None) -> int:
+    """Count tasks that fit a classifier: one, and cross-validation if it is class-specific."""
+    return 1 + (resolve_settings(settings).class_specific is not None)
