@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier
 from torch import nn
 
+import skboundary
 from skboundary import (
     BiasedExtrapolationClassifier,
     BiasedExtrapolationSampler,
@@ -205,6 +206,12 @@ def fit(estimator, iris):
     if hasattr(estimator, "fit_resample") or "n_iter" in estimator.get_params():
         X, y = X[:130], y[:130]  # 50, 50 and 30 samples
     return getattr(estimator, "fit_resample", estimator.fit)(X, y)
+
+
+def test_every_estimator_is_among_the_cases():
+    public = {getattr(skboundary, name) for name in skboundary.__all__}
+    classes = {c for c in public if isinstance(c, type) and issubclass(c, BaseEstimator)}
+    assert {c for c in classes if hasattr(c, "fit")} == {cls for cls, *_ in CASES.values()}
 
 
 @pytest.mark.usefixtures("quick")
