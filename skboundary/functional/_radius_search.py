@@ -39,9 +39,9 @@ from skboundary.functional._search_index import (
 from skboundary.functional._shares import share_out
 from skboundary.functional._shortlist import below, go_on, n_strips_of_block
 
-# About how many are in memory at a time: of a thread of the CPU (4 MB, 256 kB), elsewhere.
+# About how many are in memory at a time: of a thread of the CPU (4 MB, 512 kB), elsewhere.
 _SCORES = 2**20, 2**25
-_NUMBERS = 2**15, 2**23  # of the differences of some pairs
+_NUMBERS = 2**16, 2**23  # of the differences of some pairs
 _LARGEST = 1e18  # norms whose float32 squares are far from overflowing
 _CHECKED, _STRIDE = 64, 1021  # queries of which a score is computed twice, and between the samples
 _ROUNDING = 1 + 2.0**-48  # of a root and the division by the scale
