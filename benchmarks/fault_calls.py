@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn import get_config
 from sklearn.datasets import load_iris
 from threadpoolctl import ThreadpoolController
@@ -26,6 +27,7 @@ from skboundary import (
     LatentKNNClassifier,
     LatentTransformer,
     SubspaceMargins,
+    TorchKNeighborsTransformer,
     TorchNearestNeighbors,
 )
 
@@ -136,6 +138,12 @@ CALLS = {
 OWN_CALLS = {
     "TorchNearestNeighbors.fit": Call(lambda net: TorchNearestNeighbors(2), "fit"),
     "TorchNearestNeighbors.kneighbors": Call(lambda net: TorchNearestNeighbors(2), "kneighbors"),
+    "TorchNearestNeighbors.radius_neighbors": Call(
+        lambda net: TorchNearestNeighbors(radius=0.5, n_jobs=2), "radius_neighbors"
+    ),
+    "TorchKNeighborsTransformer.transform": Call(
+        lambda net: TorchKNeighborsTransformer(n_neighbors=2, n_jobs=2), "transform"
+    ),
     "LatentTransformer(None).fit": Call(
         lambda net: LatentTransformer(random_state=0), "fit", (X, Y)
     ),
@@ -153,6 +161,10 @@ def values(result: Any) -> list[Any]:
         return [array for value in result.values() for array in values(value)]
     if isinstance(result, tuple):
         return [array for value in result for array in values(value)]
+    if isinstance(result, np.ndarray) and result.dtype.kind == "O":  # neighbors within a radius
+        return [array for value in result for array in values(value)]
+    if sparse.issparse(result):
+        return values((result.indptr, result.indices, result.data))
     if hasattr(result, "n_evaluations"):  # pairs
         return values(vars(result))
     if hasattr(result, "report_"):

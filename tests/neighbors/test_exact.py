@@ -362,11 +362,11 @@ def test_n_jobs_are_the_threads_of_a_search(X, monkeypatch, n_jobs, expected):
     np.testing.assert_array_equal(want, TorchNearestNeighbors().fit(X).kneighbors())
 
 
-@pytest.mark.parametrize(("metric", "d"), [(m, 40_000) for m in METRICS] + [("euclidean", 270_000)])
-def test_sums_of_many_columns_do_not_depend_on_the_number_of_threads(metric, d):
-    X = np.random.RandomState(0).randn(3, d)
+@pytest.mark.parametrize("metric", METRICS)
+def test_sums_of_many_columns_do_not_depend_on_the_number_of_threads(metric):
+    X = np.random.RandomState(0).randn(3, 40_000)
     search = TorchNearestNeighbors(1, metric=metric).fit(X)  # each query has one candidate: one sum
-    queries = X[:1] + np.random.RandomState(1).randn(6, d) / 3
+    queries = X[:1] + np.random.RandomState(1).randn(6, 40_000) / 3
     found = [
         [search.set_params(n_jobs=n_jobs).kneighbors(query[None])[0] for query in queries]
         for n_jobs in (1, 2)
