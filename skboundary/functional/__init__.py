@@ -4,6 +4,7 @@ Functions are imported from their modules, ``skboundary.functional.<module>``:
 
 - `nearest_neighbors`: exact k nearest neighbors, and all within a radius.
 - `latent_mixing`: outputs averaged with the outputs of neighbors (LaSeNN).
+- `out_of_distribution`: scores of samples unlike the training data, and p-values.
 - `margins`: margins between logits, and the rounding error they carry.
 - `root_finding`: roots of many functions on intervals, in one batch.
 - `nearest_boundary`: nearest boundary points by gradients (DeepFool in a box, refined).
@@ -38,6 +39,7 @@ __all__ = [
     "margins",
     "nearest_boundary",
     "nearest_neighbors",
+    "out_of_distribution",
     "pairing",
     "perturbation_minimization",
     "query_search",
