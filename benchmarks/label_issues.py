@@ -73,6 +73,7 @@ class Problem(NamedTuple):
     earlier: str  # the hidden layer before the last
     steps: int
     batch: int
+    rate: float  # of Adam
     X: NDArray[np.float32]
     y: NDArray[np.int64]
     X_test: NDArray[np.float32]
@@ -99,7 +100,8 @@ def load(name: str) -> Problem:
     X = StandardScaler().fit_transform(X).astype(np.float32)
     y = np.unique(y, return_inverse=True)[1]
     X, X_test, y, y_test = train_test_split(X, y, train_size=N_TABLE, random_state=0, stratify=y)
-    return Problem(partial(make_mlp, X.shape[1], y.max() + 1), "1", 1600, 64, X, y, X_test, y_test)
+    make = partial(make_mlp, X.shape[1], y.max() + 1)
+    return Problem(make, "1", 500, 256, 5e-3, X, y, X_test, y_test)
 
 
 def _images(name: str) -> Problem:
@@ -114,7 +116,7 @@ def _images(name: str) -> Problem:
     )
     y, y_test = (a[:n].astype(np.int64) for a, n in zip((y, y_test), N_IMAGES))
     make, earlier = (make_cnn, "5") if name == "mnist" else (make_cifar, "7")
-    return Problem(make, earlier, 2000, 128, X, y, X_test, y_test)
+    return Problem(make, earlier, 2000, 128, 2e-3, X, y, X_test, y_test)
 
 
 def corrupt(y: NDArray[Any], kind: str, rate: float, seed: int) -> NDArray[Any]:
@@ -133,7 +135,7 @@ def train(
     torch.manual_seed(seed)
     net = problem.make().to(DEVICE)
     samples, labels = (torch.from_numpy(a).to(DEVICE) for a in (X, y))
-    optimizer = torch.optim.Adam(net.parameters(), 2e-3)
+    optimizer = torch.optim.Adam(net.parameters(), problem.rate)
     best, best_score = net, -1.0
     for _ in range(math.ceil(problem.steps * problem.batch / len(problem.y))):
         net.train()
@@ -246,6 +248,10 @@ def measure(name: str, kind: str, rate: int, seed: int) -> dict[str, Any]:
     }
 
 
+def _measure(key: tuple[str, str, int, int]) -> dict[str, Any]:
+    return measure(*key)
+
+
 def measure_times(name: str, rounds: int = 3) -> dict[str, Any]:
     """Median seconds of each contender, all in turn."""
     problem = load(name)
@@ -307,6 +313,12 @@ def _means(
     return {key: np.mean(values, axis=0) for key, values in groups.items()}
 
 
+def save(results: dict[str, Any], path: Path | None) -> None:
+    """Write what has been measured so far."""
+    if path:
+        path.write_text(json.dumps(results, indent=1) + "\n")
+
+
 def show(results: dict[str, Any]) -> None:
     """Print the tables of the guide, and figures that it leaves out."""
     if "records" in results:
@@ -339,14 +351,16 @@ def main() -> None:
     results: dict[str, Any] = {}
     note_run(results, "cleanlab")
     if args.seeds:
+        results["records"] = []
         keys = product(args.data, args.noises, args.rates, range(args.seeds))
         with get_context("spawn").Pool(args.jobs) as pool:
-            results["records"] = pool.starmap(measure, keys, chunksize=1)
+            for record in pool.imap(_measure, keys):
+                results["records"].append(record)
+                save(results, args.out)
     if args.times:
         results["times"] = [measure_times(name) for name in args.data]
+        save(results, args.out)
     show(results)
-    if args.out:
-        args.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

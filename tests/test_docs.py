@@ -208,6 +208,20 @@ def test_the_tables_of_wrong_labels_equal_the_results():
         assert len(lines) > 5 and "\n".join(["", *lines, ""]) in text
 
 
+def test_the_tables_of_the_automatic_choice_equal_the_results():
+    script = load_script("automatic_choice.py")
+    text = (ROOT / "docs/user_guide/latent_knn.rst").read_text()
+    results = json.loads(script.RESULTS.read_text())
+    assert "\n".join(["", *script.table(results), ""]) in text
+    if "times" in results:
+        assert "\n".join(["", *script.time_table(results), ""]) in text
+    means = {
+        name: np.mean([r["accuracy"][name] for r in results["records"]])
+        for name in ("network", "by hand", "CV")
+    }
+    assert means["CV"] > means["by hand"] - 0.002 and means["CV"] > means["network"] + 0.05
+
+
 @pytest.mark.parametrize("name", ["weight_decay", "reproductions/deepdig"])
 def test_the_tables_of_the_characterization_equal_the_results(name):
     script = load_script(f"{name}.py")
@@ -427,6 +441,7 @@ EXACT_SEARCH = [
     "functional/_search_methods.py",
 ]
 TIMES = {
+    "automatic_choice",
     "black_box_curve",
     "boundary",
     "counterfactuals",
@@ -442,6 +457,12 @@ MEASURED = {
     "determinism": [],  # tests/test_determinism.py compares again
     "device_traffic": [],  # tests/test_device_traffic.py counts again
     "faults": [],  # tests/test_faults.py injects them again
+    "automatic_choice": [
+        "functional/latent_mixing.py::mix",
+        "neighbors/_choice.py::score_grid",
+        "neighbors/_choice.py::find_in",
+        "neighbors/_choice.py::best_of",
+    ],
     "black_box_curve": [
         "functional/query_search.py",
         "functional/_query_brackets.py",

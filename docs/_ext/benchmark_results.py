@@ -14,6 +14,7 @@ RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 
 # The guide page of each file of results.
 GUIDES = {
+    "automatic_choice": "latent_knn",
     "accelerator": "networks",
     "black_box_curve": "boundary_samples",
     "boundary": "boundary_samples",

@@ -143,6 +143,11 @@ class LabelIssuesMixin:
         the latent space alone. If X is given, the training samples are searched among themselves as
         well, for their weights.
 
+        A network that has memorized a wrong label moves the sample to the class of the label, most
+        in its last hidden layer, which is ``layer="auto"``. With two classes that layer may show
+        none of the wrong labels: fit the classifier with an earlier `layer`, or with a network that
+        was stopped early.
+
         References
         ----------
         .. [1] Z. Zhu, Z. Dong, Y. Liu, "Detecting corrupted labels without training a model to
