@@ -219,7 +219,7 @@ def test_the_tables_of_the_automatic_choice_equal_the_results():
         name: np.mean([r["accuracy"][name] for r in results["records"]])
         for name in ("network", "by hand", "CV")
     }
-    assert means["CV"] > means["by hand"] - 0.002 and means["CV"] > means["network"] + 0.05
+    assert means["CV"] > means["by hand"] - 0.002 and means["CV"] > means["network"] + 0.04
 
 
 @pytest.mark.parametrize("name", ["weight_decay", "reproductions/deepdig"])
