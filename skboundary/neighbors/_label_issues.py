@@ -174,16 +174,15 @@ class LabelIssuesMixin:
                 "samples, as a sample is not its own neighbor, and there are "
                 f"{self.n_samples_fit_}. Lower n_neighbors."
             )
-        if X is not None:
-            X = self._check(X)
-            y = check_targets(self, X, y)
         own = self._bank.own_neighbors(n_neighbors)[1]
         weights = vote_weights(self._codes, own)
         if X is None:
             codes, near = self._codes, own
         else:
-            assert y is not None
-            codes = encode_labels(y, self.classes_)
+            X = self._check(X)
+            given = check_targets(self, X, y)
+            assert given is not None
+            codes = encode_labels(given, self.classes_)
             near = self._others_nearby(X, codes, n_neighbors)
         shares = label_shares(self._codes[near], weights[near], len(self.classes_))
         return label_issues(codes, shares, self.classes_, method)
@@ -231,7 +230,7 @@ def label_shares(
     """Weighted shares (n, n_classes) of the labels (n, k) of neighbors."""
     cells = np.arange(len(labels))[:, None] * n_classes + labels
     counts = np.bincount(cells.ravel(), _normalized(weights).ravel(), len(labels) * n_classes)
-    return counts.reshape(-1, n_classes)
+    return counts.astype(np.float64, copy=False).reshape(-1, n_classes)
 
 
 def _normalized(weights: NDArray[np.float64]) -> NDArray[np.float64]:
