@@ -222,6 +222,23 @@ def test_the_tables_of_the_automatic_choice_equal_the_results():
     assert means["CV"] > means["by hand"] - 0.002 and means["CV"] > means["network"] + 0.04
 
 
+def test_the_tables_of_samples_out_of_distribution_equal_the_results():
+    script = load_script("out_of_distribution.py")
+    text = (ROOT / "docs/user_guide/out_of_distribution.rst").read_text()
+    results = json.loads(script.RESULTS.read_text())
+    for lines in (script.table(results), script.errors(results)):
+        assert len(lines) > 6 and "\n".join(["", *lines, ""]) in text
+    words = " ".join(text.split())
+    for name, records in script.by_data(results):
+        sets = [r["sets of p above .1"] for r in records]
+        coverage, size = (np.mean([s[key] for s in sets]) for key in ("coverage", "size"))
+        assert f"{coverage:.3f} on {name} with sets of {size:.2f} classes" in words
+        accuracy = np.mean([r["accuracy"] for r in records])
+        assert f"{accuracy:.2f} on {name}" in words
+    differences = [r["largest difference from pytorch-ood"] for r in results["records"]]
+    assert max(max(d.values()) for d in differences) < 2e-6
+
+
 @pytest.mark.parametrize("name", ["weight_decay", "reproductions/deepdig"])
 def test_the_tables_of_the_characterization_equal_the_results(name):
     script = load_script(f"{name}.py")
@@ -504,6 +521,10 @@ MEASURED = {
         "neighbors/_exact_search.py",
     ],
     "neighbors": EXACT_SEARCH,
+    "out_of_distribution": [
+        "functional/out_of_distribution.py",
+        "neighbors/_out_of_distribution.py",
+    ],
     "out_of_core": [],  # tests/test_memory.py measures again
     "oversampling": SAMPLER,
     "pm": PM,

@@ -34,6 +34,7 @@ GUIDES = {
     "margins_speed": "subspace_margins",
     "neighbors": "nearest_neighbors",
     "out_of_core": "memory",
+    "out_of_distribution": "out_of_distribution",
     "oversampling": "biased_extrapolation",
     "pm": "boundary_samples",
     "pm_all_new": "boundary_samples",
