@@ -30,6 +30,7 @@ import torch
 from provenance import command, versions
 from rst_table import rst_table
 from sklearn.datasets import load_digits
+from sklearn.svm import SVC
 
 from skboundary import (
     BiasedExtrapolationSampler,
@@ -147,6 +148,8 @@ def everything(n_jobs: int | None = None) -> dict[str, str]:
     for method in METHODS:
         found = pairs(module, method, X, 16, n=20, n_jobs=n_jobs)
         results[f"extractor, {method}"] = asdict(found)
+    box = BoundarySampleExtractor(SVC(), method="label", effort=60, n_jobs=n_jobs, random_state=0)
+    results["extractor, black box"] = asdict(box.fit(flat[:400], y[:400]).extract_pairs(flat[400:]))
     margins = SubspaceMargins(module, max_iter=10, random_state=0).fit(X)
     results["subspace margins"] = margins.transform(queries[:10])
     knn = LatentKNNClassifier(FrozenNetwork(module), random_state=0).fit(X[:400], y[:400])

@@ -42,7 +42,7 @@ from skboundary import (
     SubspaceMargins,
     TorchNearestNeighbors,
 )
-from skboundary.neighbors import _bank, _exact
+from skboundary.neighbors import _bank, _exact_search
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests import standin_device
@@ -125,7 +125,7 @@ def network() -> torch.nn.Module:
 
 def measure(name: str, module: torch.nn.Module) -> dict[str, Any]:
     """Counts of a block, and of a call besides its blocks; of a call for methods without blocks."""
-    with patch.multiple(_bank, BLOCK=BLOCK), patch.multiple(_exact, _BATCHES_TOGETHER=1):
+    with patch.multiple(_exact_search, _BATCHES_TOGETHER=1), patch.multiple(_bank, BLOCK=BLOCK):
         return _measure(name, module)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from joblib import Parallel, delayed, effective_n_jobs
 
 from skboundary._task_store import LARGE, TaskStore, in_worker, load
@@ -88,7 +89,7 @@ class Processes:
 
     def submit(self, what: str, function: Callable[..., Any], *args: Any) -> Any:
         """Hand over a task."""
-        return delayed(function)(*args)
+        return delayed(_on_threads)(torch.get_num_threads(), function, *args)
 
     def gather(self, tasks: Iterable[Any]) -> Iterator[Any]:
         """Yield results; an error of a task is raised."""
@@ -99,6 +100,21 @@ class Processes:
     def workers(self) -> int:
         """Number of processes."""
         return effective_n_jobs(self.n_jobs)
+
+
+def _on_threads(n: int, function: Callable[..., Any], *args: Any) -> Any:
+    """Compute a task on at most n threads of torch: joblib gives its processes a number of its own.
+
+    The order of the sums of a matrix product depends on it.
+    """
+    before = torch.get_num_threads()
+    if before <= n:
+        return function(*args)
+    torch.set_num_threads(n)
+    try:
+        return function(*args)
+    finally:
+        torch.set_num_threads(before)
 
 
 class Cluster:
@@ -122,7 +138,7 @@ class Cluster:
         """Hand over a task."""
         names, sent = zip(*map(self._send, args), strict=True)
         key = digest(function=self._send(function)[0], args=names)
-        name = f"{function.__name__}-{what.replace(' ', '-')}-{self.store.run}"
+        name = f"{function.__name__}-{what.replace(' ', '-')}-{self.store.run}-{key}"
         return self.client.submit(
             run_task, *self.store, key, what, function, sent, key=name, pure=False
         )

@@ -44,9 +44,7 @@ def test_neighbors_have_the_same_bytes_in_every_setting(metric):
 def test_results_have_the_same_bytes_in_two_processes_and_two_jobs():
     here = SCRIPT.everything()
     assert SCRIPT.second_process() == here
-    for name, digest in SCRIPT.everything(n_jobs=2).items():
-        if "extractor" not in name:  # its batches hold other samples
-            assert digest == here[name], name
+    assert SCRIPT.everything(n_jobs=2) == here
 
 
 def test_the_record_holds_what_the_guide_says():
@@ -58,6 +56,5 @@ def test_the_record_holds_what_the_guide_says():
             assert found["moved"] <= 0.01 * found["found"]
             assert dtype == "float32" or found["statuses"] == found["classes"] == 0
     equal = RECORD["equal"]
-    assert len(equal["two processes"]) == 11
-    others = [name for name in equal["two processes"] if "extractor" not in name]
-    assert equal["two jobs"] == others and "characterizer" in others
+    others = {name for name in equal["two processes"] if "extractor" not in name}
+    assert len(equal["two processes"]) >= 11 and {*equal["two jobs"]} >= others

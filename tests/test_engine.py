@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from joblib import delayed
 
 from skboundary import BoundaryCharacterizer, BoundarySampleExtractor
 from skboundary import _engine as engine
@@ -27,6 +29,21 @@ def test_processes_give_the_same_results():
     assert processes.workers() == processes.shares == 2
     tasks = [processes.submit("a task", pow, i, 2) for i in range(4)]
     assert list(processes.gather(tasks)) == [0, 1, 4, 9]
+
+
+def test_tasks_use_no_more_threads_than_the_process_that_submits_them():
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        serial = engine.find_engine(1)
+        tasks = [serial.submit("threads", torch.get_num_threads)]
+        torch.set_num_threads(2)  # as if joblib had given its process two
+        assert [*serial.gather(tasks)] == [1] and torch.get_num_threads() == 2
+        torch.set_num_threads(1)  # and now less than here
+        tasks = [delayed(engine._on_threads)(2, torch.get_num_threads)]
+        assert [*serial.gather(tasks)] == [1]
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_tasks_are_computed_once(tmp_path):
@@ -104,16 +121,17 @@ class SomeFail(engine.Processes):
 
 def test_samples_of_a_failed_task_have_that_status(iris, monkeypatch):
     X, y = iris
-    model = BoundarySampleExtractor(effort="fast", random_state=0).fit(X, y)
+    model = BoundarySampleExtractor(effort="fast", batch_size=50, random_state=0).fit(X, y)
     expected = model.extract_pairs(X)
     monkeypatch.setattr(_solve, "find_engine", lambda n_jobs: SomeFail())
     pairs = model.extract_pairs(X)
     failed = pairs.status == "failed"
-    predicted = model.estimator_.predict(X)
-    np.testing.assert_array_equal(failed, predicted == 1)  # one task for each source class
+    order = np.argsort(model.estimator_.predict(X), kind="stable")
+    np.testing.assert_array_equal(np.sort(order[50:100]), failed.nonzero()[0])  # one batch
+    assert (pairs.target[failed] != pairs.source[failed]).all()
     assert not pairs.success[failed].any() and np.isnan(pairs.distance[failed]).all()
     np.testing.assert_array_equal(pairs.outer[failed], X[failed])
-    np.testing.assert_allclose(pairs.outer[~failed], expected.outer[~failed], rtol=1e-5)
+    np.testing.assert_array_equal(pairs.outer[~failed], expected.outer[~failed])
     with pytest.warns(UserWarning, match=rf"\(failed: {failed.sum()}\)"):
         found = model.set_params(returns="distance").transform(X)
     np.testing.assert_array_equal(np.isnan(found[:, 0]), failed)

@@ -19,6 +19,7 @@ from sklearn.utils._set_output import _get_output_config
 from skboundary._batching import joined, progress
 from skboundary._device import DeviceLike, to_numpy
 from skboundary._random import RandomStateLike
+from skboundary.boundary._batches import batch_size
 from skboundary.boundary._classifier import FittedClassifier
 from skboundary.boundary._columns import as_container, find_levels, mark_columns
 from skboundary.boundary._inputs import (
@@ -32,7 +33,7 @@ from skboundary.boundary._inputs import (
 from skboundary.boundary._interval import lower_bounds
 from skboundary.boundary._pairs import BoundaryPairs
 from skboundary.boundary._returns import check_returns, partners, successful_distances
-from skboundary.boundary._solve import SolveOptions, batch_size, find_pairs, warn_of_failures
+from skboundary.boundary._solve import SolveOptions, find_pairs, warn_of_failures
 from skboundary.boundary._table import Table
 from skboundary.boundary._training_samples import Starts
 from skboundary.boundary.methods._problem import Settings
@@ -207,7 +208,7 @@ class BoundarySearchMixin:
         """
         method, n = self._method(), len(X)
         size = batch_size(self._classifier, X.shape, method)
-        if method.batched:
+        if not method.pairs_at_once:
             sample_bytes = math.prod(X.shape[1:]) * np.dtype(floating(X)).itemsize
             size = max(1, max(size, _BLOCK_BYTES // sample_bytes) // n_searches)
         classifier = self._searched()

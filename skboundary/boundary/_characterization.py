@@ -42,7 +42,7 @@ MEASURE_CONSTRAINTS: dict[str, Any] = {
     "n_jobs": [Integral, None],
 }
 
-_PAIRS_PER_JOB = {"deepdig": 16}  # ordered class pairs, 2 for the others: both directions
+_PAIRS_PER_JOB = 2  # ordered class pairs: both directions
 
 
 @validate_params(MEASURE_CONSTRAINTS | {"cache": [dict, None]}, prefer_skip_nested_validation=False)
@@ -192,7 +192,7 @@ def _report(
     if X_test is not None:
         test = Labeled(classifier.latent(numbers(X_test)), encode_labels(y_test, classes))
     missing = sorted({*wanted} - {*cache}, key=lambda pair: (min(pair), max(pair), pair))
-    size = _PAIRS_PER_JOB.get(plan.method, 2)
+    size = METHODS[plan.method].pairs_at_once or _PAIRS_PER_JOB
     shares = [missing[i : i + size] for i in range(0, len(missing), size)]
     engine = find_engine(n_jobs)
     tasks = [

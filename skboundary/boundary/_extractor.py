@@ -106,8 +106,9 @@ class BoundarySampleExtractor(
         Columns that method "sparse" may change at most. Samples that need more stay as they are,
         with the status "not_found".
     n_jobs : int, default=None
-        Processes of joblib that share the class pairs; None is this process. Under an active
-        `Client` of dask class pairs are tasks of its cluster, see :ref:`distributed`.
+        Processes of joblib that share the batches of a call, which do not depend on it; None is
+        this process. `batch_size` sets how many there are. Under an active `Client` of dask they
+        are tasks of its cluster, see :ref:`distributed`.
     {device}
     {batch_size}
     random_state : int, RandomState instance or None, default=None

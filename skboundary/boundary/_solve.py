@@ -1,10 +1,9 @@
-"""From samples and classes to verified pairs: jobs, batches, bounds and statuses."""
+"""From samples and classes to verified pairs: batches, jobs, bounds and statuses."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -14,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skboundary._batching import joined, map_batches, resolve_batch_size
-from skboundary._device import move, to_tensor
+from skboundary._batching import joined, map_batches
+from skboundary._device import move, to_numpy, to_tensor
 from skboundary._engine import Failed, find_engine
 from skboundary._random import forked_rng
-from skboundary.boundary._classifier import SEARCH_NUMBERS, FittedClassifier
+from skboundary.boundary._batches import batch_size, cut_into_runs
+from skboundary.boundary._classifier import FittedClassifier
 from skboundary.boundary._ends import Box, Limits, Verified, verify
 from skboundary.boundary._oracle import Oracle, Outputs
 from skboundary.boundary._pairs import (
@@ -38,12 +38,9 @@ from skboundary.boundary._training_samples import Starts, find_partners
 from skboundary.boundary.methods._problem import Partners, Problem, Settings
 from skboundary.boundary.methods._registry import Method
 from skboundary.exceptions import BoundaryNotFoundWarning, warn_caller
-from skboundary.functional.margins import margin_band
+from skboundary.functional.margins import margin_band, runner_up
 
 _WIDENINGS = (8, 64)  # of a band
-# A search by gradients takes up to 40 times the memory of its batch, which is therefore limited to
-# a fifth of that of a single pass.
-_SAMPLES_HELD_CPU = 5
 
 Codes = NDArray[np.intp]
 
@@ -98,23 +95,60 @@ def find_pairs(
     -------
     pairs : BoundaryPairs
     """
+    if options.method.pairs_at_once:
+        target = _rivals(starts, source, target)
     todo = (source != target).nonzero()[0]
-    partners = np.full((len(source), options.n_partners), -1)
-    if options.random_partners:  # drawn here, so that they do not depend on the jobs
-        rng = np.random.default_rng(classifier.seed)
-        partners[todo] = find_partners(
-            classifier.training, None, None, source[todo], target[todo], partners.shape[1], rng
-        )
-    engine = find_engine(options.n_jobs)
-    shares = [todo[s] for s in _shares(source[todo], target[todo], engine.shares)]
-    tasks = []
-    for index in shares:
-        codes = source[index], target[index], partners[index]
-        pairs = zip(codes[0].tolist(), codes[1].tolist(), strict=True)
-        what = f"boundary of {name_pairs(classifier.classes, pairs)}"
-        tasks.append(engine.submit(what, _solve, classifier, options, starts.select(index), *codes))
+    partners, n_runs = _partners(classifier, options, starts, source, target, todo)
+    searched = starts._replace(latent=None)
+    engine, tasks = find_engine(options.n_jobs), []
+    size = batch_size(classifier, (len(todo), *starts.X.shape[1:]), options.method, engine.shares)
+    cut = cut_into_runs(source[todo], target[todo], options.method, size, engine.shares)
+    runs = [todo[run] for run in cut]
+    for index in runs:
+        codes = source[index], target[index]
+        named = zip(codes[0].tolist(), codes[1].tolist(), strict=True)
+        what = f"boundary of {name_pairs(classifier.classes, named)}"
+        args = searched.select(index), *codes, partners[index], size
+        tasks.append(engine.submit(what, _solve, classifier, options, *args))
     found = engine.gather(tasks)
-    return _merge(classifier.classes, options.settings, starts, source, target, shares, found)
+    pairs = _merge(classifier.classes, options.settings, starts, source, target, runs, found)
+    pairs.n_evaluations[todo] += n_runs
+    return pairs
+
+
+def _rivals(starts: Starts, source: Codes, target: Codes) -> Codes:
+    """Put the strongest rival of the source in place of a target that is any class."""
+    if (target >= 0).all():
+        return target
+    assert starts.logits is not None  # such a method needs gradients
+    rival = to_numpy(runner_up(starts.logits, torch.from_numpy(source)).label)
+    return np.where(target < 0, rival, target)
+
+
+def _partners(
+    classifier: FittedClassifier,
+    options: SolveOptions,
+    starts: Starts,
+    source: Codes,
+    target: Codes,
+    todo: Codes,
+) -> tuple[NDArray[np.intp], int]:
+    """Training samples (n, k) that searches start from, and how often it took to run x.
+
+    They are found in this process, so that they depend neither on the jobs nor on the batches.
+    """
+    k = options.n_partners
+    partners = np.full((len(source), k), -1)
+    if not k or not len(todo):
+        return partners, 0
+    codes = source[todo], target[todo]
+    if options.random_partners:
+        rng = np.random.default_rng(classifier.seed)
+        partners[todo] = find_partners(classifier.training, None, None, *codes, k, rng)
+        return partners, 0
+    table, some = options.settings.table, starts.select(todo)
+    partners[todo], n_runs = nearest_partners(classifier, options.method, table, some, *codes, k)
+    return partners, n_runs
 
 
 def _merge(
@@ -123,17 +157,18 @@ def _merge(
     starts: Starts,
     source: Codes,
     target: Codes,
-    shares: list[Codes],
+    runs: list[Codes],
     found: Iterable[Verified | Failed],
 ) -> BoundaryPairs:
-    """Put the pairs of several jobs into the order of the samples."""
+    """Put the pairs of several tasks into the order of the samples."""
     X = starts.X
-    n, outer, target = len(X), X.copy(), target.copy()
+    n, outer = len(X), X.copy()
+    target = np.where(target < 0, source == 0, target)  # where a task failed
     inner, midpoint = (X.copy(), X.copy()) if settings.pairs else (X, X)
     margins, status = np.full((2, n), np.nan, X.dtype), np.full(n, ALREADY_TARGET)
     distance, start_distance = np.full((2, n), np.nan, X.dtype)
     n_evaluations = np.full(n, starts.n_runs)
-    for index, part in zip(shares, found, strict=True):
+    for index, part in zip(runs, found, strict=True):
         if isinstance(part, Failed):
             status[index] = FAILED
             continue
@@ -207,16 +242,6 @@ def warn_of_failures(classifier: FittedClassifier, status: NDArray[Any], X: Any)
     )
 
 
-def _shares(source: Codes, target: Codes, n_jobs: int) -> list[Codes]:
-    """Distribute samples over jobs, whole class pairs each."""
-    key = source * (target.max(initial=0) + 2) + target
-    order = np.argsort(key, kind="stable")
-    if n_jobs == 1 or not len(key):
-        return [order] if len(key) else []
-    pairs = np.array_split(np.unique(key), n_jobs)
-    return [order[np.isin(key[order], share)] for share in pairs if len(share)]
-
-
 def _solve(
     classifier: FittedClassifier,
     options: SolveOptions,
@@ -224,13 +249,10 @@ def _solve(
     source: Codes,
     target: Codes,
     partners: NDArray[np.intp],
+    size: int,
 ) -> Verified:
-    """Find pairs for the samples of one job, batch by batch."""
+    """Find pairs for the samples of one task, batch by batch."""
     method, X = options.method, starts.X
-    n_runs, k = 0, options.n_partners
-    if k and not options.random_partners:
-        table = options.settings.table
-        partners, n_runs = nearest_partners(classifier, method, table, starts, source, target, k)
     dtype = torch.float32 if X.dtype == np.float32 else torch.float64
     # before the network is locked: a training in another thread may be waiting for it
     with (
@@ -240,7 +262,7 @@ def _solve(
         classifier.open() as oracle,
     ):
         oracle.eps = max(oracle.eps, torch.finfo(dtype).eps)  # ends are rounded to it
-        n_runs += k * oracle.n_runs if options.kept is not None else 0
+        n_runs = partners.shape[1] * oracle.n_runs if options.kept is not None else 0
 
         def step(batch: slice) -> Verified:
             codes = source[batch], target[batch], partners[batch]
@@ -249,7 +271,6 @@ def _solve(
             found = found._replace(n_evaluations=found.n_evaluations + n_runs)
             return move(found, torch.device("cpu"))
 
-        size = batch_size(classifier, X.shape, method)
         parts = map_batches(step, len(X), size, verbose=options.verbose, desc="boundary")
         return Verified(*joined(parts, len(X)))
 
@@ -312,7 +333,7 @@ def _search(oracle: Oracle, options: SolveOptions, problem: Problem, limits: Lim
         return found, found.n_evaluations if ends.n_gradients is None else ends.n_gradients
 
     (found, spent), eps = find(problem, limits), oracle.eps
-    for widening in _WIDENINGS if method.batched else ():  # "deepdig" would train again
+    for widening in () if method.trains else _WIDENINGS:  # "deepdig" would train again
         apart = (found.inner != found.outer).flatten(1).any(1)
         again = apart & (found.status == NOT_FOUND)
         if problem.budget is not None:
@@ -339,18 +360,6 @@ def _search(oracle: Oracle, options: SolveOptions, problem: Problem, limits: Lim
             all_[index] = values
     oracle.eps = eps
     return found
-
-
-def batch_size(classifier: FittedClassifier, shape: tuple[int, ...], method: Method) -> int:
-    """Number of samples in a search batch, for samples (n, ...) of a shape."""
-    if not method.batched:
-        return shape[0]
-    network, numbers = classifier.network, math.prod(shape[1:])
-    if classifier.batch_size == "auto" and not network.differentiable:
-        return max(1, SEARCH_NUMBERS // numbers)
-    held = _SAMPLES_HELD_CPU if network.device.type == "cpu" else 1
-    sample_bytes = held * numbers * network.dtype.itemsize
-    return resolve_batch_size(classifier.batch_size, sample_bytes, network.device)
 
 
 def _limits(

@@ -23,7 +23,6 @@ from skboundary import (
     SubspaceMargins,
     TorchNearestNeighbors,
 )
-from skboundary._engine import Cluster, Processes
 from skboundary._task_store import task_folder
 from skboundary.exceptions import FailedTaskWarning
 from tests.distributed.faults import Halves
@@ -73,7 +72,7 @@ def test_dask_arrays_equal_the_serial_form(model, client, iris):
     for name in names:
         found = getattr(model, name)(chunked(X))
         results.append([computed(client, lazy) for lazy in _listed(found)])
-    client.close()  # or the extractor would divide the class pairs of a chunk among tasks
+    client.close()  # or the extractor would make tasks of the batches of a chunk
     for name, found in zip(names, results):
         for result, values in zip(found, serial(getattr(model, name), X), strict=True):
             assert result.dtype == values.dtype
@@ -119,27 +118,17 @@ def kinds_in_memory(dask_worker):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("method", ["minimal", "pm", "label", "segment"])
-def test_class_pairs_of_the_extractor_equal_the_serial_form(
-    method, dtype, client, digits, cnn, monkeypatch
-):
-    """Bit for bit with the same tasks; in float64 also with all samples in one."""
+def test_batches_of_the_extractor_equal_the_serial_form(method, dtype, client, digits, cnn):
     X, y = digits
     estimator = cnn if dtype == np.float32 else cnn.double()
-    model = BoundarySampleExtractor(estimator, method=method, effort="fast", random_state=0)
-    model.fit(X[:200].astype(dtype), y[:200])
+    model = BoundarySampleExtractor(
+        estimator, method=method, effort="fast", batch_size=8, random_state=0
+    ).fit(X[:200].astype(dtype), y[:200])
     found = model.extract(40)
+    assert len([*task_folder().glob("part-*")]) == 5
     client.close()  # from here on, in this process
-    whole = model.extract(40)
-    monkeypatch.setattr(Processes, "shares", Cluster.shares)
     for name, values in vars(model.extract(40)).items():
         assert_array_equal(getattr(found, name), values, err_msg=name)
-    for name in ("source", "target", "status"):
-        assert_array_equal(getattr(found, name), getattr(whole, name))
-    tolerance = 1e-12 if dtype == np.float64 else 1e-3
-    for name in ("inner", "outer"):
-        np.testing.assert_allclose(
-            getattr(found, name), getattr(whole, name), rtol=tolerance, atol=tolerance
-        )
 
 
 def test_class_pairs_of_the_characterizer_equal_the_serial_form(client, digits, cnn):
@@ -209,18 +198,25 @@ def test_a_chunk_that_ends_its_workers_is_named(halves, client):
 
 
 def test_pairs_whose_task_ends_its_workers_have_failed(halves, client):
+    """Tasks of 32 samples, in the order of their classes."""
     model, box, X = halves
-    source = (X[:, 0] >= 0.5).astype(int)
-    box.set_fault(X[source == 1][7, 1], 10)
-    with pytest.warns(FailedTaskWarning, match="1 of 2 tasks failed on the cluster.*1 and others"):
+    order = np.argsort(X[:, 0] >= 0.5, kind="stable")
+    box.set_fault(X[order[200], 1], 10)
+    with pytest.warns(FailedTaskWarning, match="1 of 8 tasks failed on the cluster.*1 and others"):
         pairs = model.extract_pairs(X)
-    assert_array_equal(pairs.status == "failed", source == 1)
-    assert pairs.success[source == 0].all()
+    failed = np.isin(np.arange(256), order[192:224])
+    assert_array_equal(pairs.status == "failed", failed)
+    assert pairs.success[~failed].all()
     box.set_fault(0.0, 0)
     client.wait_for_workers(2, timeout=120)
     again = model.extract_pairs(X)
     assert again.success.all()
-    assert_array_equal(again.outer[source == 0], pairs.outer[source == 0])
+    client.close()
+    expected = model.extract_pairs(X)
+    for name in ("inner", "outer", "midpoint", "target", "n_evaluations"):
+        values = getattr(expected, name)
+        assert_array_equal(getattr(again, name), values, err_msg=name)
+        assert_array_equal(getattr(pairs, name)[~failed], values[~failed], err_msg=name)
 
 
 CLIENT = """
@@ -257,13 +253,18 @@ def script(folder, address):
 def test_a_killed_client_is_resumed(cluster, client, tmp_path):
     """A worker waits after 4 of 16 parts; the other may finish the one that it is at."""
     command, environment = script(tmp_path, cluster.scheduler_address)
-    box = Halves(str(tmp_path))
+    box, pids = Halves(str(tmp_path)), client.run(os.getpid).values()
     box.hold(4)
     process = subprocess.Popen(command, env=environment)
     wait_for_parts(box, 4, process)
     process.kill()
     process.wait(30)
-    client.restart(timeout=120)  # nor is anything left in the memory of the workers
+    limit = time.monotonic() + 120
+    while client.run_on_scheduler(count_tasks):  # until it notices
+        assert time.monotonic() < limit
+        time.sleep(0.1)
+    for pid in pids:  # nor is anything left in the memory of the workers
+        os.kill(pid, signal.SIGKILL)
     times = {path: path.stat().st_mtime_ns for path in box.parts()}
     assert 4 <= len(times) <= 6
     box.release()
@@ -274,6 +275,10 @@ def test_a_killed_client_is_resumed(cluster, client, tmp_path):
     X = np.random.default_rng(0).random((256, 2))
     model.fit(X, (X[:, 0] >= 0.5).astype(int))
     assert_array_equal(np.load(tmp_path / "result.npy"), model.transform(X))
+
+
+def count_tasks(dask_scheduler):
+    return len(dask_scheduler.tasks)
 
 
 def test_no_process_is_left(tmp_path):

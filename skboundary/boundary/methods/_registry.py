@@ -33,7 +33,7 @@ class Method(NamedTuple):
     efforts: Mapping[str, Any]  # what `Settings.effort` holds for each level
     n_partners: int = 0  # training samples across the boundary that it starts from
     space: str = "latent"  # in which they are the nearest: "latent", "input" or "scaled" columns
-    batched: bool = True  # False: all samples of a call at once
+    pairs_at_once: int = 0  # class pairs of a batch; 0: batches are numbers of samples
     one_sided: bool = True  # `transform` needs the outer end alone
     within: Callable[[int], Any] | None = None  # what `Settings.effort` holds for a number
     least: int = 0  # such number
@@ -137,7 +137,7 @@ METHODS: dict[str, Method] = {
             "balanced": TrainingEffort(5000, 4),
             "thorough": TrainingEffort(5000, None),
         },
-        batched=False,
+        pairs_at_once=16,  # trained side by side
         trains=True,
         keeps_columns=False,
     ),
