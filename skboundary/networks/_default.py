@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import dis
 import math
+import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -86,6 +88,16 @@ class _Stopped(Exception):
     """A callback asks for no further epochs."""
 
 
+def _raised_by_callback(error: KeyboardInterrupt) -> bool:
+    """Whether a callback of skorch, such as EarlyStopping, raised it to end the training.
+
+    Ctrl-C comes between two instructions, and no statement raises it.
+    """
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    instruction = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+    return instruction == "RAISE_VARARGS" and isinstance(frame.f_locals.get("self"), Callback)
+
+
 class SkorchFit(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """Replace a skorch net in a pipeline while it is fitted: cast X and seed torch.
 
@@ -132,6 +144,9 @@ class SkorchFit(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                     self.net.fit_loop(samples, y)
                 except _Stopped:
                     pass
+                except KeyboardInterrupt as error:
+                    if not _raised_by_callback(error):
+                        raise
                 finally:
                     self.net.callbacks_.remove(epochs)
             self.net.notify("on_train_end", X=samples, y=y)
