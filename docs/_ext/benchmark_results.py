@@ -39,6 +39,7 @@ GUIDES = {
     "pm": "boundary_samples",
     "pm_all_new": "boundary_samples",
     "resample_speed": "biased_extrapolation",
+    "scale": "distributed",
     "search_floor": "nearest_neighbors",
     "tour": "latent_knn",
     "weight_decay": "characterization",
