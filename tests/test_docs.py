@@ -403,6 +403,13 @@ def test_the_times_of_the_margins_equal_the_results():
     assert benchmark.table(results["records"]) in benchmark.GUIDE.read_text()
 
 
+def test_the_tables_of_scale_equal_the_results():
+    benchmark = load_script("scale.py")
+    results = json.loads((ROOT / "benchmarks/results/scale.json").read_text())
+    assert benchmark.tables(results) in benchmark.GUIDE.read_text()
+    assert {cluster["workers"] for cluster in results["cluster"]} == {1, 2}
+
+
 def test_the_times_on_an_accelerator_equal_the_results():
     benchmark = load_script("accelerator.py")
     results = json.loads((ROOT / "benchmarks/results/accelerator.json").read_text())
@@ -531,6 +538,7 @@ MEASURED = {
     "pm_all_new": PM,
     "resample_speed": SAMPLER,
     "equivalence": [],  # it is run before and after a change
+    "scale": [],  # of all estimators
     "search_floor": [],  # of torch alone
     "tour": [
         "functional/latent_mixing.py::mix",
