@@ -1,5 +1,7 @@
 """Defects that hostile input and injected faults have found, one test for each."""
 
+import signal
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -288,18 +290,27 @@ def test_a_failed_resampling_restores_the_sampler(iris):
     assert vars(sampler).keys() == before.keys()
 
 
-class Stops(Callback):
+class Interrupted(Callback):
     def on_epoch_end(self, net, **_):
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
 
+@pytest.fixture
+def ctrl_c():
+    """The handler of Python, which processes in the background lack."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("own", [False, True])
 def test_an_interrupted_training_is_not_a_short_one(iris, own, monkeypatch):
     """skorch ends a training at Ctrl-C and keeps the net."""
     net = None
     if own:
         module = nn.Sequential(nn.Linear(4, 3))
-        net = NeuralNetClassifier(module, criterion=nn.CrossEntropyLoss, callbacks=[Stops()])
+        net = NeuralNetClassifier(module, criterion=nn.CrossEntropyLoss, callbacks=[Interrupted()])
     else:
         steps, step = [], torch.optim.Adam.step
 

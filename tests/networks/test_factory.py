@@ -1,5 +1,3 @@
-import signal
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,7 +24,7 @@ from sklearn.preprocessing import (
 )
 from sklearn.svm import SVC
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
-from skorch.callbacks import Callback, EarlyStopping
+from skorch.callbacks import EarlyStopping
 from torch import nn
 
 from skboundary import (
@@ -161,15 +159,6 @@ def test_early_stopping_of_skorch_ends_the_training(iris):
     stop = EarlyStopping(monitor="train_loss", patience=2, threshold=1e9, threshold_mode="abs")
     fitted, _ = as_network(skorch_net(callbacks=[stop], max_epochs=9), X, y, random_state=0)
     assert len(fitted.history) == 3
-
-
-def test_ctrl_c_in_a_callback_of_skorch_interrupts_the_training(iris):
-    class Interrupted(Callback):
-        def on_epoch_end(self, net, **_):
-            signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(KeyboardInterrupt):
-        as_network(skorch_net(callbacks=[Interrupted()]), *iris, random_state=0)
 
 
 def test_a_skorch_net_in_nested_pipelines_is_seeded_cast_and_encoded(iris):
