@@ -46,7 +46,7 @@ def test_results_in_another_process_are_equal(name, estimators, elsewhere):
     assert expected
     for i, value in enumerate(expected):
         value = value.astype(str) if value.dtype == object else value
-        if name.startswith("BiasedExtrapolation"):  # BLAS may use other threads there
+        if name.startswith("BiasedExtrapolation") and value.dtype.kind == "f":  # BLAS may round
             np.testing.assert_allclose(elsewhere[f"{name}/{i}"], value, rtol=1e-12)
         else:
             np.testing.assert_array_equal(elsewhere[f"{name}/{i}"], value, strict=True)
