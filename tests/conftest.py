@@ -103,9 +103,9 @@ class Recording(nn.Module):
 def _trained_cnn(digits):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = SmallCNN().train()
+        module = SmallCNN().double().train()  # the same weights on every processor
         X, y = digits
-        return train(module, X[:300], y[:300], steps=40, lr=0.02)
+        return train(module, X[:300], y[:300], steps=40, lr=0.02).float()
 
 
 @pytest.fixture

@@ -29,10 +29,7 @@ def search_all(logits, x, subspaces, **options):
 
 
 def literal_deepfool(net, image, S, n_classes=10, overshoot=0.02, max_iter=100):
-    """The procedure of the authors, one image and one subspace S (d, k) at a time.
-
-    Its shortest step, which is taken at the kinks of a network, is 1e-4 of the distance so far.
-    """
+    """The procedure of the authors, one image and one subspace S (d, k) at a time."""
     ranking = net(image[None])[0].argsort(descending=True)[:n_classes]
     r, steps, predicted = torch.zeros(image.numel(), dtype=image.dtype), 0, ranking[0]
     while predicted == ranking[0] and steps < max_iter:
@@ -46,7 +43,7 @@ def literal_deepfool(net, image, S, n_classes=10, overshoot=0.02, max_iter=100):
             if length < shortest:
                 shortest, w = length, w_k
         w = S @ (S.T @ w)
-        r = r + max(shortest, 1e-4 * float(r.norm())) * w / w.norm()
+        r = r + max(shortest, 1e-4) * w / w.norm()
         predicted = net((image + (1 + overshoot) * r.view_as(image))[None])[0].argmax()
         steps += 1
     return float((1 + overshoot) * r.norm()), bool(predicted != ranking[0]), steps
