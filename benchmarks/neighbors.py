@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 # The OpenBLAS in faiss's wheel may not recognize a new processor and fall back to a kernel about
 # six times slower, so a supported kernel is set before faiss is loaded.
 _FLAGS = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-if "avx512f" in _FLAGS:
+if __name__ == "__main__" and "avx512f" in _FLAGS:
     os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
 
 import numpy as np

@@ -5,6 +5,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -29,7 +30,9 @@ def load_script(name):
     sys.path.insert(0, folder)
     spec = importlib.util.spec_from_file_location("script", ROOT / "benchmarks" / name)
     module = importlib.util.module_from_spec(spec)
+    environment = dict(os.environ)  # which later tests and their processes inherit
     spec.loader.exec_module(module)
+    assert os.environ == environment
     sys.path.remove(folder)
     return module
 
