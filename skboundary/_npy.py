@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -15,6 +16,13 @@ from numpy.typing import NDArray
 
 # Booleans, numbers, times and strings; no objects, which would be pickles, and no records.
 _KINDS = "biufcmMSU"
+# As numpy writes it. Its reader evaluates a literal, which Python 3.11 cannot do safely in threads.
+_DTYPE = rb"[<>|][A-Za-z][0-9]*(?:\[[0-9A-Za-z]+\])?"
+_SHAPE = rb"(?:N,|N(?:, N)+)?".replace(b"N", rb"(?:0|[1-9][0-9]*)")
+_HEADER = re.compile(
+    rb"\{'descr': '(%s)', 'fortran_order': (False|True), 'shape': \((%s)\), \} *\n"
+    % (_DTYPE, _SHAPE)
+)
 
 
 def write_npy(file: BinaryIO, array: NDArray[Any]) -> None:
@@ -70,15 +78,20 @@ def _header(file: BinaryIO, size: int) -> tuple[tuple[int, ...], Literal["C", "F
         version = npy.read_magic(file)
         if version != (1, 0):
             raise ValueError(f"version {version} instead of (1, 0)")
-        shape, in_fortran_order, dtype = npy.read_array_header_1_0(file)
-    except Exception as error:  # the header is a Python literal, which can be wrong in many ways
+        header = file.read(int.from_bytes(file.read(2), "little"))
+        found = _HEADER.fullmatch(header)
+        if not found:
+            raise ValueError(f"{header[:80]!r} is not as numpy writes it")
+        dtype = np.dtype(found[1].decode("ascii"))
+        shape = tuple(int(n) for n in re.findall(rb"[0-9]+", found[3]))
+    except (ValueError, TypeError) as error:
         raise ValueError(f"no valid npy header ({error})") from None
-    if dtype.kind not in _KINDS or not dtype.itemsize or min(shape, default=0) < 0:
+    if dtype.kind not in _KINDS or not dtype.itemsize:
         raise ValueError(f"an npy header with dtype {dtype} and shape {shape}")
-    expected, found = math.prod(shape) * dtype.itemsize, size - file.tell()
-    if expected != found:
-        raise ValueError(f"{found} bytes of data, and its header says {expected}")
-    return shape, "F" if in_fortran_order else "C", dtype
+    expected, there = math.prod(shape) * dtype.itemsize, size - file.tell()
+    if expected != there:
+        raise ValueError(f"{there} bytes of data, and its header says {expected}")
+    return shape, "F" if found[2] == b"True" else "C", dtype
 
 
 def to_npy(array: NDArray[Any]) -> bytes:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from skboundary._npy import map_npy
+
 _OPEN_FILES = 64  # each memory map holds a file descriptor
 
 
@@ -25,8 +27,8 @@ def open_part(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArr
         or length.
     """
     try:
-        array = np.lib.format.open_memmap(file, mode="r")
-    except Exception as error:  # the header is a Python literal, which can be wrong in many ways
+        array = map_npy(file)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{file} cannot be opened as an npy file of numbers ({error}).") from None
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
         raise ValueError(
@@ -34,9 +36,6 @@ def open_part(file: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArr
             f"{'' if array.flags.c_contiguous else ' in Fortran order'}, but bank.json describes "
             f"one of shape {shape} and dtype {dtype}."
         )
-    length = file.stat().st_size
-    if length != array.offset + array.nbytes:
-        raise ValueError(f"{file} has {length} bytes instead of {array.offset + array.nbytes}.")
     return array.view(np.ndarray)
 
 

@@ -39,7 +39,7 @@ ALLOWED = {
     "_site": {"__version__"},
     "_sample_array": {"_batching"},
     "_validation": {"_device", "_sample_array"},
-    **{module: set(BANK) for module in BANK},
+    **{module: {*BANK, "_npy"} for module in BANK},
     "_npy": set(),
     "_plain": {"_sample_array"},
     **{module: set(TASKS) for module in TASKS},

@@ -1,6 +1,9 @@
 """Defects that hostile input and injected faults have found, one test for each."""
 
+import gc
 import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -29,6 +32,7 @@ from skboundary import (
     TorchNearestNeighbors,
 )
 from skboundary._bank_folder import BankFolder
+from skboundary._npy import from_npy, to_npy
 from tests.hostile_networks import BrokenLabels, FarNeighbors, FewNeighbors, NotNumbers
 
 # ------------------------------------------------------------------------------------ containers
@@ -369,3 +373,31 @@ def test_any_damaged_byte_of_a_header_is_an_error_of_the_bank(tmp_path):
                 BankFolder.open(bank.path).verify()
     path.write_bytes(header)
     BankFolder.open(bank.path).verify()
+
+
+def test_threads_read_npy_headers_at_the_same_time():
+    """Python 3.11 lost count of the depth of a literal, where a finalizer let other threads run."""
+
+    class Finalized:
+        def __init__(self):
+            self.itself = self
+
+        def __del__(self):
+            time.sleep(1e-4)
+
+    data, threshold = to_npy(np.arange(6.0).reshape(2, 3)), gc.get_threshold()
+
+    def read(depth):
+        if depth:
+            return read(depth - 1)
+        for _ in range(200):
+            Finalized()
+            assert from_npy(data).shape == (2, 3)
+        return True
+
+    gc.set_threshold(7)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(read, range(0, 160, 20)))
+    finally:
+        gc.set_threshold(*threshold)
