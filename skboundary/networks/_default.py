@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import dis
 import math
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -85,17 +85,26 @@ class _Epochs(Callback):
 
 
 class _Stopped(Exception):
-    """A callback asks for no further epochs."""
+    """A callback has asked to end the training."""
 
 
 def _raised_by_callback(error: KeyboardInterrupt) -> bool:
     """Whether a callback of skorch, such as EarlyStopping, raised it to end the training.
 
-    Ctrl-C comes between two instructions, and no statement raises it.
+    Ctrl-C comes between two instructions, and no statement raises it. A statement counts only in a
+    method of the callback, not in a function that it calls.
     """
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    instruction = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+    *_, last = _entries(error.__traceback__)
+    frame = last.tb_frame
+    # not f_lasti, which is where a handler raised it again
+    instruction = dis.opname[frame.f_code.co_code[last.tb_lasti]]
     return instruction == "RAISE_VARARGS" and isinstance(frame.f_locals.get("self"), Callback)
+
+
+def _entries(entry: TracebackType | None) -> Iterator[TracebackType]:
+    while entry is not None:
+        yield entry
+        entry = entry.tb_next
 
 
 class SkorchFit(CallbackSupportMixin, ClassifierMixin, BaseEstimator):

@@ -1,3 +1,6 @@
+import signal
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,7 +27,7 @@ from sklearn.preprocessing import (
 )
 from sklearn.svm import SVC
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
-from skorch.callbacks import EarlyStopping
+from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
 from skboundary import (
@@ -159,6 +162,40 @@ def test_early_stopping_of_skorch_ends_the_training(iris):
     stop = EarlyStopping(monitor="train_loss", patience=2, threshold=1e9, threshold_mode="abs")
     fitted, _ = as_network(skorch_net(callbacks=[stop], max_epochs=9), X, y, random_state=0)
     assert len(fitted.history) == 3
+
+
+class Interrupting(Callback):
+    """Raises KeyboardInterrupt itself, or lets that of a signal through after it has cleaned up."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def on_epoch_end(self, net, **_):
+        try:
+            if self.by == "statement":
+                raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.01)
+        except KeyboardInterrupt:
+            self.clean = True
+            raise
+        finally:
+            self.ended = True
+
+
+@pytest.mark.parametrize("by", ["statement", "signal"])
+def test_a_callback_that_cleans_up_and_raises_again(by, iris):
+    X, y = iris
+    net = skorch_net(callbacks=[Interrupting(by)], max_epochs=9)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        if by == "signal":
+            with pytest.raises(KeyboardInterrupt):
+                as_network(net, X, y, random_state=0)
+        else:
+            assert len(as_network(net, X, y, random_state=0)[0].history) == 1
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def test_a_skorch_net_in_nested_pipelines_is_seeded_cast_and_encoded(iris):
