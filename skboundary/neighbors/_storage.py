@@ -88,9 +88,9 @@ class StorageMixin:
         """
         if not hasattr(self, "_bank"):
             self.fit(X, y, **fit_params)
-        elif fit_params:
+        elif given := sorted(k for k, value in fit_params.items() if value is not None):
             raise TypeError(
-                f"partial_fit got {sorted(fit_params)}, but the network is not trained further. "
+                f"partial_fit got {given}, but the network is not trained further. "
                 "Omit them, or call fit."
             )
         else:

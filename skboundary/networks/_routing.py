@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 from sklearn import get_config
 from sklearn.model_selection import check_cv
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils import check_consistent_length
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 
 from skboundary._device import to_numpy
 from skboundary._validation import refuse_masked
+from skboundary.exceptions import warn_caller
 from skboundary.networks._chunks import is_dask_array
 from skboundary.networks._factory import is_trained, refuse_metadata
 
@@ -39,7 +42,7 @@ class RoutingMixin:
 
     With `enable_metadata_routing=True` each consumer gets what it requests. Otherwise, as in
     scikit-learn's `GridSearchCV`, `groups` go to the splitter, `sample_weight` to the classifier
-    and the scorer, and all others to the classifier.
+    and a scorer that takes it, and all others to the classifier.
     """
 
     estimator: Any
@@ -126,8 +129,23 @@ def _by_convention(
     if "splitter" in consumers and "groups" in params:
         routed["splitter"] = {"groups": routed["estimator"].pop("groups")}
     if "scorer" in consumers and "scorer" not in idle and "sample_weight" in params:
-        routed["scorer"] = {"sample_weight": params["sample_weight"]}
+        scorer, _ = consumers["scorer"]
+        if _takes_weights(scorer):
+            routed["scorer"] = {"sample_weight": params["sample_weight"]}
+        else:
+            warn_caller(
+                f"scoring={scorer} takes no sample_weight, so that scores count all samples "
+                "equally. Use a scorer whose metric takes sample_weight, as by make_scorer.",
+                UserWarning,
+            )
     return routed
+
+
+def _takes_weights(scorer: Any) -> bool:
+    """Whether a scorer of scikit-learn, or a callable, takes `sample_weight`."""
+    if hasattr(scorer, "_accept_sample_weight"):
+        return bool(scorer._accept_sample_weight())
+    return "sample_weight" in inspect.signature(scorer).parameters
 
 
 def _as_array(name: str, value: Any) -> Any:
@@ -160,7 +178,7 @@ def folds_of(cv: Any, X: Any, y: NDArray[Any], **metadata: Any) -> list[tuple[An
 
 
 def weights_of_last_step(estimator: Any, params: Metadata) -> Any:
-    """The weights of samples that the classifier gets, also if it is the last of a pipeline.
+    """The weights of samples that the classifier in pipelines and searches is trained with.
 
     Parameters
     ----------
@@ -172,11 +190,12 @@ def weights_of_last_step(estimator: Any, params: Metadata) -> Any:
     -------
     sample_weight : array-like of shape (n_samples,) or None
     """
-    while isinstance(estimator, Pipeline):
-        name, last = estimator.steps[-1]
+    while isinstance(estimator, (Pipeline, BaseSearchCV)):
+        piped = isinstance(estimator, Pipeline)
+        name, last = estimator.steps[-1] if piped else ("estimator", estimator.estimator)
         if get_config()["enable_metadata_routing"]:
             params = process_routing(estimator, "fit", **params)[name]["fit"]
-        else:
+        elif piped:
             start = f"{name}__"
             params = {k.removeprefix(start): v for k, v in params.items() if k.startswith(start)}
         estimator = last

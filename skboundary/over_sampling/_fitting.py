@@ -52,6 +52,12 @@ def fit_network(
                 "Give an estimator that takes such samples."
             )
         estimator = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+        unknown = sorted(metadata.keys() - {"sample_weight"})
+        if unknown:
+            raise TypeError(
+                f"fit got {unknown}, but the default classifier takes sample_weight alone. Give an "
+                "estimator whose fit takes them."
+            )
         steps = estimator.named_steps
         metadata = {f"{step}__{name}": metadata[name] for step in steps for name in metadata}
         context = {"enable_metadata_routing": False}  # metadata are named by their step

@@ -14,7 +14,7 @@ from sklearn.ensemble import VotingClassifier
 from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import get_scorer
+from sklearn.metrics import get_scorer, make_scorer
 from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedGroupKFold, StratifiedKFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
@@ -271,11 +271,12 @@ def test_shares_of_classes_count_the_weights_of_the_classifier(routing, data):
     expected = np.bincount(y, w) / w.sum()
     with config_context(enable_metadata_routing=routing):
         alone, last = Aligned(), make_pipeline("passthrough", Aligned())
-        names = ("sample_weight", "aligned__sample_weight")
+        of_pipe, of_search = (GridSearchCV(each, {}, cv=3) for each in (last, alone))
+        names = ("sample_weight", "aligned__sample_weight") * 2
         if routing:
-            names = ("v", "v")
+            names = 4 * ("v",)
             alone.set_fit_request(sample_weight="v"), last[-1].set_fit_request(sample_weight="v")
-        for estimator, name in zip((alone, last), names):
+        for estimator, name in zip((alone, last, of_search, of_pipe), names):
             clf = LogitAdjustedClassifier(estimator).fit(X, y, **{name: w})
             np.testing.assert_allclose(clf.prior_, expected)
             np.testing.assert_allclose(
@@ -316,6 +317,25 @@ def test_scores_count_the_weights_as_in_a_grid_search(data):
     plain = LatentKNNClassifierCV(GaussianNB(), cv=folds, **grid).fit(X, y)
     assert np.abs(plain.cv_results_[name] - theirs.cv_results_[name]).max() > 1e-3
     np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-6)
+
+
+def test_a_scorer_without_weights_gets_none_and_that_is_said(data):
+    X, y, w, _ = data
+
+    def scorer(clf, X, y):
+        return clf.score(X, y)
+
+    of_pairs = make_scorer(lambda y_true, y_pred: (y_true == y_pred).mean())
+    for scoring in (scorer, of_pairs):
+        chosen = LatentKNNClassifierCV(Aligned(), scoring=scoring, **CHOSEN)
+        with pytest.warns(UserWarning, match="takes no sample_weight.*make_scorer"):
+            chosen.fit(X, y, sample_weight=w)
+        scores = chosen.cv_results_["mean_test_score"]
+        for each, score in zip(chosen.cv_results_["params"], scores):
+            clf = LatentKNNClassifier(Aligned(), **each)
+            folds = StratifiedKFold(5).split(X, y)
+            parts = [clf.fit(X[a], y[a], sample_weight=w[a]).score(X[b], y[b]) for a, b in folds]
+            assert score == pytest.approx(np.mean(parts))
 
 
 # --------------------------------------------------------------------------------------- groups
@@ -470,6 +490,8 @@ def test_unknown_metadata_are_refused(data):
         LatentKNNClassifier(GaussianNB()).fit(X, y, weight=w)
     with pytest.raises(TypeError, match="unexpected keyword argument 'sample_weight'"):
         BiasedExtrapolationSampler(GaussianNB()).fit(X, y, sample_weight=w)
+    with pytest.raises(TypeError, match=r"\['groups'\], but the default classifier takes"):
+        BiasedExtrapolationSampler().fit_resample(X, y, groups=w, sample_weight=w)
     with config_context(enable_metadata_routing=True):
         with pytest.raises(TypeError, match="{'weight'}, which are not routed"):
             LatentKNNClassifier(GaussianNB()).fit(X, y, weight=w)
@@ -482,7 +504,7 @@ def test_partial_fit_takes_metadata_in_the_first_call(data):
     with pytest.raises(TypeError, match="not trained further"):
         clf.partial_fit(X, y, sample_weight=w)
     assert clf.n_samples_fit_ == before
-    assert clf.partial_fit(X, y).n_samples_fit_ == 2 * before
+    assert clf.partial_fit(X, y, sample_weight=None).n_samples_fit_ == 2 * before
 
 
 def test_a_failed_fit_keeps_the_estimator(data):
