@@ -279,7 +279,7 @@ class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         if codes is None:
             raise ValueError("The shares of the classes are unknown: pass y to fit, or set prior.")
         counts = np.bincount(codes, weight, minlength=n_classes)
-        if not counts.all():
+        if not (counts > 0).all():
             raise ValueError(
                 f"The class {self.classes_[counts.argmin()].item()!r} of the network has no sample "
                 "of positive weight in y, so its share is unknown. Set prior."

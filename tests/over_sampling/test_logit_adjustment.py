@@ -155,6 +155,21 @@ def test_errors_of_the_choice():
         clf.set_params(tau=1.0).fit(X, y, X_val=X, y_val=y)
 
 
+@pytest.mark.parametrize("weight", [-1.0, 0.0])
+def test_a_class_without_positive_weight_is_refused(weight):
+    X, y = gaussians([40, 20, 20], 0)
+    w = np.where(y == "b", weight, 1.0)
+
+    class Unweighted(LogisticRegression):
+        def fit(self, X, y, sample_weight=None):
+            return super().fit(X, y)
+
+    with pytest.raises(
+        ValueError, match="class 'b' .* no sample of positive weight"
+    ):
+        LogitAdjustedClassifier(Unweighted()).fit(X, y, sample_weight=w)
+
+
 def test_decision_values_count_as_logits():
     X, y = gaussians([300, 60, 40], 0)
     clf = LogitAdjustedClassifier(LinearSVC()).fit(X, y)
