@@ -18,6 +18,7 @@ from skboundary.neighbors._bank import Bank
 from skboundary.networks._labels import encode_labels
 
 _PASSES = 5
+_TIE = 1e-9  # shares are sums of rounded weights
 
 
 class LabelIssues(Bunch):
@@ -249,6 +250,7 @@ def label_issues(
     codes : ndarray of shape (n,)
         Given labels, as positions in `classes`.
     shares : ndarray of shape (n, n_classes)
+        Overwritten.
     classes : ndarray of shape (n_classes,)
     method : {"vote", "rank"}
     """
@@ -257,12 +259,11 @@ def label_issues(
     score = np.clip(1 - shares[each, codes] / norm, 0, 1)  # sums of rounded weights exceed 1
     rank = np.empty(len(codes), dtype=np.intp)
     rank[np.argsort(-score, kind="stable")] = each
-    likely = shares.copy()
-    likely[each, codes] += 1e-9  # the given label wins a tie
+    shares[each, codes] += _TIE  # the given label wins a tie
     return LabelIssues(
         score=score,
-        suggested_label=classes[likely.argmax(1)],
-        is_issue=score > 0.5,
+        suggested_label=classes[shares.argmax(1)],
+        is_issue=score > 0.5 + _TIE,
         rank=rank,
         given_label=classes[codes],
     )

@@ -7,8 +7,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
+from torch import nn
 
-from skboundary import LatentKNNClassifier
+from skboundary import FrozenNetwork, LatentKNNClassifier
 from skboundary.neighbors import _bank
 from skboundary.neighbors._label_issues import label_issues, label_shares, vote_weights
 
@@ -122,6 +123,18 @@ def test_the_given_label_wins_a_tie_and_half_of_the_votes_is_no_issue():
         shares = label_shares(np.array([4 * [0] + others]), np.ones((1, 10)), 7)
         given = label_issues(np.zeros(1, int), shares, np.arange(7), "rank")
         assert given.score[0] == pytest.approx(score)
+
+
+@pytest.mark.parametrize("k", [28, 44, 52])
+def test_half_of_the_weights_is_no_issue_whatever_their_rounding(k):
+    angle = 2 * np.pi * np.arange(120) / 120
+    X = np.column_stack([np.cos(angle), np.sin(angle)])  # each has k / 4 of either label per side
+    net = FrozenNetwork(nn.Linear(2, 2).double())  # whose latent space is X
+    clf = LatentKNNClassifier(net).fit(X, np.arange(120) % 2)
+    issues = clf.label_issues(n_neighbors=k)
+    np.testing.assert_allclose(issues.score, 0.5)
+    assert not issues.is_issue.any()
+    np.testing.assert_array_equal(issues.suggested_label, issues.given_label)
 
 
 def test_frame_has_the_columns_and_the_direction_of_cleanlab(cnn, noisy):
