@@ -79,7 +79,7 @@ class Task:
         fitted : bool, default=False
             Whether the estimator can predict after the task.
         inner : estimator, default=None
-            The estimator whose `fit` is the task. It takes over the callbacks that ask for it.
+            The estimator whose `fit` is the task. Gets the callbacks that propagate.
         """
         if self.context is None:
             with _holding(_running, None):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from copy import copy
 from numbers import Integral
 from os import PathLike
 from typing import Any, Self
@@ -261,8 +262,8 @@ class ExactSearch(StoredStateMixin, DocLinkMixin, BaseEstimator):
 
     def _without_samples(self) -> Self:
         """A shallow copy that is stored without its samples, for an owner that stores them."""
-        copied = object.__new__(type(self))
-        copied.__dict__.update({k: v for k, v in vars(self).items() if k != "_index"})
+        copied = copy(self)
+        copied.__dict__.pop("_index", None)
         return copied
 
     def _keep(self, samples: torch.Tensor | BankFolder) -> Self:

@@ -113,25 +113,25 @@ class OutOfDistributionMixin:
             )
         if method == "energy":
             self._check_logits()
-        return self._score_outputs(X, method)
+        return self._score_outputs(X, center=self._center() if method == "boundary" else None)
 
-    @over_chunks(lambda self, X, method: Output((), np.float64))
-    def _score_outputs(self, X: Any, method: str) -> NDArray[Any]:
-        """Score samples by what the network returns for them."""
+    @over_chunks(lambda self, X, center: Output((), np.float64))
+    def _score_outputs(self, X: Any, center: NDArray[Any] | None) -> NDArray[Any]:
+        """Score samples by what the network returns for them: "boundary" if there is a center."""
         if X is not None:
             X = self._check(X)
-        center = self._center() if method == "boundary" else None
         scores = []
         for latent, logits in self._bank.output_blocks(X, self.verbose):
             if center is None:
                 scores.append(logits.double().logsumexp(1))
             else:
-                scores.append(boundary_score(latent, *self._head(latent, logits), center))
+                mean = torch.from_numpy(center).to(latent.device)
+                scores.append(boundary_score(latent, *self._head(latent, logits), mean))
         return to_numpy(torch.cat(scores))
 
-    def _center(self) -> Tensor:
+    def _center(self) -> NDArray[Any]:
         """Mean latent vector (n_latent,) of the training samples."""
-        return self._bank.class_means(np.zeros(self.n_samples_fit_, dtype=np.intp), 1)[0]
+        return to_numpy(self._bank.class_means(np.zeros(self.n_samples_fit_, dtype=np.intp), 1)[0])
 
     def _head(self, latent: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         head = self._bank.head(latent, logits)
