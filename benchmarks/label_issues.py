@@ -248,8 +248,9 @@ def measure(name: str, kind: str, rate: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _measure(key: tuple[str, str, int, int]) -> dict[str, Any]:
-    return measure(*key)
+def _measure(key: tuple[int, str, str, int]) -> dict[str, Any]:
+    seed, *setting = key
+    return measure(*setting, seed)
 
 
 def measure_times(name: str, rounds: int = 3) -> dict[str, Any]:
@@ -352,7 +353,8 @@ def main() -> None:
     note_run(results, "cleanlab")
     if args.seeds:
         results["records"] = []
-        keys = product(args.data, args.noises, args.rates, range(args.seeds))
+        # seeds vary slowest, so that what is saved of an interrupted run covers the settings
+        keys = product(range(args.seeds), args.data, args.noises, args.rates)
         with get_context("spawn").Pool(args.jobs) as pool:
             for record in pool.imap(_measure, keys):
                 results["records"].append(record)

@@ -479,9 +479,12 @@ def test_device_agrees_with_cpu_and_its_pickle_is_on_the_cpu(cnn, split, device)
     cpu = LatentKNNClassifier(cnn, device="cpu").fit(X_train, y_train)
     clf = LatentKNNClassifier(cnn, device=device).fit(X_train, y_train)
     assert clf.device_.type == device and next(cnn.parameters()).device.type == "cpu"
-    np.testing.assert_allclose(clf.predict_proba(X), cpu.predict_proba(X), atol=1e-3)
     other = pickle.loads(pickle.dumps(clf))
-    np.testing.assert_allclose(other.predict_proba(X), clf.predict_proba(X), atol=1e-3)
+    expected, near = clf.predict_proba(X), clf.kneighbors(X)[1]
+    for each in (cpu, other):
+        same = (each.kneighbors(X)[1] == near).all(1)  # devices round, which may part a tie
+        assert same.mean() > 0.98
+        np.testing.assert_allclose(each.predict_proba(X)[same], expected[same], atol=1e-3)
 
 
 def test_probabilities_are_computed_for_neighbors_only(mlp, iris):
