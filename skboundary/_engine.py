@@ -18,6 +18,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 
 from skboundary._task_store import LARGE, TaskStore, in_worker, load
 from skboundary.exceptions import FailedTaskWarning, warn_caller
+from skboundary.functional._threads import thread_count
 from skboundary.networks._digest import digest
 from skboundary.networks._travel import name_of, receive, send
 
@@ -107,14 +108,10 @@ def _on_threads(n: int, function: Callable[..., Any], *args: Any) -> Any:
 
     The order of the sums of a matrix product depends on it.
     """
-    before = torch.get_num_threads()
-    if before <= n:
+    if torch.get_num_threads() <= n:
         return function(*args)
-    torch.set_num_threads(n)
-    try:
+    with thread_count(n):
         return function(*args)
-    finally:
-        torch.set_num_threads(before)
 
 
 class Cluster:

@@ -13,6 +13,8 @@ import torch
 from joblib import cpu_count
 from sklearn.utils import check_random_state
 
+from skboundary.functional._threads import thread_count
+
 RandomStateLike = int | np.random.RandomState | None
 
 _MAX_SEED = 2**31 - 1
@@ -52,37 +54,20 @@ def forked_rng(seed: int) -> Iterator[None]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Limit torch to one thread in the block; blocks in several threads run one after another.
-
-    `torch.set_num_threads` sets the count of the calling thread and of threads started later. A
-    thread that was started in such a block begins with 1, so the count to restore is read in a
-    new thread.
-    """
-    with _TRAINING:
-        count: list[int] = []
-        fresh = threading.Thread(target=lambda: count.append(torch.get_num_threads()))
-        fresh.start()
-        fresh.join()
-        try:
-            torch.set_num_threads(1)
-            yield
-        finally:
-            torch.set_num_threads(count[0])
+    """Limit torch to one thread in the block; blocks in several threads run one after another."""
+    with _TRAINING, thread_count(1):
+        yield
 
 
 @contextmanager
 def torch_threads(n_jobs: int | None) -> Iterator[None]:
     """Let torch use `n_jobs` threads in the block: at most one for each processor, -1 for all.
 
-    None keeps the number of the calling thread, which is restored afterwards.
+    None keeps the number of the calling thread.
     """
     if n_jobs is None:
         yield
         return
-    before, n_cpus = torch.get_num_threads(), cpu_count()
-    n_threads = min(n_jobs, n_cpus) if n_jobs > 0 else max(n_cpus + 1 + n_jobs, 1)
-    try:
-        torch.set_num_threads(n_threads)
+    n_jobs, n_cpus = int(n_jobs), cpu_count()  # a bool is one
+    with thread_count(min(n_jobs, n_cpus) if n_jobs > 0 else max(n_cpus + 1 + n_jobs, 1)):
         yield
-    finally:
-        torch.set_num_threads(before)

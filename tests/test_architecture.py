@@ -32,7 +32,7 @@ SHARED = (
 ALLOWED = {
     "functional": set(),
     "exceptions": set(),
-    "_random": set(),
+    "_random": {"functional._threads"},
     "_device": {"exceptions"},
     "_callbacks": set(),
     "_batching": {"_callbacks"},
@@ -44,7 +44,13 @@ ALLOWED = {
     "_plain": {"_sample_array"},
     **{module: set(TASKS) for module in TASKS},
     "networks": {"functional", *SHARED},
-    "_engine": {"_task_store", "exceptions", "networks._digest", "networks._travel"},
+    "_engine": {
+        "functional._threads",
+        "_task_store",
+        "exceptions",
+        "networks._digest",
+        "networks._travel",
+    },
     "neighbors": {"functional", *SHARED, "networks"},
     "boundary": {"functional", *SHARED, "networks", "neighbors._exact", "_engine"},
     "over_sampling": {"functional", *SHARED, "networks", "neighbors._exact"},

@@ -1,10 +1,12 @@
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
-from skboundary._random import draw_seed, forked_rng, spawn_generators
+from skboundary import TorchNearestNeighbors
+from skboundary._random import draw_seed, forked_rng, spawn_generators, torch_threads
 
 
 def test_the_seed_is_one_draw_of_random_state():
@@ -41,3 +43,51 @@ def test_forked_rng_restores_the_global_generator():
     with forked_rng(1):
         assert torch.equal(torch.rand(3), first)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def in_new_thread(function, *args):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *args).result()
+
+
+@pytest.fixture
+def two_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_blocks_at_the_same_time_restore_the_number_of_threads(two_threads):
+    begun, ended = threading.Event(), threading.Event()
+
+    def block():
+        with torch_threads(1):
+            begun.set()
+            ended.wait()
+        return torch.get_num_threads()
+
+    with ThreadPoolExecutor(1) as pool:
+        with torch_threads(1):
+            other = pool.submit(block)  # begins, and ends after this one
+            begun.wait()
+            with torch_threads(2):
+                pass
+            assert torch.get_num_threads() == 1
+        ended.set()
+        assert other.result() == torch.get_num_threads() == 2
+    assert in_new_thread(torch.get_num_threads) == 2
+
+
+def test_threads_that_search_at_the_same_time_keep_the_number_of_threads(two_threads):
+    X = np.random.default_rng(0).normal(size=(300, 3))
+    near = TorchNearestNeighbors(n_jobs=1).fit(X)
+    for _ in range(10):
+        with ThreadPoolExecutor(4) as pool:
+            [*pool.map(near.kneighbors, [X] * 8)]
+        assert in_new_thread(torch.get_num_threads) == torch.get_num_threads() == 2
+
+
+def test_true_is_one_job():
+    with torch_threads(True):
+        assert torch.get_num_threads() == 1

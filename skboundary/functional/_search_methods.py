@@ -27,6 +27,7 @@ from skboundary.functional._search_index import (
     Method,
     SearchIndex,
 )
+from skboundary.functional._threads import thread_count
 
 _AXES = 32, 64, 128, 256
 _LEAST = 4096, 48  # samples and columns worth a choice
@@ -132,15 +133,12 @@ def _choose(
         queries = index.samples[exclude]
 
     def seconds(method: Method | None) -> float:
-        times, threads = [], torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        times = []
+        with thread_count(1):
             for _ in range(2):
                 start = thread_time()
                 run(method, queries, exclude)
                 times.append(thread_time() - start)
-        finally:
-            torch.set_num_threads(threads)
         return min(times)
 
     product = seconds(None)
