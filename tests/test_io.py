@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
@@ -204,6 +205,15 @@ def test_names_to_trust_are_named(saved):
         load(folder)
     with pytest.raises(TypeError, match=r"give a list, \['sklearn.tree._tree.Tree'\]"):
         load(folder, trusted=io_cases.FOREST)
+
+
+def test_an_estimator_that_cannot_be_pickled_is_asked_for(tmp_path):
+    class Bound(LogisticRegression):
+        def __getstate__(self):
+            raise RuntimeError("no pickling")
+
+    model = skb.LatentKNNClassifier(FrozenEstimator(Bound().fit(*iris()))).fit(*iris())
+    assert "estimator__estimator" in save(model, tmp_path / "a")
 
 
 def test_what_is_not_an_estimator_of_the_package_is_refused(tmp_path):

@@ -169,10 +169,11 @@ class PartWriter:
 
     def _skops(self, number: int, estimator: BaseEstimator) -> bool:
         """Write an estimator by skops if it can read it back."""
-        skops, bare = extra("skops.io"), copy.copy(estimator)
-        for name in CALLBACK_ATTRIBUTES & vars(bare).keys():
-            delattr(bare, name)
+        skops = extra("skops.io")
         try:
+            bare = copy.copy(estimator)
+            for name in CALLBACK_ATTRIBUTES & vars(bare).keys():
+                delattr(bare, name)
             data = skops.dumps(bare)
             skops.loads(data, trusted=skops.get_untrusted_types(data=data))
         except Exception:  # whatever it is, the user is asked for the object
