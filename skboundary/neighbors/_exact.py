@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from numbers import Real
 from os import PathLike
 from typing import Any
@@ -225,7 +226,7 @@ class TorchNearestNeighbors(ExactSearch):
         """Number of neighbors of each query, and distances and indices of all of them."""
         queries = self._check_queries(X)
         self._validate_params()  # parameters may have been set since fit
-        radius = self.radius if radius is None else _check_radius(radius)
+        radius = _check_radius(self.radius if radius is None else radius)
         with self._threads():
             found = search_radius_ranges(
                 self._index,
@@ -240,7 +241,10 @@ class TorchNearestNeighbors(ExactSearch):
 def _check_radius(radius: Any) -> float:
     if not isinstance(radius, Real):
         raise TypeError(f"radius must be a number, got {radius!r}.")
-    largest = float(radius)
+    try:
+        largest = float(radius)
+    except OverflowError:  # of an integer
+        largest = math.inf
     if not largest >= 0:
         raise ValueError(f"radius must be at least 0, got {radius!r}.")
     return largest

@@ -67,6 +67,9 @@ def test_radius_neighbors_graph_equals_that_of_scikit_learn(X, mode, itself):
     expected = brute(X, "euclidean").radius_neighbors_graph(queries, mode=mode)
     np.testing.assert_allclose(graph.toarray(), expected.toarray(), rtol=1e-9)
     assert graph.format == "csr" and graph.nnz == expected.nnz
+    narrow = TorchNearestNeighbors(radius=2.5).fit(X.astype(np.float32))
+    dtype = np.float64 if mode == "connectivity" else np.float32  # ones, as in scikit-learn
+    assert narrow.radius_neighbors_graph(mode=mode).dtype == dtype
     ordered = (
         TorchNearestNeighbors()
         .fit(X)
@@ -89,6 +92,14 @@ def test_a_sample_is_excluded_by_index_among_its_duplicates():
     indices = TorchNearestNeighbors(radius=0.0).fit(X).radius_neighbors(return_distance=False)
     assert [row.tolist() for row in indices] == [[1], [0], []]
     assert TorchNearestNeighbors().fit(X).radius_neighbors_graph(radius=0, mode="distance").nnz == 2
+
+
+def test_a_radius_beyond_all_numbers_includes_all_samples():
+    X = np.array([[0.0], [1e300], [3.0]])
+    for radius in (10**400, np.inf, 1e308):
+        search = TorchNearestNeighbors(radius=radius).fit(X)
+        for given in (None, radius):
+            assert search.radius_neighbors_graph(radius=given).nnz == 6
 
 
 @pytest.mark.parametrize("metric", METRICS)
