@@ -232,8 +232,10 @@ def score_grid(
 
 
 def _accuracy(clf: Any, X: Any, y: NDArray[Any], sample_weight: Any = None) -> Any:
-    """`clf.score` without checks of y, which would take most of the time of a setting."""
-    return np.average(clf.predict(X) == y, weights=sample_weight)
+    """`clf.score`; without weights checks of y would take most of the time of a setting."""
+    if sample_weight is None:
+        return np.mean(clf.predict(X) == y)
+    return clf.score(X, y, sample_weight)
 
 
 class _FixedOutputs(ClassifierMixin, BaseEstimator):

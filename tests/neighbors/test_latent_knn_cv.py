@@ -9,7 +9,7 @@ import torch
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
 from sklearn.neural_network import MLPClassifier
 from torch import nn
 
@@ -262,3 +262,14 @@ def test_wrong_labels_are_outvoted(digits):
 def test_folds_beyond_the_samples_are_refused(iris, folds):
     with pytest.raises(ValueError, match=r"cv gives the index -?15\d, but X has 150 samples"):
         LatentKNNClassifierCV(LogisticRegression(), n_neighbors=[1], cv=folds).fit(*iris)
+
+
+def test_folds_without_weight_are_refused_as_by_the_scorer(iris):
+    X, y = iris
+    w = np.r_[np.zeros(50), np.ones(100)]
+    for scoring in (None, "accuracy"):
+        clf = LatentKNNClassifierCV(
+            LogisticRegression(max_iter=1000), cv=KFold(3), n_neighbors=[1, 3], scoring=scoring
+        )
+        with pytest.raises(ValueError, match="at least one non-zero"):
+            clf.fit(np.roll(X, 7, 0), np.roll(y, 7), sample_weight=w)
