@@ -26,11 +26,13 @@ from skboundary.functional._exact_distances import (
     rounding_error,
     scaled_norms,
 )
+from skboundary.functional._float64 import float64_device
 from skboundary.functional._search_index import (
     INF,
     STRIP,
     ProductTable,
     SearchIndex,
+    check_queries,
     chunk_size,
     float64_numbers,
     product_table,
@@ -85,7 +87,8 @@ def search_radius(
     Raises
     ------
     ValueError
-        When the radius is negative or NaN.
+        When the radius is negative or NaN, or when the shapes of queries and samples, or queries
+        and `exclude`, do not match.
 
     Examples
     --------
@@ -98,6 +101,10 @@ def search_radius(
     """
     if not radius >= 0:
         raise ValueError(f"radius must be at least 0, got {radius!r}.")
+    check_queries(index, queries, exclude, batch_size)
+    if not len(queries):
+        none = torch.empty(0, dtype=torch.int64, device=float64_device(queries))
+        return NeighborsWithin(none, none.double(), none)
     table = product_table(index)
 
     def share(part: Tensor, of_part: Tensor | None, stop: Event) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,10 +112,11 @@ def search_radius(
         n_scores = _SCORES[part.device.type != "cpu"]
         strips = n_strips_of_block(len(table.strips), size, n_scores)
         buffer = table.strips.new_empty(strips, size, STRIP)
-        excludes = [None] * len(part) if of_part is None else of_part.split(size)
+        batches = part.split(size)
+        excludes = [None] * len(batches) if of_part is None else of_part.split(size)
         found = [
             _search_batch(index, table, some, radius, of_some, buffer, stop)
-            for some, of_some in zip(part.split(size), excludes, strict=False)
+            for some, of_some in zip(batches, excludes, strict=True)
         ]
         counts, distances, indices = (torch.cat(parts) for parts in zip(*found, strict=True))
         return counts, distances, indices

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from skboundary.functional._float64 import float64_device
+
 GROUP = 8  # scores that share one minimum
 GROUPS = 64  # groups in a strip: torch takes minima over this many columns at a time
 STRIP = GROUP * GROUPS  # samples of a strip
@@ -137,13 +139,28 @@ def power_below(size: Tensor) -> Tensor:
     return (size / (2 * mantissa)).nan_to_num_(nan=1.0)
 
 
+def check_queries(
+    index: SearchIndex, queries: Tensor, exclude: Tensor | None, batch_size: int
+) -> None:
+    """Raise a ValueError for queries that a search cannot take, or for their options."""
+    d = index.samples.shape[1]
+    if queries.ndim != 2 or queries.shape[1] != d:
+        raise ValueError(f"queries has shape {tuple(queries.shape)}, expected (q, {d}).")
+    if exclude is not None and exclude.shape != (len(queries),):
+        raise ValueError(
+            f"exclude has shape {tuple(exclude.shape)}, but there are {len(queries)} queries."
+        )
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+
+
 def vectors_of(samples: Tensor, metric: str, scale: float = 1.0) -> tuple[Tensor, Tensor]:
     """Give vectors whose half squared L2 distance is wanted (float64 copies), and which are zero.
 
     Cosine distance is half the squared distance of the normalized vectors; a zero vector
     gets there with an extra 1/2, since ``|u|^2 / 2 + 1 / 2 = 1`` for a normalized u.
     """
-    device = "cpu" if samples.device.type == "mps" else samples.device
+    device = float64_device(samples)
     vectors = samples.to(device, torch.float64, copy=True)
     if scale != 1:
         vectors *= scale

@@ -110,9 +110,7 @@ def samples_below(
     return query, place // buffer.stride(0) * STRIP + place % STRIP, found
 
 
-def _score(
-    table: Tensor, halves: Tensor, queries: Tensor, scores: Tensor, stop: Event | None = None
-) -> Tensor:
+def _score(table: Tensor, halves: Tensor, queries: Tensor, scores: Tensor, stop: Event) -> Tensor:
     """Write the scores (n_strips, q, 512) of a block, and give the minima (q, groups).
 
     Group j of a strip holds every score that leaves the remainder j: such minima vectorize.
@@ -132,9 +130,9 @@ def _score(
     return minima.flatten(1)
 
 
-def go_on(stop: Event | None) -> None:
+def go_on(stop: Event) -> None:
     """Raise when another share of the queries has failed."""
-    if stop is not None and stop.is_set():
+    if stop.is_set():
         raise CancelledError
 
 

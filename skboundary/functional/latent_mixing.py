@@ -7,6 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from skboundary.functional._float64 import float64_device
 from skboundary.functional._shapes import shapes
 
 __all__ = [
@@ -199,7 +200,7 @@ def class_means(latent: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     tensor([[1.],
             [5.]], dtype=torch.float64)
     """
-    device = _float64_device(latent)
+    device = float64_device(latent)
     sums = torch.zeros(n_classes, latent.shape[1], dtype=torch.float64, device=device)
     for some, of_class in zip(latent.split(_CHUNK), labels.split(_CHUNK), strict=True):
         sums.index_add_(0, of_class.to(device), some.to(device, torch.float64))
@@ -239,7 +240,7 @@ def project_between_means(latent: Tensor, means: Tensor) -> tuple[Tensor, Tensor
     >>> project_between_means(torch.tensor([[1.0, 7.0]]), means)[0]
     tensor([[0.2500, 0.7500]], dtype=torch.float64)
     """
-    device = _float64_device(latent)
+    device = float64_device(latent)
     center = means.nanmean(0).to(device, torch.float64)  # an offset of all would cancel below
     means = means.to(device, torch.float64) - center
     gaps = (means[:, None] - means[None]).norm(dim=2)
@@ -253,7 +254,3 @@ def project_between_means(latent: Tensor, means: Tensor) -> tuple[Tensor, Tensor
         for some in latent.split(_CHUNK)
     ]
     return torch.cat(parts), nearest
-
-
-def _float64_device(latent: Tensor) -> torch.device:
-    return torch.device("cpu") if latent.device.type == "mps" else latent.device

@@ -35,6 +35,7 @@ from skboundary.functional._exact_distances import (
     search_scaled,
     sort_neighbors,
 )
+from skboundary.functional._float64 import float64_device
 from skboundary.functional._radius_search import NeighborsWithin, search_radius
 from skboundary.functional._search_index import (
     INF,
@@ -45,6 +46,7 @@ from skboundary.functional._search_index import (
     SearchIndex,
     SearchTables,
     build_product_table,
+    check_queries,
     chunk_size,
     power_of_two_scale,
     product_table,
@@ -151,8 +153,9 @@ def search(
     Raises
     ------
     ValueError
-        When k is not between 1 and the number of samples that may be returned, or when a distance
-        overflows float64.
+        When k is not between 1 and the number of samples that may be returned, when the shapes of
+        queries and samples, or queries and `exclude`, do not match, or when a distance overflows
+        float64.
 
     Examples
     --------
@@ -165,6 +168,10 @@ def search(
     available = len(index.samples) - (exclude is not None)
     if not 1 <= k <= available:
         raise ValueError(f"k must be between 1 and {available}, the number of samples, got {k}.")
+    check_queries(index, queries, exclude, batch_size)
+    if not len(queries):
+        none = torch.empty(0, k, dtype=torch.int64, device=float64_device(queries))
+        return Neighbors(none.double(), none)
     distances, indices, proven = _search_fast(index, queries, k, exclude, batch_size)
     left = (~proven).nonzero().squeeze(1)
     for start in range(0, len(left), _FEW):

@@ -7,8 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from skboundary.functional._float64 import float64_device
 from skboundary.functional._shapes import shapes
-from skboundary.functional.latent_mixing import _float64_device
 
 __all__ = ["boundary_score", "conformal_p_values", "head_distances"]
 
@@ -135,4 +135,4 @@ def conformal_p_values(scores: Tensor, calibration: Tensor) -> Tensor:
 
 
 def _as_float64(values: Tensor, like: Tensor) -> Tensor:
-    return values.to(_float64_device(like), torch.float64)
+    return values.to(float64_device(like), torch.float64)

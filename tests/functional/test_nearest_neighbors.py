@@ -13,6 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -195,7 +196,7 @@ def test_scores_strip_by_strip_or_at_once_are_the_formula():
     index, queries = build_index(gaussian(1500, 8)), gaussian(80, 8, seed=1)
     strips, halves = index.tables.product
     buffers = strips.new_zeros(2, len(strips), 83, _search_index.STRIP)[:, :, :80]
-    minima = _shortlist._score(strips, halves, queries, buffers[0])
+    minima = _shortlist._score(strips, halves, queries, buffers[0], Event())
     at_once = torch.zeros(80, len(strips), _search_index.GROUPS)
     _shortlist._score_at_once(strips, halves, queries, buffers[1], at_once.transpose(0, 1))
     samples = strips.transpose(1, 2).reshape(-1, 8)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -139,3 +140,20 @@ def test_blocks_and_batches_do_not_show(monkeypatch):
 def test_a_radius_that_is_none_is_refused(radius):
     with pytest.raises(ValueError, match="radius must be at least 0, got"):
         search_radius(build_index(gaussian(5, 2)), gaussian(2, 2), radius)
+
+
+@pytest.mark.parametrize("find", [partial(search, k=1), partial(search_radius, radius=1.0)])
+def test_queries_that_do_not_match_are_refused(find):
+    index = build_index(torch.zeros(5, 3))
+    for queries, exclude, match in (
+        (torch.zeros(200, 3), torch.zeros(260, dtype=int), r"exclude has shape \(260,\).* 200"),
+        (torch.zeros(200, 3), torch.zeros(199, dtype=int), r"exclude has shape \(199,\).* 200"),
+        (torch.zeros(4, 2), None, r"queries has shape \(4, 2\), expected \(q, 3\)"),
+        (torch.zeros(3), None, r"queries has shape \(3,\), expected \(q, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            find(index, queries, exclude=exclude)
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        find(index, torch.zeros(2, 3), batch_size=0)
+    none = find(index, torch.zeros(0, 3))
+    assert all(len(part) == 0 for part in none) and none.indices.dtype == torch.int64
