@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -205,6 +206,16 @@ def check_targets(estimator: Any, X: Any, y: Any) -> NDArray[Any] | None:
     check_classification_targets(y)
     check_consistent_length(X, y)
     return y
+
+
+@contextmanager
+def named(suffix: str) -> Iterator[None]:
+    """Say in errors of the block which X and y they are about, as those of a second data set."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        error.args = (f"{error} Here X is X_{suffix}, and y is y_{suffix}.",)
+        raise
 
 
 def check_labels(y: NDArray[Any]) -> None:

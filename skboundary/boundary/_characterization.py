@@ -19,7 +19,7 @@ from skboundary._callbacks import task
 from skboundary._device import DeviceLike
 from skboundary._engine import Failed, find_engine
 from skboundary._random import RandomStateLike, draw_seed
-from skboundary._validation import check_targets
+from skboundary._validation import check_targets, named
 from skboundary.boundary._classifier import FittedClassifier
 from skboundary.boundary._inputs import label_code, numbers
 from skboundary.boundary._pair_report import COLUMNS, Labeled, Measures, Plan, measure
@@ -190,7 +190,9 @@ def _report(
     test = Labeled(latent[:0], train.codes[:0])
     wanted = _resolve_pairs(pairs, classes, np.unique(train.codes))
     if X_test is not None:
-        test = Labeled(classifier.latent(numbers(X_test)), encode_labels(y_test, classes))
+        with named("test"):
+            codes = encode_labels(y_test, classes)
+        test = Labeled(classifier.latent(numbers(X_test)), codes)
     missing = sorted({*wanted} - {*cache}, key=lambda pair: (min(pair), max(pair), pair))
     size = METHODS[plan.method].pairs_at_once or _PAIRS_PER_JOB
     shares = [missing[i : i + size] for i in range(0, len(missing), size)]
@@ -243,8 +245,9 @@ def check_test_set(host: Any, X: Any, y: Any) -> tuple[Any, Any]:
         raise ValueError("X_test and y_test must be given together: pass both or neither.")
     if X is None:
         return None, None
-    X = host._check_X(X)
-    return X, check_targets(host, X, y)
+    with named("test"):
+        X = host._check_X(X)
+        return X, check_targets(host, X, y)
 
 
 def _resolve_pairs(

@@ -20,7 +20,7 @@ from sklearn.utils.validation import _check_method_params, check_is_fitted
 from skboundary._callbacks import fit_tasks, task
 from skboundary._device import DeviceLike
 from skboundary._random import RandomStateLike
-from skboundary._validation import all_or_nothing, check_targets
+from skboundary._validation import all_or_nothing, check_targets, named
 from skboundary.neighbors._choice import (
     Grid,
     Trained,
@@ -246,8 +246,9 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         X, y = self._check_fit(X, y)
         routed = self._route(fit_params, X, self._idle(X_val))
         if X_val is not None:
-            X_val = self._check_X(X_val)
-            y_val = check_targets(self, X_val, y_val)
+            with named("val"):
+                X_val = self._check_X(X_val)
+                y_val = check_targets(self, X_val, y_val)
             scores, trained = self._choose_on(X, y, X_val, y_val, grid, routed)
         elif is_trained(self.estimator):
             raise ValueError(
@@ -325,7 +326,8 @@ class LatentKNNClassifierCV(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         leave_out(grid, X.shape[0])
         with task("choose", self._n_trainings + 2):
             trained = self._train(X, y, grid, routed.fit)
-            codes = encode_labels(y_val, trained.classes)
+            with named("val"):
+                codes = encode_labels(y_val, trained.classes)
             return self._score(trained, grid, X_val, y_val, codes)[None], trained
 
     def _choose_within(

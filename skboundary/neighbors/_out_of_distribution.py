@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from skboundary._device import to_numpy
-from skboundary._validation import check_targets
+from skboundary._validation import check_targets, named
 from skboundary.exceptions import SeenSamplesWarning, warn_caller
 from skboundary.functional.out_of_distribution import boundary_score, conformal_p_values
 from skboundary.neighbors._bank import BLOCK, Bank
@@ -219,11 +219,14 @@ class OutOfDistributionMixin:
             raise ValueError("credibility needs the labels of the training samples: pass y to fit.")
         self._validate(n_neighbors=n_neighbors)
         self._check_n_neighbors(n_neighbors)
-        X, X_cal = self._check(X), self._check(X_cal)
-        y_cal = check_targets(self, X_cal, y_cal)
+        X = self._check(X)
         if y_cal is None:
             raise ValueError("credibility needs the labels of the calibration samples: pass y_cal.")
-        of_cal = torch.from_numpy(encode_labels(y_cal, self.classes_))[:, None]
+        with named("cal"):
+            X_cal = self._check(X_cal)
+            labels = check_targets(self, X_cal, y_cal)
+            assert labels is not None
+            of_cal = torch.from_numpy(encode_labels(labels, self.classes_))[:, None]
         shares, seen = self._label_shares(X_cal, n_neighbors)
         if seen.mean() > 0.5:
             warn_caller(

@@ -18,7 +18,7 @@ from sklearn.utils.validation import _check_method_params, check_is_fitted
 from skboundary._callbacks import fit_tasks, pass_task, task
 from skboundary._device import DeviceLike, to_numpy
 from skboundary._random import RandomStateLike
-from skboundary._validation import all_or_nothing, check_targets
+from skboundary._validation import all_or_nothing, check_targets, named
 from skboundary.networks._chunks import Output, over_chunks
 from skboundary.networks._factory import is_trained
 from skboundary.networks._host import NetworkHostMixin
@@ -185,10 +185,11 @@ class LogitAdjustedClassifier(NetworkHostMixin, ClassifierMixin, BaseEstimator):
         if self.tau != "auto":
             self.tau_ = float(self.tau)
         elif given:
-            X_val = self._check_X(X_val)
-            labels = check_targets(self, X_val, y_val)
-            assert labels is not None
-            true = encode_labels(labels, self.classes_)
+            with named("val"):
+                X_val = self._check_X(X_val)
+                labels = check_targets(self, X_val, y_val)
+                assert labels is not None
+                true = encode_labels(labels, self.classes_)
             with pass_task("choose-tau", self._network.n_batches(X_val)):
                 logits = self._network.logits(X_val)
             self.tau_ = self._best_tau(to_numpy(logits), true)

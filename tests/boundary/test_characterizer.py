@@ -289,6 +289,17 @@ def half_and_half(X, y):
     return {"X": X[::2], "y": y[::2], "X_test": X[1::2], "y_test": y[1::2]}
 
 
+def test_errors_name_the_test_samples(iris, logistic):
+    X, y = iris
+    data, wrong = half_and_half(X, y), X[1::2].copy()
+    wrong[3] = np.nan
+    model = BoundaryCharacterizer(logistic)
+    with pytest.raises(ValueError, match="NaN in sample 3.* Here X is X_test, and y is y_test"):
+        model.fit(**data | {"X_test": wrong})
+    with pytest.raises(ValueError, match="y holds 'rosa', .* Here X is X_test, and y is y_test"):
+        model.fit(**data | {"y_test": np.full(75, "rosa")})
+
+
 def assert_measured_anew(model, data, monkeypatch):
     """The report of a warm fit is that of a fresh one, and no class pair was kept."""
     measured = []

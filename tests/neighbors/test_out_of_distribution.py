@@ -241,6 +241,19 @@ def test_credibility_against_loops(cnn, split):
             assert p[i, c] == (1 + sum(other >= mine for other in strange)) / 121
 
 
+def test_errors_name_the_calibration_samples(cnn, split):
+    X_train, y_train, X, y = split
+    clf = LatentKNNClassifier(cnn).fit(X_train, y_train)
+    for given, match in (
+        ({"X_cal": X, "y_cal": None}, "needs the labels of the calibration samples: pass y_cal"),
+        ({"X_cal": X, "y_cal": y + 9}, "which is not one of .* y is y_cal"),
+        ({"X_cal": X * np.float32(np.nan), "y_cal": y}, "NaN in sample 0.* X is X_cal"),
+        ({"X_cal": X[:-1], "y_cal": y}, "inconsistent numbers of samples.* y is y_cal"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            clf.credibility(X, **given)
+
+
 def draw(rng, n):
     """Two classes that overlap."""
     y = rng.integers(2, size=n)

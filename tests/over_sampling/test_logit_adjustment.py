@@ -164,9 +164,7 @@ def test_a_class_without_positive_weight_is_refused(weight):
         def fit(self, X, y, sample_weight=None):
             return super().fit(X, y)
 
-    with pytest.raises(
-        ValueError, match="class 'b' .* no sample of positive weight"
-    ):
+    with pytest.raises(ValueError, match="class 'b' .* no sample of positive weight"):
         LogitAdjustedClassifier(Unweighted()).fit(X, y, sample_weight=w)
 
 
