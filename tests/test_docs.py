@@ -201,7 +201,7 @@ def test_the_times_of_neighbor_searches_equal_the_results():
 
 def test_the_tables_of_wrong_labels_equal_the_results():
     script = load_script("label_issues.py")
-    text = (ROOT / "docs/user_guide/latent_knn.rst").read_text()
+    text = (ROOT / "docs/user_guide/label_issues.rst").read_text()
     results = json.loads(script.RESULTS.read_text())
     tables = [script.table(results), script.table(results, "accuracy")]
     tables.append(script.shortfall_table(results))

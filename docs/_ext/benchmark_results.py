@@ -28,7 +28,7 @@ GUIDES = {
     "first_call": None,
     "fixed_costs": "networks",
     "hold_me_tight": "subspace_margins",
-    "label_issues": "latent_knn",
+    "label_issues": "label_issues",
     "lasenn": "latent_knn",
     "latent_knn": "latent_knn",
     "margins_speed": "subspace_margins",
