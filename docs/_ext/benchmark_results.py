@@ -18,7 +18,7 @@ GUIDES = {
     "accelerator": "networks",
     "black_box_curve": "boundary_samples",
     "boundary": "boundary_samples",
-    "counterfactuals": "boundary_samples",
+    "counterfactuals": "counterfactuals",
     "deepdig": "characterization",
     "determinism": "determinism",
     "device_traffic": "networks",
