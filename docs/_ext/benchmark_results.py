@@ -15,13 +15,13 @@ RESULTS = Path(__file__).parents[2] / "benchmarks/results"
 # The guide page of each file of results.
 GUIDES = {
     "automatic_choice": "latent_knn",
-    "accelerator": "networks",
+    "accelerator": "accelerators",
     "black_box_curve": "boundary_samples",
     "boundary": "boundary_samples",
     "counterfactuals": "counterfactuals",
     "deepdig": "characterization",
     "determinism": "determinism",
-    "device_traffic": "networks",
+    "device_traffic": "accelerators",
     "equivalence": None,
     "extrapolation": "biased_extrapolation",
     "faults": "faults",
