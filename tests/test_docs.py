@@ -123,7 +123,7 @@ def test_the_figures_in_readme_equal_the_results():
     }
     accuracy = {k: v["mean"] for k, v in results["tour"]["neighbors"]["accuracy"].items()}
     last, early = accuracy["32% permuted, last epoch"], accuracy["32% permuted, early stop"]
-    sweep = results["latent_knn"]["ratios"]["sweep of 40 / predict"]
+    assert 0.8 < results["latent_knn"]["ratios"]["sweep of 40 / predict"] < 1.2
     share = {
         data: results["hold_me_tight"]["figures"][f"share of the authors' wall time, {data}"]
         for data in ("MNIST", "CIFAR-10")
@@ -135,7 +135,7 @@ def test_the_figures_in_readme_equal_the_results():
     for words in (
         f"network {last['base']:.3f}, with neighbors {last['chosen']:.3f}; "
         f"network stopped early {early['base']:.3f}",
-        f"40 settings in {sweep:.2f} times",
+        "40 settings in about the time of one",
         f"{share['MNIST']:.2f} (MNIST) and {share['CIFAR-10']:.2f} (CIFAR-10)",
         f"logit adjustment {rank['logit adjustment']:.2f}, EOS "
         f"{rank['EOS, n_neighbors 20']:.2f}, latent mixup {rank['latent mixup']:.2f}, class "
