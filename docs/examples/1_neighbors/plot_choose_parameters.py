@@ -72,7 +72,8 @@ for ax, layer in zip(axes, ["1", "3"], strict=True):
 # Is a choice on wrong labels a good one?
 # ---------------------------------------
 # Each point is a setting. Accuracy on noisy labels is limited to about 0.73, but it puts the
-# settings into nearly the same order as the accuracy on correct labels, which nobody has.
+# settings into nearly the same order as the accuracy on correct labels, which are not available in
+# practice.
 
 truth = LatentKNNClassifierCV(module, layer=["1", "3"])
 truth.fit(X_fit, y_fit, X_val=X_test, y_val=y_test)
