@@ -45,7 +45,7 @@ from skboundary import (
 )
 
 RESULTS = Path(__file__).parent / "results" / "accelerator.json"
-GUIDE = Path(__file__).parents[1] / "docs" / "user_guide" / "networks.rst"
+GUIDE = Path(__file__).parents[1] / "docs" / "user_guide" / "accelerators.rst"
 MARKS = ".. the table of accelerators starts\n", ".. the table of accelerators ends\n"
 Call = Callable[[], Any]
 Case = dict[str, Call]  # by what it runs on, and the peer; each returns what is compared

@@ -48,7 +48,7 @@ from sklearn.preprocessing import OneHotEncoder
 from skboundary import BoundarySampleExtractor
 
 RESULTS = Path(__file__).parent / "results" / "counterfactuals.json"
-GUIDE = Path(__file__).parents[1] / "docs/user_guide/boundary_samples.rst"
+GUIDE = Path(__file__).parents[1] / "docs/user_guide/counterfactuals.rst"
 N_QUERIES, N_TRAINING = 40, 2000
 TABLES = ["breast cancer", "abalone", "wine_quality", "us_crime", "mammography", "people"]
 

@@ -49,7 +49,7 @@ from tests import standin_device
 
 RESULTS = Path(__file__).parent / "results" / "device_traffic.json"
 BLOCK = 512
-GUIDE = Path(__file__).parent.parent / "docs" / "user_guide" / "networks.rst"
+GUIDE = Path(__file__).parent.parent / "docs" / "user_guide" / "accelerators.rst"
 BEGIN, END = ".. begin of the counts", ".. end of the counts"
 KINDS = ["transfers_in", "transfers_out", "synchronizations", "launches"]
 # Methods that take any number of samples in blocks, and those that work on all samples at once.
