@@ -1,5 +1,6 @@
 """The engine of tasks: its serial form, its files, and tasks that fail."""
 
+import os
 import pickle
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def test_processes_give_the_same_results():
     assert processes.workers() == processes.shares == 2
     tasks = [processes.submit("a task", pow, i, 2) for i in range(4)]
     assert list(processes.gather(tasks)) == [0, 1, 4, 9]
+    tasks = [processes.submit("a task", os.getpid) for _ in range(4)]
+    assert os.getpid() not in list(processes.gather(tasks))
 
 
 def test_tasks_use_no_more_threads_than_the_process_that_submits_them():
