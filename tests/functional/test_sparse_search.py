@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import skboundary.functional.sparse_search as module
+from skboundary.functional._coordinate_values import CoordinateValues
 from skboundary.functional.sparse_search import sparse_search
 
 DTYPES = [torch.float32, torch.float64]
@@ -172,6 +173,26 @@ def test_categories_have_nothing_in_between():
         label, x, source, values=values, starts=x[:, None], categorical=categorical
     )
     assert found.points.tolist() == [[3, 1], [3, 1], [3, 5]]
+
+
+def test_values_to_try_are_the_most_frequent_categories_and_evenly_spaced_numbers():
+    category = torch.arange(70.0).repeat_interleave(torch.arange(1, 71))  # 69 is most frequent
+    number = (torch.arange(len(category)) % 9).double()
+    values, categorical = torch.stack([category, number], 1), torch.tensor([True, False])
+    columns = CoordinateValues(values, categorical, 5)
+    assert columns.options[0].tolist() == [*range(69, 5, -1)]
+    assert columns.options[1, columns.is_option[1]].tolist() == [0, 2, 4, 6, 8]
+    assert columns.scale.tolist() == [1, pytest.approx(number.numpy().std())]
+
+
+def test_lengths_count_another_category_as_one_and_numbers_by_their_deviation():
+    values = torch.tensor([[0.0, -3, 5], [1, 3, 5], [9, 3, 5], [9, -3, 5]])
+    columns = CoordinateValues(values, torch.tensor([True, False, False]), 2)
+    x = values[:1]
+    assert columns.distance(x + torch.tensor([[1.0, 0, 0], [9, 0, 0]]), x).tolist() == [1, 1]
+    assert columns.distance(x + torch.tensor([[0.0, 3, 0], [0, 0, 3]]), x).tolist() == [1, 3]
+    points = x + torch.tensor([[1.0, 6, 2], [0, 0, 0]])
+    assert columns.distance(points, x).tolist() == [3, 0]
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
