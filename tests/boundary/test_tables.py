@@ -349,6 +349,19 @@ def test_the_unit_of_the_columns_does_not_matter(iris, dtype, unit):
     assert abs(n_changes.mean() - (plain.outer != iris[0][::5]).sum(1).mean()) < 0.2
 
 
+def test_effort_is_the_number_of_values_and_of_paths():
+    X = np.random.default_rng(0).uniform(-1, 1, size=(100, 5))
+    extractor = BoundarySampleExtractor(LogisticRegression(), method="sparse").fit(X, X.sum(1) > 0)
+    efforts = ("fast", "balanced", "thorough")
+    found = [extractor.set_params(effort=effort).extract_pairs(X) for effort in efforts]
+    n_changes = [(pairs.outer != X).sum(1) for pairs in found]
+    assert (n_changes[0] == n_changes).all() and np.bincount(n_changes[0])[1:].min() > 10
+    for k in (1, 2):
+        n = np.array([pairs.n_evaluations[n_changes[0] == k].mean() for pairs in found])
+        ratio = n[1:] / n[:-1]  # of one path, below 2: both try twice as many values
+        assert (ratio > 1.5).all() if k == 1 else (ratio > 2).all()
+
+
 def test_samples_that_need_more_changes_stay(forest):
     X, y, model = forest
     extractor = BoundarySampleExtractor(model, method="sparse", max_changes=2, effort="fast")
