@@ -221,9 +221,20 @@ def test_every_method_keeps_immutable_columns(iris, method, bounds, names):
         np.testing.assert_array_equal(points[:, [0, 1]], X[:, [0, 1]])
     assert (pairs.outer[pairs.success][:, 2:] != X[pairs.success][:, 2:]).any(1).all()
     free = extractor.set_params(immutable=None).extract_pairs(some)  # acts without a refit
-    assert method == "sparse" or (free.outer[:, [0, 1]] != X[:, [0, 1]]).any()
+    assert method == "sparse" or (free.outer[:, [0, 1]] != X[:, [0, 1]]).any()  # see below
     drawn = extractor.set_params(immutable=names).extract(12, init="random")
     np.testing.assert_array_equal(drawn.outer[:, [0, 1]], drawn.start[:, [0, 1]])
+
+
+def test_fewest_changes_are_in_columns_that_were_immutable(iris):
+    X, y = iris
+    extractor = BoundarySampleExtractor(
+        LogisticRegression(max_iter=500), method="sparse", immutable=[2, 3], random_state=0
+    ).fit(X, y)
+    kept = extractor.extract_pairs(X[::5])
+    assert kept.success.any() and (kept.outer[:, 2:] == X[::5, 2:]).all()
+    free = extractor.set_params(immutable=None).extract_pairs(X[::5])  # acts without a refit
+    assert (free.outer[:, 2:] != X[::5, 2:]).any(1).mean() > 0.8
 
 
 @pytest.mark.parametrize("method", ["minimal", "label", "segment", "sparse"])
