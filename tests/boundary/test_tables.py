@@ -403,7 +403,10 @@ def test_scores_of_gradient_classifiers_and_targets(iris):
 
 def test_jobs_and_batches_give_the_same(forest):
     X, y, model = forest
-    extractor = BoundarySampleExtractor(model, method="sparse", effort="fast").fit(X[:400], y[:400])
-    whole = extractor.extract_pairs(X[400:420])
-    parts = extractor.set_params(batch_size=6).extract_pairs(X[400:420])
-    np.testing.assert_array_equal(parts.outer, whole.outer)
+    extractor = BoundarySampleExtractor(model, method="sparse", effort="fast")
+    whole, *parts = (
+        extractor.set_params(**params).fit(X[:400], y[:400]).extract_pairs(X[400:420])
+        for params in ({}, {"batch_size": 6}, {"n_jobs": 2})
+    )
+    for pairs in parts:
+        np.testing.assert_array_equal(pairs.outer, whole.outer)
