@@ -128,7 +128,7 @@ def test_bounds_do_not_depend_on_the_batch_and_suit_frames(iris):
     )
     whole = extractor.fit(frame, y).transform(frame)
     assert list(whole.columns) == ["lower_distance", "upper_distance"]
-    parts = extractor.set_params(batch_size=7).transform(frame)
+    parts = extractor.set_params(batch_size=7).fit(frame, y).transform(frame)
     np.testing.assert_allclose(parts.lower_distance, whole.lower_distance, rtol=1e-6)
 
 
