@@ -102,6 +102,14 @@ def test_a_radius_beyond_all_numbers_includes_all_samples():
             assert search.radius_neighbors_graph(radius=given).nnz == 6
 
 
+def test_of_equal_distances_the_lowest_index_is_first():
+    X = np.array([[1.0], [0.0], [2.0], [0.0], [-1.0], [0.0], [1.0]])
+    search = TorchNearestNeighbors(radius=1.0).fit(X)
+    distances, indices = search.radius_neighbors([[0.0], [2.0]], sort_results=True)
+    assert [row.tolist() for row in indices] == [[1, 3, 5, 0, 4, 6], [2, 0, 6]]
+    assert [row.tolist() for row in distances] == [[0, 0, 0, 1, 1, 1], [0, 1, 1]]
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("dtype", ["u1", "f4", "f8"])
 def test_results_on_disk_equal_those_in_memory(tmp_path, monkeypatch, metric, dtype):
