@@ -80,9 +80,10 @@ def test_training_samples_that_are_passed_are_left_out_of_their_neighbors(
     np.testing.assert_allclose(passed.score, own.score[order])
 
 
-def test_other_samples_keep_all_neighbors(cnn, noisy, digits):
+@pytest.mark.parametrize("transforms", [None, [lambda X: X[..., ::-1]]])
+def test_other_samples_keep_all_neighbors(cnn, noisy, digits, transforms):
     X, _, given = noisy
-    clf = LatentKNNClassifier(cnn).fit(X, given)
+    clf = LatentKNNClassifier(cnn, query_transforms=transforms).fit(X, given)
     others, y = digits[0][300:400], digits[1][300:400]
     near = clf.kneighbors(others, 15)[1]
     weights = vote_weights(given, clf.kneighbors(n_neighbors=15)[1])[near]

@@ -225,10 +225,12 @@ def test_explanations_say_how_far_to_trust(cnn, split, w):
     np.testing.assert_array_equal(clf.predict(X), names[clf.explain(X).proba.argmax(1)])
 
 
-def test_credibility_against_loops(cnn, split):
+@pytest.mark.parametrize("transforms", [None, [lambda X: X[..., ::-1]]])
+def test_credibility_against_loops(cnn, split, transforms):
     X_train, y_train, X, y = split
     names = np.array([f"digit {i}" for i in range(10)])
-    clf = LatentKNNClassifier(FrozenNetwork(cnn, classes=names)).fit(X_train, names[y_train])
+    clf = LatentKNNClassifier(FrozenNetwork(cnn, classes=names), query_transforms=transforms)
+    clf.fit(X_train, names[y_train])
     X_cal, y_cal, X = X[:120], names[y[:120]], X[120:]
     p = clf.credibility(X, X_cal=X_cal, y_cal=y_cal, n_neighbors=11)
     near = names[y_train][clf.kneighbors(X, 11)[1]]
