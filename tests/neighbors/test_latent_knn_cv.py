@@ -10,6 +10,8 @@ from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
 from torch import nn
 
@@ -123,6 +125,17 @@ def test_a_trained_network_is_chosen_on_samples_that_are_given(cnn, split):
     np.testing.assert_array_equal(other.predict_proba(X_test), clf.predict_proba(X_test))
 
 
+def test_query_transforms_are_applied_to_the_samples_to_choose_on(cnn, split):
+    X, y, X_val, y_val, *_ = split
+    params = dict(query_transforms=[lambda X: X[..., ::-1]], query_weight=[0.0], metric=["cosine"])
+    clf = LatentKNNClassifierCV(cnn, n_neighbors=[1, 7], **params)
+    clf.fit(X, y, X_val=X_val, y_val=y_val)
+    for setting, score in zip(clf.cv_results_["params"], clf.cv_results_["mean_test_score"]):
+        one = LatentKNNClassifier(cnn, query_transforms=clf.query_transforms, **setting)
+        assert one.fit(X, y).score(X_val, y_val) == pytest.approx(score)
+        assert abs(one.set_params(query_transforms=None).score(X_val, y_val) - score) > 0.02
+
+
 def test_of_equal_scores_the_largest_weight_wins(mlp, iris):
     X, y = iris
     clf = LatentKNNClassifierCV(
@@ -157,6 +170,16 @@ def test_how_often_the_estimator_is_trained(iris):
     assert Counted.fits == [75] and clf.best_estimator_.n_samples_fit_ == 75
 
 
+def test_random_state_determines_the_samples_to_choose_on(iris):
+    params = dict(n_neighbors=[3], query_weight=[0.5], validation_fraction=0.5, refit=False)
+    kept = []
+    for seed in (1, 1, 2):
+        clf = LatentKNNClassifierCV(GaussianNB(), random_state=seed, **params).fit(*iris)
+        kept.append(clf.estimator_.theta_)
+    np.testing.assert_array_equal(kept[0], kept[1])
+    assert (kept[0] != kept[2]).any()
+
+
 def test_numbers_above_the_training_samples_are_left_out(iris):
     X, y = iris
     base = LogisticRegression(max_iter=500)
@@ -164,6 +187,11 @@ def test_numbers_above_the_training_samples_are_left_out(iris):
     assert set(clf.fit(X, y).cv_results_["param_n_neighbors"]) == {1}
     with pytest.raises(ValueError, match=r"n_neighbors=\[76\] are all above .* 75. Add a smaller"):
         clf.set_params(n_neighbors=[76]).fit(X, y)
+    uneven = [(np.arange(0, 150, step), np.arange(1, 150, 3)) for step in (2, 3)]  # 75 and 50
+    clf.set_params(n_neighbors=[1, 50, 51], cv=uneven).fit(X, y)
+    assert set(clf.cv_results_["param_n_neighbors"]) == {1, 50}
+    clf.set_params(n_neighbors=[1, 999]).fit(X[::2], y[::2], X_val=X[1::2], y_val=y[1::2])
+    assert set(clf.cv_results_["param_n_neighbors"]) == {1}
 
 
 @pytest.mark.parametrize(
