@@ -155,6 +155,14 @@ def test_errors_of_the_choice():
         clf.set_params(tau=1.0).fit(X, y, X_val=X, y_val=y)
 
 
+class Unweighted(LogisticRegression):
+    n_fits = 0
+
+    def fit(self, X, y, sample_weight=None):
+        type(self).n_fits += 1
+        return super().fit(X, y)
+
+
 @pytest.mark.parametrize("weight", [-1.0, 0.0])
 def test_a_class_without_positive_weight_is_refused(weight):
     X, y = gaussians([40, 20, 20], 0)
@@ -166,6 +174,29 @@ def test_a_class_without_positive_weight_is_refused(weight):
 
     with pytest.raises(ValueError, match="class 'b' .* no sample of positive weight"):
         LogitAdjustedClassifier(Unweighted()).fit(X, y, sample_weight=w)
+
+
+@pytest.mark.filterwarnings("error")
+def test_folds_are_as_many_as_samples_of_the_rarest_class():
+    X, y = gaussians([40, 20, 3], 0)
+    Unweighted.n_fits = 0
+    LogitAdjustedClassifier(Unweighted(), tau="auto").fit(X, y)
+    assert Unweighted.n_fits == 3 + 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_class_that_counts_nothing_does_not_change_the_choice():
+    X, y = gaussians([400, 60, 20], 3)
+    w = np.where(y == "b", 0.0, 1.0)
+    clf = LogitAdjustedClassifier(Unweighted(C=0.01), tau="auto", prior=[20, 3, 1])
+    clf.fit(X, y, sample_weight=w)
+    proba = cross_val_predict(LogisticRegression(C=0.01), X, y, cv=5, method="predict_proba")
+    recall = []  # of the other classes together
+    for tau in np.linspace(0, 3, 61):
+        hit = clf.classes_[(np.log(proba) - tau * np.log(clf.prior_)).argmax(1)] == y
+        recall.append(hit[y == "a"].mean() + hit[y == "c"].mean())
+    assert recall[round(clf.tau_ / 0.05)] == pytest.approx(max(recall))
+    assert max(recall) > min(recall) + 0.02
 
 
 def test_decision_values_count_as_logits():
