@@ -481,6 +481,9 @@ def test_weights_of_another_length_or_with_a_mask_are_refused(name, data):
         fit(model, X, y, sample_weight=w[:n_train])
     with pytest.raises(ValueError, match="sample_weight is a masked array"):
         fit(model, X, y, sample_weight=np.ma.masked_less(w, np.median(w)))
+    piped = host(name, make_pipeline(GaussianNB()))
+    with pytest.raises(ValueError, match="inconsistent numbers of samples.*90, 63"):
+        fit(piped, X, y, gaussiannb__sample_weight=w[:n_train])
     fit(model, X, y, sample_weight=None)
 
 
