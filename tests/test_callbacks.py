@@ -324,6 +324,10 @@ def test_calls_outside_of_fit_and_of_callbacks_are_no_tasks(iris, mlp):
     X, y = iris
 
     class Predicting(Recorder):
+        def on_fit_task_begin(self, estimator, context, *, X=None, metadata=None):
+            as_network(LogisticRegression(max_iter=500), X, y)[1].logits(X)
+            super().on_fit_task_begin(estimator, context, X=X, metadata=metadata)
+
         def on_fit_task_end(self, estimator, context, *, fitted_estimator=None):
             as_network(LogisticRegression(max_iter=500), X, y)[1].logits(X)
             if fitted_estimator is not None:
