@@ -175,6 +175,15 @@ def test_what_follows_the_last_layer_is_noticed(cnn, split):
         assert clf.score_samples(X, method="energy").shape == (300,)
 
 
+def test_a_sample_whose_logits_look_normalized_is_no_reason_to_refuse(iris):
+    X, y = iris
+    logits = X[:, :3].copy()
+    logits[7] -= logsumexp(logits[7])
+    clf = LatentKNNClassifier().fit_latent(X, logits, y)
+    energy = logsumexp(logits, axis=1)
+    np.testing.assert_allclose(clf.score_samples(method="energy"), energy, atol=1e-12)
+
+
 def test_what_is_wrong_is_named(cnn, split):
     X, y = split[:2]
     clf = LatentKNNClassifier(cnn).fit(X, y)
@@ -287,3 +296,9 @@ def test_calibration_samples_of_the_training_are_noticed(cnn, split, recwarn):
     assert not recwarn.list
     with pytest.warns(SeenSamplesWarning, match=r"100.0% of the calibration .* p-values are too"):
         clf.credibility(X, X_cal=X_train, y_cal=y_train)
+    for start in (260, 240):  # 40 and 60 of 100 samples
+        part = slice(start, start + 100)
+        X_cal, y_cal = np.concatenate([X_train, X])[part], np.concatenate([y_train, y])[part]
+        recwarn.clear()
+        clf.credibility(X[200:], X_cal=X_cal, y_cal=y_cal)
+        assert [str(w.message)[:5] for w in recwarn.list] == ["60.0%"] * (start == 240)
