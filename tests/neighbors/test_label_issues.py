@@ -126,6 +126,15 @@ def test_the_given_label_wins_a_tie_and_half_of_the_votes_is_no_issue():
         assert given.score[0] == pytest.approx(score)
 
 
+@pytest.mark.parametrize("method", ["vote", "rank"])
+def test_rounded_shares_do_not_lead_to_negative_scores(method):
+    weights = np.random.default_rng(0).random((1000, 7))
+    shares = label_shares(np.zeros((1000, 7), int), weights, 2)
+    assert shares.max() > 1
+    score = label_issues(np.zeros(1000, int), shares, np.arange(2), method).score
+    assert score.min() >= 0 and score.max() < 1e-12
+
+
 @pytest.mark.parametrize("k", [28, 44, 52])
 def test_half_of_the_weights_is_no_issue_whatever_their_rounding(k):
     angle = 2 * np.pi * np.arange(120) / 120
