@@ -402,6 +402,16 @@ def test_content_is_checked_where_hashes_are_right(original, tmp_path, edit, mes
     assert not (folder / "evil").exists()
 
 
+@pytest.mark.parametrize("name", ["TorchNetwork", "FrozenEstimator"])
+def test_a_part_of_an_estimator_is_not_returned_as_one(original, tmp_path, name):
+    def edit(document, folder):
+        number = [entry["class"] for entry in document["objects"]].index(name)
+        document.update({"class": name, "estimator": {"ref": number}})
+
+    with pytest.raises(ValueError, match=f"estimator.json: .*{name} cannot be saved"):
+        load(forged(original, tmp_path, edit), Net())
+
+
 @pytest.mark.parametrize("position", [-1, 625, 10**9, 1.0])
 def test_a_random_state_that_would_read_outside_of_its_memory_is_refused(tmp_path, position):
     search = skb.TorchNearestNeighbors().fit(iris()[0])
