@@ -151,6 +151,23 @@ class Tanh(Net):
         return self.head(self.again(torch.tanh(self.body(self.norm(x)))))
 
 
+class Scaled(Net):
+    factor = 1.1
+
+    def forward(self, x):
+        return self.factor * super().forward(x)
+
+
+def test_logits_may_differ_by_5_percent_of_the_largest(with_module, monkeypatch):
+    for factor in (0.9, 1.1):
+        monkeypatch.setattr(Scaled, "factor", factor)
+        with pytest.raises(ValueError, match="when it was saved"):
+            load(with_module, Scaled())
+    for factor in (0.96, 1.04):
+        monkeypatch.setattr(Scaled, "factor", factor)
+        load(with_module, Scaled())
+
+
 def test_a_network_that_computes_something_else_is_refused(saved, with_module):
     with pytest.raises(ValueError, match=r"estimator.json: .* when it was saved. The module, or"):
         load(with_module, Tanh())
