@@ -282,7 +282,7 @@ def test_the_extractor_searches_block_by_block(returns, iris, mlp, monkeypatch, 
     usual = [str(warning.message) for warning in recwarn.list]
     recwarn.clear()
     monkeypatch.setattr(_boundary_search, "_BLOCK_BYTES", 32 * 48)
-    np.testing.assert_array_equal(extractor.transform(X), expected)
+    np.testing.assert_allclose(extractor.transform(X), expected, rtol=1e-9)
     found = extractor.extract_pairs(X)
     for name, values in vars(pairs).items():
         if values is None:  # names of columns
