@@ -32,7 +32,7 @@ from boundary_networks import make_cnn
 from data_folder import load_mnist
 from neighbors import make_data
 from provenance import command, machine, versions
-from rst_table import rst_table
+from rst_table import insert_table, rst_table
 from torch import Tensor, nn
 
 from skboundary import (
@@ -202,13 +202,6 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(rst_table(cells))
 
 
-def write_guide(results: dict[str, Any]) -> None:
-    """Insert the table into the guide, between its two marks."""
-    before, rest = GUIDE.read_text().split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    GUIDE.write_text(f"{before}{MARKS[0]}\n{table(results)}\n\n{MARKS[1]}{after}")
-
-
 def main() -> None:
     """Measure the cases; write the JSON and the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -219,7 +212,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     if args.table:
-        return write_guide(json.loads(args.out.read_text()))
+        return insert_table(GUIDE, MARKS, table(json.loads(args.out.read_text())))
     warnings.simplefilter("ignore")
     results: dict[str, Any] = {"command": command(), "machine": machine(), "versions": versions()}
     results["records"] = {}
@@ -230,7 +223,7 @@ def main() -> None:
             if not args.quick:
                 args.out.write_text(json.dumps(results, indent=1) + "\n")
     if not args.quick and args.out == RESULTS:
-        write_guide(results)
+        insert_table(GUIDE, MARKS, table(results))
     return None
 
 

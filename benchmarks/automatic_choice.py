@@ -27,8 +27,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -38,6 +36,7 @@ import torch
 from label_issues import Problem, accuracy, corrupt, load, train
 from numpy.typing import NDArray
 from provenance import note_run
+from quiet import median_seconds
 from rst_table import rst_table
 from sklearn.model_selection import ParameterGrid, train_test_split
 
@@ -111,14 +110,7 @@ def measure_times(name: str, rounds: int) -> dict[str, Any]:
         "k = 100": lambda: once(max(cv.n_neighbors)),
         "CV": lambda: cv.fit(X, y, X_val=X_val, y_val=y_val),
     }
-    times: dict[str, list[float]] = {contender: [] for contender in contenders}
-    for i in range(rounds + 1):
-        for contender, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            if i:
-                times[contender].append(time.perf_counter() - start)
-    seconds = {contender: statistics.median(values) for contender, values in times.items()}
+    seconds = median_seconds(contenders, rounds)
     return {
         "data": name,
         "samples": [len(y), len(y_val)],

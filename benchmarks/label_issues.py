@@ -5,6 +5,7 @@ them until it has memorized nearly all of them. Contenders score the labels:
 
 - "vote", "rank": `label_issues` on the latent space of that network, 30 neighbors;
 - "earlier": the vote in the layer before that one, where less is memorized;
+- "stopped": the vote in the latent space of a network that was stopped early instead;
 - "in X": the vote in X, without a network;
 - "kNN": the share of other labels among 30 neighbors in X;
 - "Datalab": that share among ten neighbors in the latent space, which is what Datalab makes of
@@ -14,9 +15,9 @@ them until it has memorized nearly all of them. Contenders score the labels:
   scores to these probabilities.
 
 "accuracy" is that on test samples, of the network as trained, stopped early, and trained again
-without the issues of "vote", with its suggestions, or without the issues of cleanlab. --times
-measures what each contender takes beyond the first training, the median of three rounds on 20 %
-permuted labels; it needs an idle machine. Networks run on a GPU if there is one.
+without the issues of "vote", with its suggestions, or without the issues of "stopped" or cleanlab.
+--times measures what each contender takes beyond the training of its network, the median of three
+rounds on 20 % permuted labels; it needs an idle machine. Networks run on a GPU if there is one.
 
 Usage: python benchmarks/label_issues.py [--data digits satimage mnist cifar10] [--seeds 3]
 [--times] [--jobs 1] [--out benchmarks/results/label_issues.json], and --table to print the tables
@@ -33,8 +34,6 @@ import argparse
 import copy
 import json
 import math
-import statistics
-import time
 from collections.abc import Callable
 from functools import cache, partial
 from itertools import product
@@ -48,6 +47,7 @@ from boundary_networks import make_cifar, make_cnn
 from data_folder import data_reader
 from numpy.typing import NDArray
 from provenance import note_run
+from quiet import median_seconds
 from rst_table import rst_table
 from sklearn.datasets import load_digits
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -170,12 +170,12 @@ def accuracy(net: nn.Module, X: NDArray[Any], y: NDArray[Any]) -> float:
 
 
 def contenders(
-    problem: Problem, net: nn.Module, given: NDArray[Any], seed: int
+    problem: Problem, net: nn.Module, stopped: nn.Module, given: NDArray[Any], seed: int
 ) -> dict[str, Callable[[], Any]]:
     """Return functions that compute the `score` of each label, and what else is needed of them."""
     X, each = problem.X, (np.arange(len(given)), given)
 
-    def latent(method: str, layer: str = "auto") -> Any:
+    def latent(method: str, layer: str = "auto", net: nn.Module = net) -> Any:
         clf = LatentKNNClassifier(FrozenNetwork(net), layer=layer).fit(X, given)
         return clf.label_issues(n_neighbors=K, method=method)
 
@@ -202,6 +202,7 @@ def contenders(
         "vote": partial(latent, "vote"),
         "rank": partial(latent, "rank"),
         "earlier": partial(latent, "vote", problem.earlier),
+        "stopped": partial(latent, "vote", net=stopped),
         "in X": partial(in_samples, True),
         "kNN": partial(in_samples, False),
         "Datalab": datalab,
@@ -223,16 +224,22 @@ def measure(name: str, kind: str, rate: int, seed: int) -> dict[str, Any]:
     problem = load(name)
     given = corrupt(problem.y, kind, rate / 100, seed)
     wrong, X = given != problem.y, problem.X
-    net = train(problem, X, given, seed)
-    found = {k: score() for k, score in contenders(problem, net, given, seed).items()}
-    vote, kept, cleaned = found["vote"], ~found["vote"].is_issue, ~found["cleanlab"].is_issue
+    net, stopped = train(problem, X, given, seed), stopped_early(problem, given, seed)
+    scores = contenders(problem, net, stopped, given, seed)
+    found = {k: score() for k, score in scores.items()}
+
+    def without(issues: Any) -> nn.Module:
+        return train(problem, X[~issues.is_issue], given[~issues.is_issue], seed)
+
+    vote = found["vote"]
     relabeled = np.where(vote.is_issue, vote.suggested_label, given)
     trained = {
         "as given": net,
-        "stopped early": stopped_early(problem, given, seed),
-        "removed": train(problem, X[kept], given[kept], seed),
+        "stopped early": stopped,
+        "removed": without(vote),
         "relabeled": train(problem, X, relabeled, seed),
-        "removed by cleanlab": train(problem, X[cleaned], given[cleaned], seed),
+        "removed by stopped": without(found["stopped"]),
+        "removed by cleanlab": without(found["cleanlab"]),
     }
     return {
         "data": name,
@@ -257,21 +264,10 @@ def measure_times(name: str, rounds: int = 3) -> dict[str, Any]:
     """Median seconds of each contender, all in turn."""
     problem = load(name)
     given = corrupt(problem.y, "permuted", 0.2, 0)
-    times: dict[str, list[float]] = {}
-    scores = contenders(problem, train(problem, problem.X, given, 0), given, 0)
-    for _ in range(rounds):
-        for contender, score in scores.items():
-            start = _clock()
-            score()
-            times.setdefault(contender, []).append(_clock() - start)
-    seconds = {contender: statistics.median(values) for contender, values in times.items()}
+    nets = train(problem, problem.X, given, 0), stopped_early(problem, given, 0)
+    scores = contenders(problem, *nets, given, 0)
+    seconds = median_seconds(scores, rounds)
     return {"data": name, "samples": len(given), "device": DEVICE.type, "seconds": seconds}
-
-
-def _clock() -> float:
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def table(results: dict[str, Any], figure: str = "auroc") -> list[str]:

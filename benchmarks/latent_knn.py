@@ -15,10 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,7 @@ import numpy as np
 import torch
 from data_folder import data_reader
 from provenance import command, machine, versions
+from quiet import median_seconds
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
@@ -74,18 +72,6 @@ def make_network(X: Any, y: Any) -> nn.Module:
 def scale(x: torch.Tensor) -> torch.Tensor:
     """Scale bytes to [-1, 1]."""
     return x / 127.5 - 1
-
-
-def median_seconds(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median wall time of each contender; all run in turn, after one warm-up round."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for i in range(rounds + 1):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            if i:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def end_to_end(net: FrozenNetwork, X: Any, y: Any, X_test: Any, y_test: Any, rounds: int) -> Any:

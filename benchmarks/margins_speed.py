@@ -26,7 +26,7 @@ from peak_memory import added_memory
 from provenance import command, machine, versions
 from quiet import OtherLoad
 from reproductions.hold_me_tight import Scale, chosen, load_images, resnet, train
-from rst_table import rst_table
+from rst_table import insert_table, rst_table
 from torch import nn
 
 from skboundary import SubspaceMargins
@@ -79,13 +79,6 @@ def table(records: list[dict[str, Any]]) -> str:
     return "\n".join(rst_table(cells))
 
 
-def write_guide(records: list[dict[str, Any]]) -> None:
-    """Insert the table into the guide, between its two marks."""
-    before, rest = GUIDE.read_text().split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    GUIDE.write_text(f"{before}{MARKS[0]}\n{table(records)}\n\n{MARKS[1]}{after}")
-
-
 def main() -> None:
     """Run the cells; write the JSON and the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -111,7 +104,7 @@ def main() -> None:
     run = {"command": command(), "seed": 0, "machine": machine(), "versions": versions()}
     args.out.write_text(json.dumps(run | {"records": records}, indent=1) + "\n")
     if args.out == RESULTS:
-        write_guide(records)
+        insert_table(GUIDE, MARKS, table(records))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,6 @@ import argparse
 import importlib.util
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,7 +42,7 @@ from boundary_networks import make_cifar, make_cnn, train
 from data_folder import data_reader
 from numpy.typing import NDArray
 from provenance import note_run
-from quiet import OtherLoad
+from quiet import OtherLoad, median_seconds
 from rst_table import rst_table
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
@@ -223,13 +222,7 @@ def seconds(net: nn.Module, data: Images, device: torch.device, rounds: int) -> 
             "ours": lambda name=name: ours[name](data.X_test),
             "pytorch-ood": lambda name=name: theirs[name](features(data.X_test)).cpu(),
         }
-        walls: dict[str, list[float]] = {whose: [] for whose in calls}
-        for _ in range(rounds + 1):  # the first one warms up
-            for whose, call in calls.items():
-                start = time.perf_counter()
-                call()
-                walls[whose].append(time.perf_counter() - start)
-        found[name] = {whose: float(np.median(wall[1:])) for whose, wall in walls.items()}
+        found[name] = median_seconds(calls, rounds)
     return {"cores used by others": others.cores(), **found}
 
 

@@ -1,12 +1,15 @@
-"""Time that other processes took from a measurement."""
+"""Times of contenders in turn, and what other processes took of a measurement."""
 
 # SPDX-License-Identifier: BSD-3-Clause
 
 from __future__ import annotations
 
 import os
+import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 LIMIT = 0.2  # of a core
 
@@ -36,3 +39,18 @@ def _used() -> tuple[float, float, float] | None:
     columns = [int(word) for word in stat.read_text().split("\n", 1)[0].split()[1:]]
     busy = sum(sum(columns[part]) for part in _BUSY) / os.sysconf("SC_CLK_TCK")
     return time.perf_counter(), busy, sum(os.times()[:4])
+
+
+def median_seconds(contenders: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median wall time of each contender; all run in turn, after one warm-up round.
+
+    On a GPU a contender must return a result on the CPU, so that it waits for the end.
+    """
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for i in range(rounds + 1):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            run()
+            if i:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}

@@ -27,6 +27,7 @@ import torch
 from imblearn.over_sampling import SMOTE, BorderlineSMOTE
 from peak_memory import added_memory
 from provenance import command, machine, versions
+from rst_table import insert_table
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
@@ -133,13 +134,6 @@ def table(records: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, rule])
 
 
-def write_guide(records: list[dict[str, Any]]) -> None:
-    """Insert the table into the user guide, between its two marks."""
-    before, rest = GUIDE.read_text().split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    GUIDE.write_text(f"{before}{MARKS[0]}\n{table(records)}\n\n{MARKS[1]}{after}")
-
-
 def line(n_samples: Any, threads: Any, what: str, cells: list[str]) -> str:
     """Format one row of the table."""
     start = f"{n_samples:>9}  {threads!s:>7}  {what:9}  "
@@ -163,7 +157,7 @@ def main() -> None:
     result = json.loads(args.out.read_text()) if args.out.exists() else {"records": []}
     if args.table:
         print(table(result["records"]))
-        write_guide(result["records"])
+        insert_table(GUIDE, MARKS, table(result["records"]))
         return
     for n in [10_000] if args.quick else args.rows:
         for threads in args.threads:
@@ -181,7 +175,7 @@ def main() -> None:
             args.out.parent.mkdir(parents=True, exist_ok=True)
             args.out.write_text(json.dumps(result, indent=1) + "\n")
     if args.out == RESULTS:
-        write_guide(result["records"])
+        insert_table(GUIDE, MARKS, table(result["records"]))
 
 
 if __name__ == "__main__":

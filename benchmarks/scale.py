@@ -31,7 +31,7 @@ import torch
 from peak_memory import added_memory
 from provenance import command, machine, versions
 from quiet import OtherLoad
-from rst_table import rst_table
+from rst_table import insert_table, rst_table
 from torch import nn
 
 from skboundary import (
@@ -195,13 +195,6 @@ def tables(results: dict[str, Any]) -> str:
     return "\n".join([*rst_table(cells), "", *rst_table(cluster)])
 
 
-def write_guide(results: dict[str, Any]) -> None:
-    """Insert the tables into the guide, between its two marks."""
-    before, rest = GUIDE.read_text().split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    GUIDE.write_text(f"{before}{MARKS[0]}\n{tables(results)}\n\n{MARKS[1]}{after}")
-
-
 def main() -> None:
     """Run all lines, each in a process of its own; write the JSON and the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -230,7 +223,7 @@ def main() -> None:
     results["cores_of_others"] = others.cores()
     args.out.write_text(json.dumps(results, indent=1) + "\n")
     if args.out == RESULTS:
-        write_guide(results)
+        insert_table(GUIDE, MARKS, tables(results))
 
 
 if __name__ == "__main__":
