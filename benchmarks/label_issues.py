@@ -44,7 +44,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from boundary_networks import make_cifar, make_cnn
-from data_folder import data_reader
+from data_folder import data_reader, load_images
 from numpy.typing import NDArray
 from provenance import note_run
 from quiet import median_seconds
@@ -105,18 +105,8 @@ def load(name: str) -> Problem:
 
 
 def _images(name: str) -> Problem:
-    reader = data_reader()
-    if name == "mnist":
-        X, y, X_test, y_test = reader.images("mnist")
-    else:
-        (X, y), (X_test, y_test) = map(reader.cifar10, ("train", "test"), N_IMAGES)
-    X, X_test = (
-        (a[:n, None] if a.ndim == 3 else a[:n].transpose(0, 3, 1, 2)).astype(np.float32) / 255
-        for a, n in zip((X, X_test), N_IMAGES)
-    )
-    y, y_test = (a[:n].astype(np.int64) for a, n in zip((y, y_test), N_IMAGES))
     make, earlier = (make_cnn, "5") if name == "mnist" else (make_cifar, "7")
-    return Problem(make, earlier, 2000, 128, 2e-3, X, y, X_test, y_test)
+    return Problem(make, earlier, 2000, 128, 2e-3, *load_images(name, *N_IMAGES))
 
 
 def corrupt(y: NDArray[Any], kind: str, rate: float, seed: int) -> NDArray[Any]:

@@ -39,7 +39,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from boundary_networks import make_cifar, make_cnn, train
-from data_folder import data_reader
+from data_folder import load_images
 from numpy.typing import NDArray
 from provenance import note_run
 from quiet import OtherLoad, median_seconds
@@ -63,21 +63,6 @@ DATA: dict[str, tuple[Callable[[], nn.Module], int]] = {  # and epochs
 }
 PEERS = {"cosine, 50": "KNN", "boundary": "fDBD", "energy": "EnergyBased", "MSP": "MaxSoftmax"}
 Scores = dict[str, Callable[[NDArray[Any]], NDArray[Any]]]
-
-
-def images(name: str, n_train: int) -> list[NDArray[Any]]:
-    """Training and test images (n, channels, height, width) in [0, 1], and their labels."""
-    read = data_reader()
-    if name == "mnist":
-        X, y, X_test, y_test = read.images("mnist")
-        arrays = [X[:n_train, None], y[:n_train], X_test[:, None], y_test]
-    else:
-        (X, y), (X_test, y_test) = read.cifar10("train", limit=n_train), read.cifar10("test")
-        arrays = [X.transpose(0, 3, 1, 2), y, X_test.transpose(0, 3, 1, 2), y_test]
-    X, y, X_test, y_test = arrays
-    # torch convolves images that are stored channel by channel in another time
-    pixels = [np.ascontiguousarray(a, dtype=np.float32) / 255 for a in (X, X_test)]
-    return [pixels[0], y.astype(int), pixels[1], y_test.astype(int)]
 
 
 def like(X: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -172,8 +157,8 @@ class Images(NamedTuple):
 
 def prepare(name: str, n_train: int, seed: int) -> Images:
     """Split the images of a data set."""
-    X, y, X_test, y_test = images(name, n_train)
-    other = images("cifar10" if name == "mnist" else "mnist", 1)[2]
+    X, y, X_test, y_test = load_images(name, n_train)
+    other = load_images("cifar10" if name == "mnist" else "mnist", 1)[2]
     known, known_test = y < KNOWN, y_test < KNOWN
     others, X_test, y_test = X_test[~known_test], X_test[known_test], y_test[known_test]
     test, cal = slice(N_TEST), slice(N_TEST, N_TEST + N_CAL)
