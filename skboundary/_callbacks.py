@@ -117,7 +117,7 @@ def fit_tasks(
     """Decorate `fit`, or `_fit_resample`, as the task that contains all others.
 
     It is the innermost decorator: scikit-learn's `_fit_context` ends the tasks of the estimator,
-    and `all_or_nothing` would forget them.
+    and `all_or_nothing` would remove them before.
 
     Parameters
     ----------

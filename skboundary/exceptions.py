@@ -11,6 +11,7 @@ __all__ = [
     "BoundaryNotFoundWarning",
     "CacheWarning",
     "DeviceWarning",
+    "DisagreeingNeighborsWarning",
     "EncodedLabelsWarning",
     "FailedTaskWarning",
     "FewParentsWarning",
@@ -33,6 +34,10 @@ class CacheWarning(UserWarning):
 
 class DeviceWarning(UserWarning):
     """A stored estimator was fitted on a device that this machine lacks, so another one is used."""
+
+
+class DisagreeingNeighborsWarning(UserWarning):
+    """Most training samples have neighbors with other labels, as in a poor latent space."""
 
 
 class EncodedLabelsWarning(UserWarning):

@@ -205,8 +205,7 @@ def test_the_tables_of_wrong_labels_equal_the_results():
     results = json.loads(script.RESULTS.read_text())
     tables = [script.table(results), script.table(results, "accuracy")]
     tables.append(script.shortfall_table(results))
-    if "times" in results:
-        tables.append(script.time_table(results))
+    tables.append(script.time_table(results))
     for lines in tables:
         assert len(lines) > 5 and "\n".join(["", *lines, ""]) in text
 
@@ -216,8 +215,7 @@ def test_the_tables_of_the_automatic_choice_equal_the_results():
     text = (ROOT / "docs/user_guide/latent_knn.rst").read_text()
     results = json.loads(script.RESULTS.read_text())
     assert "\n".join(["", *script.table(results), ""]) in text
-    if "times" in results:
-        assert "\n".join(["", *script.time_table(results), ""]) in text
+    assert "\n".join(["", *script.time_table(results), ""]) in text
     means = {
         name: np.mean([r["accuracy"][name] for r in results["records"]])
         for name in ("network", "by hand", "CV")

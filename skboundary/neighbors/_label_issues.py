@@ -14,6 +14,7 @@ from sklearn.utils._optional_dependencies import check_pandas_support
 from sklearn.utils.validation import check_is_fitted
 
 from skboundary._validation import check_targets
+from skboundary.exceptions import DisagreeingNeighborsWarning, warn_caller
 from skboundary.neighbors._bank import Bank
 from skboundary.networks._labels import encode_labels
 
@@ -109,7 +110,7 @@ class LabelIssuesMixin:
         With p the shares of the labels among the neighbors of a sample, and j the given label, the
         score is ``1 - p[j]`` or, as in the ranking of SimiFeat [1]_, ``1 - p[j] / ||p||``. The
         vote is repeated: each neighbor has the weight ``p[j]`` that its own label got in the vote
-        before, so that wrong labels lose their say. There are five votes, the first of equal
+        before, so that wrong labels count less. There are five votes, the first of equal
         weights. This is a weighted form of repeated edited nearest neighbors [2]_.
 
         Parameters
@@ -138,16 +139,22 @@ class LabelIssuesMixin:
             If fit got no y, if only one of X and y is given, for a label that is not in `classes_`,
             or if there are not more training samples than neighbors.
 
+        Warns
+        -----
+        DisagreeingNeighborsWarning
+            If most training samples have mostly neighbors with other labels, so that most labels
+            are issues.
+
         Notes
         -----
-        `query_weight`, `average`, `weights` and `contribute` have no effect: the network provides
-        the latent space alone. If X is given, the training samples are searched among themselves as
-        well, for their weights.
+        The network provides the latent space alone: `query_weight`, `average`, `weights` and
+        `contribute` have no effect, and `query_transforms` only if X is given. Then the training
+        samples are searched among themselves as well, for their weights.
 
         A network that has memorized a wrong label moves the sample to the class of the label, most
         in its last hidden layer, which is ``layer="auto"``. With two classes that layer may show
-        none of the wrong labels: fit the classifier with an earlier `layer`, or with a network that
-        was stopped early.
+        none of the wrong labels. A network that was stopped early finds more of them than one that
+        was not; an earlier `layer` is the second choice.
 
         References
         ----------
@@ -177,6 +184,15 @@ class LabelIssuesMixin:
             )
         own = self._bank.own_neighbors(n_neighbors)[1]
         weights = vote_weights(self._codes, own)
+        outvoted = (weights < 0.5 - _TIE).mean()
+        if outvoted > 0.5:
+            warn_caller(
+                f"{outvoted:.0%} of the training samples have mostly neighbors with other labels. "
+                "Rather than that so many labels are wrong, it is likely that samples of one class "
+                "are not neighbors in this latent space: do not remove the issues, but use another "
+                "network, layer or metric.",
+                DisagreeingNeighborsWarning,
+            )
         if X is None:
             codes, near = self._codes, own
         else:

@@ -150,8 +150,8 @@ class OutOfDistributionMixin:
         if (stored.double().logsumexp(1).abs() < _NORMALIZED).all():
             raise ValueError(
                 "method='energy' needs logits, but the classifier returns probabilities: their "
-                "sum is 1 for each training sample, and so would be the score. Use method='knn', "
-                "or the largest of its probabilities."
+                "sum is 1 for the training samples, and the score is its logarithm. Use "
+                "method='knn', or the largest of its probabilities."
             )
 
     def credibility(
@@ -180,7 +180,7 @@ class OutOfDistributionMixin:
             Columns follow `classes_`. The classes with p > a are a prediction set: if a sample and
             the calibration samples are exchangeable, its true class is in the set with a
             probability of at least 1 - a. The largest p-value is the credibility of the prediction
-            [1]_; where it is low, no class has such neighbors.
+            [1]_; where it is low, the neighbors of the sample support no class.
 
         Raises
         ------

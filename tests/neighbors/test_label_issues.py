@@ -10,6 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from skboundary import FrozenNetwork, LatentKNNClassifier
+from skboundary.exceptions import DisagreeingNeighborsWarning
 from skboundary.neighbors import _bank
 from skboundary.neighbors._label_issues import label_issues, label_shares, vote_weights
 
@@ -145,6 +146,21 @@ def test_half_of_the_weights_is_no_issue_whatever_their_rounding(k):
     np.testing.assert_allclose(issues.score, 0.5)
     assert not issues.is_issue.any()
     np.testing.assert_array_equal(issues.suggested_label, issues.given_label)
+
+
+def test_a_latent_space_without_classes_is_noticed(recwarn):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(300, 2)), np.arange(300) % 3
+    net = FrozenNetwork(nn.Linear(2, 3).double())
+    clf = LatentKNNClassifier(net).fit(X, y)
+    for given in ((), (X[:5], y[:5])):
+        with pytest.warns(DisagreeingNeighborsWarning, match="% of the training samples.*layer"):
+            clf.label_issues(*given)
+    labels = np.where(rng.random(300) < 0.4, (y + 1) % 3, y)
+    recwarn.clear()
+    apart = LatentKNNClassifier(net).fit(X * 0.1 + 9 * np.c_[y == 1, y == 2], labels)
+    assert apart.label_issues().is_issue.mean() == pytest.approx((labels != y).mean(), abs=0.02)
+    assert not recwarn
 
 
 def test_frame_has_the_columns_and_the_direction_of_cleanlab(cnn, noisy):
