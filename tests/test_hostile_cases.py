@@ -119,6 +119,21 @@ def test_a_number_of_outputs_that_changes_is_refused(mlp, iris):
             extractor.transform(odd)
 
 
+@pytest.mark.parametrize("basis", [[["a"]], [[1.0], [1.0, 2.0]], [[{}]], [[1j, 0, 0, 0]]])
+def test_subspaces_that_are_no_numbers_are_refused(basis, mlp, iris):
+    with pytest.raises(ValueError, match=r"subspaces\[1\] does not hold vectors of numbers"):
+        SubspaceMargins(mlp, subspaces=[np.eye(4)[:1], basis]).fit(iris[0])
+
+
+def test_categorical_columns_have_no_new_samples(iris):
+    """They were NaN: the numbers of new samples are no categories."""
+    X = pd.DataFrame(iris[0][:130], columns=[*"abcd"]).astype({"b": "category", "d": "category"})
+    with pytest.raises(ValueError, match=r"columns \['b', 'd'\] of X are categorical"):
+        BiasedExtrapolationSampler().fit_resample(X, iris[1][:130])
+    sampled, _ = BiasedExtrapolationSampler().fit_resample(X.astype(float), iris[1][:130])
+    assert len(sampled) == 150 and sampled.notna().all(axis=None)
+
+
 def test_a_network_without_outputs_is_refused(iris):
     empty = nn.Linear(4, 0).double()
     with pytest.raises(ValueError, match=r"outputs of shape \(\d+, 0\); expected"):

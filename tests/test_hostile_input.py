@@ -256,7 +256,9 @@ def build(name, case):
         labels = np.unique(np.asarray(case.y.build()).ravel())
     except TypeError:  # labels that have no order
         labels = np.arange(3)
-    if not 2 <= len(labels) <= 4 or labels.dtype.kind not in "biufUO" or (labels != labels).any():
+    infinite = labels.dtype.kind == "f" and np.isinf(labels).any()
+    strange = infinite or labels.dtype.kind not in "biufUO" or (labels != labels).any()
+    if strange or not 2 <= len(labels) <= 4:
         labels = np.arange(3)
     params = CHEAP.get(name, {}) | case.params
     if name == "FrozenNetwork":

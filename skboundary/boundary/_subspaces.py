@@ -147,7 +147,12 @@ def _cosines(
 def _given(bases: Any, d: int, dtype: torch.dtype) -> Named:
     tensors = []
     for s, basis in enumerate(bases):
-        basis = np.asarray(basis, dtype=np.float64)
+        try:
+            basis = np.asarray(basis, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"subspaces[{s}] does not hold vectors of numbers ({error})."
+            ) from None
         if basis.size == 0 or basis.size % d or not np.isfinite(basis).all():
             raise ValueError(
                 f"subspaces[{s}] has shape {basis.shape}; give finite vectors of {d} features, one "

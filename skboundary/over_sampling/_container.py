@@ -36,6 +36,12 @@ class Container:
         self.format = X.format if sparse.issparse(X) else None
         self.integers: list[int] = []
         if self.frame is not None:
+            categories = X.columns[[str(dtype) == "category" for dtype in X.dtypes]].tolist()
+            if categories:
+                raise ValueError(
+                    f"The columns {categories} of X are categorical, and new samples would have "
+                    "values between the categories. Convert them to numbers, or leave them out."
+                )
             self.integers = [i for i, d in enumerate(X.dtypes) if getattr(d, "kind", "O") in "iub"]
 
     def wrap(self, samples: NDArray[Any]) -> Any:
