@@ -57,6 +57,7 @@ def test_a_memory_map_is_not_copied(tmp_path):
     names = [
         "LatentTransformer(memory=)",
         "LatentKNNClassifier(bank=)",
+        "TorchNearestNeighbors",
         "BoundarySampleExtractor, distances",
     ]
     code = [sys.executable, "-c", textwrap.dedent(SMALL), str(ROOT / "benchmarks"), str(tmp_path)]

@@ -209,8 +209,9 @@ def _split_sum(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _inverse_norms(index: SearchIndex) -> Tensor | None:
     """Inverse norms of the samples as given, 0 for zero vectors; None if they are extreme."""
-    parts = [torch.linalg.vector_norm(some.double(), dim=1) for some in index.samples.split(STRIP)]
-    norms = torch.cat(parts)
+    norms = index.samples.new_empty(len(index.samples), dtype=torch.float64)
+    for some, part in zip(index.samples.split(STRIP), norms.split(STRIP), strict=True):
+        torch.linalg.vector_norm(some.double(), dim=1, out=part)
     usual = ((norms > _NORMS[0]) & (norms < _NORMS[1])) | (norms == 0)
     if not usual.all():
         return None

@@ -88,16 +88,17 @@ def build_product_table(
     strips = samples.new_zeros(-(-n // STRIP), d, STRIP, dtype=torch.float32)
     halves = strips.new_full((len(strips), STRIP), INF)
     step = max(1, float64_numbers(samples.device) // (STRIP * d))  # strips at a time
-    largest = []
+    # one number in place: small tensors that stay would divide the memory freed between them
+    largest = center.new_zeros(())
     for start, some in enumerate(samples.split(step * STRIP)):
         vectors, zero = vectors_of(some, metric, scale)
         squares = vectors.sub_(center).square().sum(1)
-        largest.append(squares.max())
+        torch.maximum(largest, squares.max(), out=largest)
         part = slice(start * step, (start + 1) * step)
         halves[part].view(-1)[: len(some)] = squares.add_(zero) / 2
         vectors = pad(vectors, (0, 0, 0, -len(some) % STRIP))
         strips[part] = vectors.view(-1, STRIP, d).transpose(1, 2)
-    return ProductTable(strips, halves), math.sqrt(torch.stack(largest).max())
+    return ProductTable(strips, halves), math.sqrt(largest)
 
 
 def product_table(index: SearchIndex) -> ProductTable:
