@@ -7,6 +7,7 @@ import torch
 
 from skboundary import TorchNearestNeighbors
 from skboundary._random import draw_seed, forked_rng, spawn_generators, torch_threads
+from skboundary.functional import _threads
 
 
 def test_the_seed_is_one_draw_of_random_state():
@@ -91,3 +92,17 @@ def test_threads_that_search_at_the_same_time_keep_the_number_of_threads(two_thr
 def test_true_is_one_job():
     with torch_threads(True):
         assert torch.get_num_threads() == 1
+
+
+def test_ctrl_c_while_a_block_begins_leaves_no_block_open(two_threads, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_threads, "_in_new_thread", interrupted)
+        with pytest.raises(KeyboardInterrupt), torch_threads(1):
+            pass
+    assert _threads._open == 0
+    with torch_threads(1):
+        pass
+    assert in_new_thread(torch.get_num_threads) == torch.get_num_threads() == 2

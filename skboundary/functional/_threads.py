@@ -20,28 +20,31 @@ _open = _default = 0  # blocks of all threads; the number of threads to restore
 def thread_count(n: int) -> Iterator[None]:
     """Let torch use n threads in the block.
 
-    `torch.set_num_threads` sets the number of the calling thread and of all threads started later,
-    for which the last of several blocks at the same time restores it. A thread that was started
-    during a block of another one has its number, and gets that of the others at the end of its own.
+    `torch.set_num_threads` sets the number of the calling thread and of all threads started later.
+    Of several blocks at the same time the last one restores it for later threads. A thread that was
+    started during a block of another one began with n, and leaves a block of its own with the
+    number that is restored.
     """
     global _open, _default
-    depth = getattr(_own, "depth", 0)
-    with _lock:
-        if not _open:
-            _default = _in_new_thread(torch.get_num_threads)
-        before = _default if _open and not depth else torch.get_num_threads()
-        _open += 1
-    _own.depth = depth + 1
+    depth, entered = getattr(_own, "depth", 0), False
     try:
+        with _lock:
+            if not _open:
+                _default = _in_new_thread(torch.get_num_threads)
+            before = _default if _open and not depth else torch.get_num_threads()
+            _open += 1
+            entered = True  # Ctrl-C cannot come between these two lines
+        _own.depth = depth + 1
         torch.set_num_threads(n)
         yield
     finally:
         _own.depth = depth
-        with _lock:
-            torch.set_num_threads(before)
-            _open -= 1
-            if not _open and before != _default:
-                _in_new_thread(torch.set_num_threads, _default)
+        if entered:
+            with _lock:
+                torch.set_num_threads(before)
+                _open -= 1
+                if not _open and before != _default:
+                    _in_new_thread(torch.set_num_threads, _default)
 
 
 def _in_new_thread(function: Callable[..., Any], *args: Any) -> Any:

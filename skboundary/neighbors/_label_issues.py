@@ -188,9 +188,9 @@ class LabelIssuesMixin:
         if outvoted > 0.5:
             warn_caller(
                 f"{outvoted:.0%} of the training samples have mostly neighbors with other labels. "
-                "Rather than that so many labels are wrong, it is likely that samples of one class "
-                "are not neighbors in this latent space: do not remove the issues, but use another "
-                "network, layer or metric.",
+                "It is more likely that samples of one class are not neighbors in this latent "
+                "space than that so many labels are wrong: do not remove the issues, but use "
+                "another network, layer or metric.",
                 DisagreeingNeighborsWarning,
             )
         if X is None:
