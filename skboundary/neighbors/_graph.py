@@ -42,7 +42,7 @@ def graph(
     graph : csr_matrix or csr_array of shape (n_queries, n_samples)
         As `sparse_interface` of `sklearn.set_config` says.
     """
-    weights = distances if mode == "distance" else np.ones(len(distances))
+    weights = distances if mode == "distance" else np.ones_like(distances)
     ends = np.concatenate([[0], np.cumsum(counts)])
     # a matrix, unlike an array, has indices of 32 bits where they suffice, as some estimators need
     edges = sparse.csr_matrix((weights, indices, ends), shape=(len(counts), n_samples))

@@ -68,8 +68,7 @@ def test_radius_neighbors_graph_equals_that_of_scikit_learn(X, mode, itself):
     np.testing.assert_allclose(graph.toarray(), expected.toarray(), rtol=1e-9)
     assert graph.format == "csr" and graph.nnz == expected.nnz
     narrow = TorchNearestNeighbors(radius=2.5).fit(X.astype(np.float32))
-    dtype = np.float64 if mode == "connectivity" else np.float32  # ones, as in scikit-learn
-    assert narrow.radius_neighbors_graph(mode=mode).dtype == dtype
+    assert narrow.radius_neighbors_graph(mode=mode).dtype == np.float32
     ordered = (
         TorchNearestNeighbors()
         .fit(X)
