@@ -1,7 +1,7 @@
 """Wrong labels found by neighbors in a latent space, by cleanlab, and by the network itself.
 
 Labels of training samples are permuted, or flipped to the next class, and a network is trained on
-them until it has memorized nearly all of them. Contenders score the labels:
+them for so long that it predicts nearly all of them. Contenders score the labels:
 
 - "vote", "rank": `label_issues` on the latent space of that network, 30 neighbors;
 - "earlier": the vote in the layer before that one, where less is memorized;

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from provenance import machine, versions
+from quiet import median_seconds
 
 RESULTS = Path(__file__).parent / "results" / "search_floor.json"
 QUERIES, STRIPS, STRIP, GROUP = 512, 16, 512, 8
@@ -68,15 +68,7 @@ def passes(d: int) -> dict[str, Callable[[], Any]]:
 
 def measure(d: int, rounds: int) -> dict[str, float]:
     """Median CPU time of each pass relative to that of the first."""
-    calls = passes(d)
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for i in range(rounds + 1):
-        for name, call in calls.items():
-            start = time.process_time()
-            call()
-            if i:
-                seconds[name].append(time.process_time() - start)
-    medians = {name: float(np.median(values)) for name, values in seconds.items()}
+    medians = median_seconds(passes(d), rounds, time.process_time)
     unit = medians["product, scores stay in the cache"]
     return {name: value / unit for name, value in medians.items()}
 

@@ -151,3 +151,12 @@ def data_folder():
     if not folder or not Path(folder).is_dir():
         pytest.skip("SKBOUNDARY_DATA is not set to a folder")
     return Path(folder)
+
+
+@pytest.fixture
+def two_threads():
+    """Two threads of torch, also for threads that are started in the test."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)

@@ -206,6 +206,12 @@ def test_the_tables_of_wrong_labels_equal_the_results():
     tables = [script.table(results), script.table(results, "accuracy")]
     tables.append(script.shortfall_table(results))
     tables.append(script.time_table(results))
+    assert min(r["memorized"] for r in results["records"]) >= 0.95 and "at least 95 %" in text
+    means = script._means(results["records"], "accuracy", "data", "noise")
+    columns = [*results["records"][0]["accuracy"]]
+    better = [columns.index(name) for name in ("removed by stopped", "stopped early")]
+    for (data, _), row in means.items():  # as a sentence says
+        assert (row[better[0]] > row[better[1]] - 5e-4) == (data != "cifar10"), data
     for lines in tables:
         assert len(lines) > 5 and "\n".join(["", *lines, ""]) in text
 

@@ -51,14 +51,6 @@ def in_new_thread(function, *args):
         return pool.submit(function, *args).result()
 
 
-@pytest.fixture
-def two_threads():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_blocks_at_the_same_time_restore_the_number_of_threads(two_threads):
     begun, ended = threading.Event(), threading.Event()
 

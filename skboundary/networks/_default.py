@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import dis
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -94,17 +93,14 @@ def _raised_by_callback(error: KeyboardInterrupt) -> bool:
     Ctrl-C comes between two instructions, and no statement raises it. A statement counts only in a
     method of the callback, not in a function that it calls.
     """
-    *_, last = _entries(error.__traceback__)
-    frame = last.tb_frame
-    # not f_lasti, which is where a handler raised it again
-    instruction = dis.opname[frame.f_code.co_code[last.tb_lasti]]
-    return instruction == "RAISE_VARARGS" and isinstance(frame.f_locals.get("self"), Callback)
-
-
-def _entries(entry: TracebackType | None) -> Iterator[TracebackType]:
-    while entry is not None:
-        yield entry
+    entry = error.__traceback__
+    assert entry is not None  # it was caught
+    while entry.tb_next is not None:
         entry = entry.tb_next
+    frame = entry.tb_frame
+    # not f_lasti, which is where a handler raised it again
+    instruction = dis.opname[frame.f_code.co_code[entry.tb_lasti]]
+    return instruction == "RAISE_VARARGS" and isinstance(frame.f_locals.get("self"), Callback)
 
 
 class SkorchFit(CallbackSupportMixin, ClassifierMixin, BaseEstimator):

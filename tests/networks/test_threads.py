@@ -35,14 +35,6 @@ def skorch_net():
     )
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("make", [lambda: None, skorch_net], ids=["default", "skorch"])
 def test_fits_in_threads_equal_the_fit_of_one(iris, make, two_threads):
     X, y = iris[0][::5], iris[1][::5]

@@ -168,10 +168,6 @@ def test_a_class_without_positive_weight_is_refused(weight):
     X, y = gaussians([40, 20, 20], 0)
     w = np.where(y == "b", weight, 1.0)
 
-    class Unweighted(LogisticRegression):
-        def fit(self, X, y, sample_weight=None):
-            return super().fit(X, y)
-
     with pytest.raises(ValueError, match="class 'b' .* no sample of positive weight"):
         LogitAdjustedClassifier(Unweighted()).fit(X, y, sample_weight=w)
 
